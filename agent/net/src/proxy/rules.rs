@@ -1,0 +1,335 @@
+//! The packet rules as data: what the table `ip kontiki` must hold for given services.
+//!
+//! Invariants
+//! - [`build`] is a pure function; equal input gives equal rules, whatever the order of services.
+//! - Chains are named after the service port, not its content, so that a change of endpoints
+//!   rewrites one chain and leaves the maps alone.
+//! - A service address without endpoints is refused (or dropped, where a policy says so), never
+//!   forwarded unchanged: `late-*` catches whatever of the service range was not redirected.
+//!
+//! Life of a packet to a service: `early-*` (refuse) → `nat-*` → `dispatch` looks its destination
+//! up in `services` or `node-ports` → the service's chain picks an endpoint and rewrites the
+//! destination → `late-*` → `masquerade`, if the mark or the pair of addresses asks for it.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use ipnet::Ipv4Net;
+use kontiki_agent_plan::services::{Endpoint, ServicePort};
+
+/// Family and name of our table, as nft wants them.
+pub const TABLE: &str = "ip kontiki";
+/// Packet mark "masquerade me"; kube-proxy's, which other tools know to leave alone.
+const MASQUERADE: &str = "0x4000";
+/// nft refuses longer names.
+const LONGEST_NAME: usize = 120;
+
+/// What the rules need to know of the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// All pods of the cluster.
+    pub pods: Ipv4Net,
+    /// All ClusterIPs.
+    pub services: Ipv4Net,
+    /// The subnet the node's own address is in.
+    pub subnet: Ipv4Net,
+    /// This node's pods, once known.
+    pub own_pods: Option<Ipv4Net>,
+    pub egress: bool,
+}
+
+/// A chain: its hook, if it is a base chain, and its rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chain {
+    pub hook: Option<&'static str>,
+    pub rules: Vec<String>,
+}
+
+/// Elements of a set, or of a map with their values.
+pub type Elements = BTreeMap<String, Option<String>>;
+
+/// The whole table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ruleset {
+    pub chains: BTreeMap<String, Chain>,
+    /// Sets and maps: `set`/`map` and what stands between the braces.
+    pub sets: BTreeMap<String, (&'static str, String)>,
+    /// Elements that we write; those the kernel adds by itself are not here.
+    pub elements: BTreeMap<&'static str, Elements>,
+}
+
+/// The rules for these services on this node.
+pub fn build(facts: &Facts, services: &[ServicePort]) -> Ruleset {
+    let mut rules = Ruleset::default();
+    declare(&mut rules);
+    base(&mut rules, facts);
+    let mut sorted: Vec<&ServicePort> = services.iter().collect();
+    sorted.sort();
+    for service in sorted {
+        add_service(&mut rules, facts, service);
+    }
+    rules
+}
+
+const BY_ADDRESS: &str = "type ipv4_addr . inet_proto . inet_service : verdict;";
+const BY_PORT: &str = "type inet_proto . inet_service : verdict;";
+
+fn declare(rules: &mut Ruleset) {
+    let maps =
+        [("services", BY_ADDRESS), ("node-ports", BY_PORT), ("refused", BY_ADDRESS), ("refused-node-ports", BY_PORT)];
+    for (name, kind) in maps {
+        rules.sets.insert(name.into(), ("map", kind.into()));
+        rules.elements.insert(name, Elements::new());
+    }
+    rules.sets.insert("hairpins".into(), ("set", "type ipv4_addr . ipv4_addr;".into()));
+    rules.elements.insert("hairpins", Elements::new());
+}
+
+fn base(rules: &mut Ruleset, facts: &Facts) {
+    let lookup = |by_address: &str, by_port: &str| {
+        vec![
+            format!("ip daddr . meta l4proto . th dport vmap @{by_address}"),
+            // As kube-proxy's nftables mode: node ports do not listen on loopback.
+            format!("fib daddr type local ip daddr != 127.0.0.0/8 meta l4proto . th dport vmap @{by_port}"),
+        ]
+    };
+    let jump = |to: &str| vec![format!("ct state new jump {to}")];
+    let late = vec![format!("ip daddr {} goto refuse", facts.services)];
+    let table: [(&str, Option<&'static str>, Vec<String>); 11] = [
+        ("dispatch", None, lookup("services", "node-ports")),
+        ("check", None, lookup("refused", "refused-node-ports")),
+        (
+            "refuse",
+            None,
+            vec!["meta l4proto tcp reject with tcp reset".into(), "reject with icmp type port-unreachable".into()],
+        ),
+        ("mark-for-masquerade", None, vec![format!("meta mark set meta mark or {MASQUERADE}")]),
+        ("early-prerouting", Some("type filter hook prerouting priority -110;"), jump("check")),
+        ("early-output", Some("type filter hook output priority -110;"), jump("check")),
+        ("nat-prerouting", Some("type nat hook prerouting priority -100;"), vec!["jump dispatch".into()]),
+        ("nat-output", Some("type nat hook output priority -100;"), vec!["jump dispatch".into()]),
+        ("late-prerouting", Some("type filter hook prerouting priority -90;"), late.clone()),
+        ("late-output", Some("type filter hook output priority -90;"), late),
+        ("nat-postrouting", Some("type nat hook postrouting priority 100;"), postrouting(facts)),
+    ];
+    for (name, hook, lines) in table {
+        rules.chains.insert(name.into(), Chain { hook, rules: lines });
+    }
+    rules
+        .chains
+        .insert("forward".into(), Chain { hook: Some("type filter hook forward priority 0;"), rules: forward(facts) });
+}
+
+fn postrouting(facts: &Facts) -> Vec<String> {
+    let mut lines = vec![
+        format!(
+            "meta mark and {MASQUERADE} == {MASQUERADE} meta mark set meta mark xor {MASQUERADE} masquerade fully-random"
+        ),
+        // A pod that reached itself must see the node, or it would answer itself directly.
+        "ip saddr . ip daddr @hairpins masquerade fully-random".into(),
+    ];
+    if let Some(own) = facts.own_pods {
+        // Nobody outside knows the way back to a pod. Where to a pod may go is `forward`'s matter.
+        lines.push(format!("ip saddr {own} ip daddr != {} masquerade fully-random", facts.pods));
+    }
+    lines
+}
+
+fn forward(facts: &Facts) -> Vec<String> {
+    if facts.egress {
+        return Vec::new();
+    }
+    vec![
+        "ct state established,related accept".into(),
+        // Through a Service, for example to the masters, wherever they are.
+        "ct status dnat accept".into(),
+        format!("ip saddr {} ip daddr != {{ {}, {} }} goto refuse", facts.pods, facts.pods, facts.subnet),
+    ]
+}
+
+/// A backend with an IPv4 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Target {
+    ip: Ipv4Addr,
+    port: u16,
+}
+
+/// Ready endpoints; failing those, ones that still serve while they terminate.
+fn usable<'a>(endpoints: impl Iterator<Item = &'a Endpoint> + Clone) -> Vec<Target> {
+    let targets = |wanted: fn(&Endpoint) -> bool| -> Vec<Target> {
+        let mut all: Vec<Target> = endpoints
+            .clone()
+            .filter(|e| wanted(e))
+            .filter_map(|e| match e.ip {
+                IpAddr::V4(ip) => Some(Target { ip, port: e.port }),
+                IpAddr::V6(_) => None,
+            })
+            .collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    };
+    let ready = targets(|e| e.ready);
+    if ready.is_empty() { targets(|e| e.serving && e.terminating) } else { ready }
+}
+
+/// `prefix/namespace/name/protocol/port`, shortened where nft would not take it.
+fn chain_name(prefix: &str, service: &ServicePort, tail: &str) -> String {
+    let name =
+        format!("{prefix}/{}/{}/{}/{}{tail}", service.namespace, service.name, service.protocol.lower(), service.port);
+    if name.len() <= LONGEST_NAME {
+        return name;
+    }
+    // FNV-1a: stable across runs and versions, which the standard hasher does not promise.
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    format!("{}/{hash:016x}", &name[..LONGEST_NAME - 17])
+}
+
+fn v4(addresses: &[IpAddr]) -> impl Iterator<Item = Ipv4Addr> {
+    addresses.iter().filter_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None })
+}
+
+fn add_service(rules: &mut Ruleset, facts: &Facts, service: &ServicePort) {
+    let all = usable(service.endpoints.iter());
+    let local = usable(service.endpoints.iter().filter(|e| e.local));
+    for target in service.endpoints.iter().filter(|e| e.local) {
+        if let IpAddr::V4(ip) = target.ip {
+            rules.elements.entry("hairpins").or_default().insert(format!("{ip} . {ip}"), None);
+        }
+    }
+    add_internal(rules, facts, service, &all, &local);
+    if service.node_port.is_some() || v4(&service.external_ips).next().is_some() {
+        add_external(rules, facts, service, &all, &local);
+    }
+}
+
+/// What a destination of a service without usable endpoints leads to.
+fn refusal(all: &[Target]) -> &'static str {
+    // With endpoints elsewhere the caller may find them by another node: no answer, as upstream.
+    if all.is_empty() { "goto refuse" } else { "drop" }
+}
+
+fn add_internal(rules: &mut Ruleset, facts: &Facts, service: &ServicePort, all: &[Target], local: &[Target]) {
+    let targets = if service.internal_policy_local { local } else { all };
+    let name = chain_name("svc", service, "");
+    let (map, verdict) = if targets.is_empty() {
+        ("refused", refusal(all).to_owned())
+    } else {
+        // Who is not a pod has an address that the endpoint's node may answer by another way.
+        let first = format!("ip saddr != {} jump mark-for-masquerade", facts.pods);
+        add_balancer(rules, service, &name, vec![first], targets);
+        ("services", format!("goto {name}"))
+    };
+    for ip in v4(&service.cluster_ips) {
+        let key = format!("{ip} . {} . {}", service.protocol.lower(), service.port);
+        rules.elements.entry(map).or_default().insert(key, Some(verdict.clone()));
+    }
+}
+
+fn add_external(rules: &mut Ruleset, facts: &Facts, service: &ServicePort, all: &[Target], local: &[Target]) {
+    let verdict = if all.is_empty() {
+        None
+    } else if service.external_policy_local {
+        Some(external_local(rules, facts, service, all, local))
+    } else {
+        let name = chain_name("ext", service, "");
+        add_balancer(rules, service, &name, vec!["jump mark-for-masquerade".into()], all);
+        Some(format!("goto {name}"))
+    };
+    let protocol = service.protocol.lower();
+    let mut put = |served: &'static str, refused: &'static str, key: String| {
+        let (map, value) = match &verdict {
+            Some(verdict) => (served, verdict.clone()),
+            None => (refused, "goto refuse".to_owned()),
+        };
+        rules.elements.entry(map).or_default().insert(key, Some(value));
+    };
+    for ip in v4(&service.external_ips) {
+        put("services", "refused", format!("{ip} . {protocol} . {}", service.port));
+    }
+    if let Some(port) = service.node_port {
+        put("node-ports", "refused-node-ports", format!("{protocol} . {port}"));
+    }
+}
+
+/// `externalTrafficPolicy: Local`: from outside only to this node's endpoints, with the client's
+/// address kept; from pods and from the node itself to all.
+fn external_local(
+    rules: &mut Ruleset,
+    facts: &Facts,
+    service: &ServicePort,
+    all: &[Target],
+    local: &[Target],
+) -> String {
+    let (name, inside) = (chain_name("ext", service, ""), chain_name("any", service, ""));
+    add_balancer(rules, service, &inside, Vec::new(), all);
+    let head = vec![
+        format!("ip saddr {} goto {inside}", facts.pods),
+        "fib saddr type local jump mark-for-masquerade".into(),
+        format!("fib saddr type local goto {inside}"),
+    ];
+    if local.is_empty() {
+        let lines = head.into_iter().chain(["drop".to_owned()]).collect();
+        rules.chains.insert(name.clone(), Chain { hook: None, rules: lines });
+    } else {
+        add_balancer(rules, service, &name, head, local);
+    }
+    format!("goto {name}")
+}
+
+/// A chain that sends a packet to one of `targets`, after the rules in `head`.
+fn add_balancer(rules: &mut Ruleset, service: &ServicePort, name: &str, head: Vec<String>, targets: &[Target]) {
+    let mut lines = head;
+    match service.affinity_seconds {
+        None => lines.push(spread(service, targets)),
+        Some(seconds) => {
+            let chains: Vec<String> = targets.iter().map(|t| add_sticky(rules, service, seconds, t)).collect();
+            lines.extend(chains.iter().map(|chain| format!("ip saddr @{} goto {chain}", set_of(chain))));
+            lines.push(pick(chains.iter().map(|chain| format!("goto {chain}")), chains.len(), "vmap"));
+        }
+    }
+    rules.chains.insert(name.to_owned(), Chain { hook: None, rules: lines });
+}
+
+fn spread(service: &ServicePort, targets: &[Target]) -> String {
+    let protocol = service.protocol.lower();
+    match targets {
+        [one] => format!("meta l4proto {protocol} dnat to {}:{}", one.ip, one.port),
+        many => {
+            let values = many.iter().map(|t| format!("{} . {}", t.ip, t.port));
+            format!("meta l4proto {protocol} dnat ip addr . port to {}", pick(values, many.len(), "map"))
+        }
+    }
+}
+
+fn pick(values: impl Iterator<Item = String>, count: usize, how: &str) -> String {
+    let mut text = format!("numgen random mod {count} {how} {{ ");
+    for (i, value) in values.enumerate() {
+        let comma = if i == 0 { "" } else { ", " };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{comma}{i} : {value}");
+    }
+    text.push_str(" }");
+    text
+}
+
+/// The set of clients that belong to an endpoint's chain.
+fn set_of(chain: &str) -> String {
+    chain.replacen("ep/", "aff/", 1)
+}
+
+/// A chain for one endpoint that remembers who was sent there.
+fn add_sticky(rules: &mut Ruleset, service: &ServicePort, seconds: u32, target: &Target) -> String {
+    let chain = chain_name("ep", service, &format!("/{}/{}", target.ip, target.port));
+    let set = set_of(&chain);
+    rules.sets.insert(set.clone(), ("set", format!("type ipv4_addr; flags dynamic,timeout; timeout {seconds}s;")));
+    let lines = vec![
+        format!("update @{set} {{ ip saddr }}"),
+        format!("meta l4proto {} dnat to {}:{}", service.protocol.lower(), target.ip, target.port),
+    ];
+    rules.chains.insert(chain.clone(), Chain { hook: None, rules: lines });
+    chain
+}

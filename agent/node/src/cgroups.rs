@@ -1,0 +1,70 @@
+//! The cgroup of a pod as a whole. The runtime makes it with the first container and never
+//! removes it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use k8s_openapi::api::core::v1::PodSpec;
+use kontiki_agent_plan::resources::{self, Qos};
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// Every place where a cgroup of this name may be: one per controller, or the one of version 2.
+fn places(cgroup: &str) -> Vec<PathBuf> {
+    let root = Path::new(ROOT);
+    let relative = cgroup.trim_start_matches('/');
+    let mut out = vec![root.join(relative)];
+    for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+        out.push(entry.path().join(relative));
+    }
+    out.retain(|path| path.is_dir());
+    out
+}
+
+/// Gives the pod its share of the CPU. Best effort: without it pods share equally.
+pub fn set_shares(spec: &PodSpec, uid: &str) {
+    let shares = resources::pod_shares(spec);
+    let weight = 1 + (shares - 2) * 9999 / 262_142;
+    for place in places(&Qos::of(spec).cgroup_parent(uid)) {
+        for (file, value) in [("cpu.shares", shares), ("cpu.weight", weight)] {
+            let path = place.join(file);
+            if path.exists()
+                && let Err(error) = std::fs::write(&path, value.to_string())
+            {
+                tracing::debug!(path = %path.display(), %error, "the pod's CPU share was not set");
+            }
+        }
+    }
+}
+
+/// Removes the pod's cgroup and all below it.
+///
+/// # Errors
+/// If a process is still in it.
+pub fn remove(uid: &str) -> io::Result<()> {
+    for class in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
+        for place in places(&class.cgroup_parent(uid)) {
+            remove_tree(&place)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    match std::fs::remove_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,395 @@
+//! Who this agent is: its key, its certificate, and the cluster CA it trusts.
+//!
+//! Invariants
+//! - The private key is made here, mode 0600, and never leaves the data directory.
+//! - Before there is a certificate, a server is trusted only if its chain holds a CA whose public
+//!   key has the configured hash, and the chain verifies against that CA.
+//! - Files are replaced by rename, so a crash leaves the old or the new one.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use kontiki_proto::node::{JoinAgentRequest, JoinAgentResponse, join_client::JoinClient};
+use rcgen::{CertificateParams, DnType, KeyPair};
+use rustls::{
+    DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::CryptoProvider,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity as TlsIdentity};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::config::Config;
+
+/// The name in every server's certificate.
+const SERVER_NAME: &str = "kubernetes";
+const CONNECT: Duration = Duration::from_secs(3);
+const JOIN: Duration = Duration::from_secs(15);
+const RENEW_CHECK: Duration = Duration::from_secs(60);
+
+/// What the cluster told at joining. Not secret.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Cluster {
+    pub servers: Vec<String>,
+    pub cluster_domain: String,
+    pub pod_cidr: String,
+    pub service_cidr: String,
+}
+
+/// A node's credentials.
+#[derive(Clone)]
+pub struct Identity {
+    pub ca_pem: String,
+    pub certificate_pem: String,
+    key_pem: String,
+    pub cluster: Cluster,
+}
+
+/// The hash in `sha256:<hex>`.
+///
+/// # Errors
+/// If it is written otherwise.
+pub fn parse_ca_hash(text: &str) -> anyhow::Result<[u8; 32]> {
+    let hex = text.strip_prefix("sha256:").filter(|h| h.len() == 64 && h.is_ascii());
+    let bytes = hex.and_then(|hex| {
+        let pairs = (0..32).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).ok());
+        pairs.collect::<Option<Vec<u8>>>()
+    });
+    let bytes = bytes.context("ca_hash: \"sha256:\" and 64 hex digits are expected")?;
+    Ok(bytes.try_into().expect("32 pairs were read"))
+}
+
+struct Files {
+    dir: PathBuf,
+}
+
+impl Files {
+    fn read(&self, name: &str) -> anyhow::Result<Option<String>> {
+        match std::fs::read_to_string(self.dir.join(name)) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("reading {}", self.dir.join(name).display())),
+        }
+    }
+
+    fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let path = self.dir.join(name);
+        write_private(&path, text).with_context(|| format!("writing {}", path.display()))
+    }
+}
+
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    let temporary = path.with_extension("new");
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(temporary, path)
+}
+
+impl Identity {
+    /// The stored identity, or a new one from a master. Tries all servers until one answers.
+    ///
+    /// # Errors
+    /// A reason that waiting does not cure: a refused token, a wrong CA, unusable files.
+    pub async fn load_or_join(config: &Config) -> anyhow::Result<Self> {
+        let files = Files { dir: config.data_dir.join("pki") };
+        std::fs::create_dir_all(&files.dir).with_context(|| format!("creating {}", files.dir.display()))?;
+        if let Some(identity) = Self::load(&files, config)? {
+            return Ok(identity);
+        }
+        Self::join(&files, config).await
+    }
+
+    fn load(files: &Files, config: &Config) -> anyhow::Result<Option<Self>> {
+        let (Some(certificate_pem), Some(key_pem), Some(ca_pem), Some(cluster)) =
+            (files.read("node.crt")?, files.read("node.key")?, files.read("ca.crt")?, files.read("cluster.json")?)
+        else {
+            return Ok(None);
+        };
+        let cluster = serde_json::from_str(&cluster).context("cluster.json in the agent's data directory")?;
+        let (name, expires) = read_certificate(&certificate_pem).context("node.crt in the agent's data directory")?;
+        if name != format!("system:node:{}", config.name) {
+            bail!("the data directory belongs to {name:?}, not to node {:?}", config.name);
+        }
+        let soon = jiff::Timestamp::now().as_second() + 3600;
+        if expires < soon && config.token.is_some() {
+            return Ok(None); // joins again
+        }
+        Ok(Some(Self { ca_pem, certificate_pem, key_pem, cluster }))
+    }
+
+    async fn join(files: &Files, config: &Config) -> anyhow::Result<Self> {
+        let token = config.token.clone().context("no certificate yet, and no join token: give `token` and `ca_hash`")?;
+        let hash = config.ca_hash.as_deref().context("`ca_hash` is needed to join: the token alone cannot show who the server is")?;
+        let hash = parse_ca_hash(hash)?;
+        let (key_pem, csr_pem) = signing_request(files, &config.name)?;
+        let request = JoinAgentRequest { token, node_name: config.name.clone(), csr_pem };
+        let answer = ask_to_join(config, hash, request).await?;
+        let cluster = Cluster {
+            servers: answer.servers,
+            cluster_domain: answer.cluster_domain,
+            pod_cidr: answer.pod_cidr,
+            service_cidr: answer.service_cidr,
+        };
+        files.write("ca.crt", &answer.ca_pem)?;
+        files.write("cluster.json", &serde_json::to_string(&cluster)?)?;
+        // Last: its presence says that the rest is complete.
+        files.write("node.crt", &answer.certificate_pem)?;
+        Ok(Self { ca_pem: answer.ca_pem, certificate_pem: answer.certificate_pem, key_pem, cluster })
+    }
+
+    /// An endpoint for a server, with this identity's TLS.
+    ///
+    /// # Errors
+    /// If the address or the certificates cannot be used.
+    pub fn endpoint(&self, server: &str) -> anyhow::Result<Endpoint> {
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(&self.ca_pem))
+            .identity(TlsIdentity::from_pem(&self.certificate_pem, &self.key_pem))
+            .domain_name(SERVER_NAME);
+        Ok(Endpoint::from_shared(format!("https://{server}"))?.connect_timeout(CONNECT).tcp_nodelay(true).tls_config(tls)?)
+    }
+}
+
+/// The identity of a running agent: sessions use the latest, renewals replace it.
+pub struct Current {
+    files: Files,
+    node: String,
+    identity: std::sync::RwLock<Identity>,
+}
+
+impl Current {
+    /// Starts with `identity`.
+    #[must_use]
+    pub fn new(config: &Config, identity: Identity) -> Self {
+        let files = Files { dir: config.data_dir.join("pki") };
+        Self { files, node: config.name.clone(), identity: std::sync::RwLock::new(identity) }
+    }
+
+    /// The identity to use now.
+    #[must_use]
+    pub fn get(&self) -> Identity {
+        self.identity.read().expect("no writer panics").clone()
+    }
+
+    /// Whether two thirds of the certificate's life are over.
+    fn due(&self) -> bool {
+        let pem = self.get().certificate_pem;
+        let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(pem.as_bytes()) else { return false };
+        let Ok(certificate) = pem.parse_x509() else { return false };
+        let (from, to) = (certificate.validity().not_before.timestamp(), certificate.validity().not_after.timestamp());
+        jiff::Timestamp::now().as_second() >= from + (to - from) / 3 * 2
+    }
+
+    async fn renew(&self, server: &str) -> anyhow::Result<()> {
+        let identity = self.get();
+        let (key_pem, csr_pem) = signing_request(&self.files, &self.node)?;
+        let channel = identity.endpoint(server)?.connect().await?;
+        let mut client = kontiki_proto::node::node_client::NodeClient::new(channel);
+        let ask = client.renew(kontiki_proto::node::RenewRequest { csr_pem });
+        let answer = tokio::time::timeout(JOIN, ask).await.context("no answer")?;
+        let answer = answer.map_err(|status| anyhow::anyhow!("{}", status.message()))?.into_inner();
+        self.files.write("ca.crt", &answer.ca_pem)?;
+        self.files.write("node.crt", &answer.certificate_pem)?;
+        let renewed = Identity { ca_pem: answer.ca_pem, certificate_pem: answer.certificate_pem, key_pem, ..identity };
+        *self.identity.write().expect("no writer panics") = renewed;
+        Ok(())
+    }
+
+    /// Renews the certificate in time, until `stop`. Open sessions keep theirs; the next one uses
+    /// the new certificate.
+    pub async fn keep_fresh(&self, servers: &[String], stop: tokio_util::sync::CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(RENEW_CHECK) => {}
+                () = stop.cancelled() => return,
+            }
+            if !self.due() {
+                continue;
+            }
+            for server in servers {
+                match self.renew(server).await {
+                    Ok(()) => {
+                        tracing::info!("the node's certificate was renewed");
+                        break;
+                    }
+                    Err(error) => tracing::warn!(%server, error = format!("{error:#}"), "the node's certificate was not renewed yet"),
+                }
+            }
+        }
+    }
+}
+
+fn read_certificate(pem: &str) -> anyhow::Result<(String, i64)> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).context("not a PEM file")?;
+    let certificate = pem.parse_x509().context("not a certificate")?;
+    let name = certificate.subject().iter_common_name().next().and_then(|n| n.as_str().ok());
+    Ok((name.context("the certificate has no common name")?.to_owned(), certificate.validity().not_after.timestamp()))
+}
+
+/// The node's key, made if there is none, and a request to certify it.
+fn signing_request(files: &Files, node: &str) -> anyhow::Result<(String, String)> {
+    let key = match files.read("node.key")? {
+        Some(pem) => KeyPair::from_pem(&pem).context("node.key in the agent's data directory")?,
+        None => {
+            let key = KeyPair::generate().context("making a key")?;
+            files.write("node.key", &key.serialize_pem())?;
+            key
+        }
+    };
+    let mut params = CertificateParams::new(Vec::<String>::new())?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
+    params.distinguished_name.push(DnType::CommonName, format!("system:node:{node}"));
+    let csr = params.serialize_request(&key)?.pem()?;
+    Ok((key.serialize_pem(), csr))
+}
+
+async fn ask_to_join(config: &Config, hash: [u8; 32], request: JoinAgentRequest) -> anyhow::Result<JoinAgentResponse> {
+    let mut reported = String::new();
+    loop {
+        for server in &config.servers {
+            match join_at(server, hash, request.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(JoinError::Final(reason)) => bail!("joining through {server}: {reason}"),
+                Err(JoinError::Later(reason)) => {
+                    let line = format!("{server}: {reason}");
+                    if line != reported {
+                        tracing::warn!(%server, %reason, "cannot join yet");
+                        reported = line;
+                    }
+                }
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(500 + u64::from(rand::random::<u8>()))).await;
+    }
+}
+
+enum JoinError {
+    /// Trying again will not help.
+    Final(String),
+    Later(String),
+}
+
+async fn join_at(server: &str, hash: [u8; 32], request: JoinAgentRequest) -> Result<JoinAgentResponse, JoinError> {
+    let verifier = Arc::new(PinnedCa::new(hash));
+    let later = |error: &dyn std::error::Error| JoinError::Later(chain(error));
+    let endpoint = Endpoint::from_shared(format!("https://{server}")).map_err(|e| JoinError::Final(e.to_string()))?;
+    let endpoint = endpoint
+        .connect_timeout(CONNECT)
+        .tls_config_with_verifier(ClientTlsConfig::new().domain_name(SERVER_NAME), verifier.clone())
+        .map_err(|e| JoinError::Final(e.to_string()))?;
+    let channel: Channel = match endpoint.connect().await {
+        Ok(channel) => channel,
+        Err(_) if verifier.refused() => {
+            return Err(JoinError::Final("the server's CA does not have the configured ca_hash".to_owned()));
+        }
+        Err(error) => return Err(later(&error)),
+    };
+    let mut client = JoinClient::new(channel);
+    match tokio::time::timeout(JOIN, client.join_agent(request)).await {
+        Err(_) => Err(JoinError::Later("no answer".to_owned())),
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(match status.code() {
+            tonic::Code::Unauthenticated
+            | tonic::Code::PermissionDenied
+            | tonic::Code::InvalidArgument
+            | tonic::Code::AlreadyExists => JoinError::Final(status.message().to_owned()),
+            _ => JoinError::Later(status.message().to_owned()),
+        }),
+    }
+}
+
+/// An error with its causes, each once.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut out = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let text = error.to_string();
+        if !out.contains(&text) {
+            out.push_str(": ");
+            out.push_str(&text);
+        }
+        source = error.source();
+    }
+    out
+}
+
+/// Trusts exactly the chains that end in a CA with the pinned public key.
+#[derive(Debug)]
+struct PinnedCa {
+    hash: [u8; 32],
+    provider: Arc<CryptoProvider>,
+    refused: std::sync::atomic::AtomicBool,
+}
+
+impl PinnedCa {
+    fn new(hash: [u8; 32]) -> Self {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        Self { hash, provider, refused: std::sync::atomic::AtomicBool::new(false) }
+    }
+
+    fn refused(&self) -> bool {
+        self.refused.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    fn is_pinned(&self, certificate: &CertificateDer<'_>) -> bool {
+        let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return false };
+        <[u8; 32]>::from(Sha256::digest(parsed.public_key().raw)) == self.hash
+    }
+}
+
+impl ServerCertVerifier for PinnedCa {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(ca) = intermediates.iter().find(|c| self.is_pinned(c)) else {
+            self.refused.store(true, std::sync::atomic::Ordering::SeqCst);
+            return Err(rustls::Error::General("the server's CA does not have the configured hash".to_owned()));
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone().into_owned())?;
+        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

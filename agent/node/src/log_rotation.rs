@@ -1,0 +1,108 @@
+//! Keeps container logs from filling the disk.
+//!
+//! Invariants
+//! - A file is renamed, then the runtime is told to open a new one: no line is lost.
+//! - Per attempt of a container at most [`KEPT`] files of about [`LIMIT`] bytes remain.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use k8s_cri::v1 as cri;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    node::Node,
+    runtime_config::{CONTAINER_NAME, POD_UID},
+};
+
+/// kubelet's defaults.
+const LIMIT: u64 = 10 << 20;
+const KEPT: usize = 5;
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// Watches the logs until `stop`.
+pub async fn run(node: Arc<Node>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(PERIOD) => {}
+            () = stop.cancelled() => return,
+        }
+        let logs = node.config.logs();
+        let large = tokio::task::spawn_blocking(move || large_files(&logs)).await.unwrap_or_default();
+        for log in large {
+            if let Err(error) = rotate(&node, &log).await {
+                tracing::warn!(path = %log.path.display(), error = format!("{error:#}"), "a log was not rotated");
+            }
+        }
+    }
+}
+
+struct Log {
+    path: PathBuf,
+    uid: String,
+    container: String,
+    attempt: u32,
+}
+
+/// Current logs (`<namespace>_<pod>_<uid>/<container>/<attempt>.log`) beyond the limit.
+fn large_files(logs: &Path) -> Vec<Log> {
+    let list = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten().collect::<Vec<_>>();
+    let mut out = Vec::new();
+    for pod in list(logs) {
+        let Some(uid) = pod.file_name().to_str().and_then(|n| n.rsplit('_').next()).map(str::to_owned) else { continue };
+        for container in list(&pod.path()) {
+            for file in list(&container.path()) {
+                let name = file.file_name().to_string_lossy().into_owned();
+                let attempt = name.strip_suffix(".log").and_then(|n| n.parse().ok());
+                let large = file.metadata().is_ok_and(|m| m.len() > LIMIT);
+                if let (Some(attempt), true) = (attempt, large) {
+                    let container = container.file_name().to_string_lossy().into_owned();
+                    out.push(Log { path: file.path(), uid: uid.clone(), container, attempt });
+                }
+            }
+        }
+    }
+    out
+}
+
+async fn rotate(node: &Node, log: &Log) -> anyhow::Result<()> {
+    let labels = [(POD_UID.to_owned(), log.uid.clone()), (CONTAINER_NAME.to_owned(), log.container.clone())];
+    let filter = cri::ContainerFilter {
+        state: Some(cri::ContainerStateValue { state: cri::ContainerState::ContainerRunning.into() }),
+        label_selector: labels.into(),
+        ..cri::ContainerFilter::default()
+    };
+    let running = node.cri.list_containers(cri::ListContainersRequest { filter: Some(filter) }).await?.containers;
+    let current = |c: &&cri::Container| c.metadata.as_ref().is_some_and(|m| m.attempt == log.attempt);
+    let Some(container) = running.iter().find(current) else { return Ok(()) }; // nobody writes to it
+    let stamp = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string();
+    let rotated = PathBuf::from(format!("{}.{stamp}", log.path.display()));
+    tokio::fs::rename(&log.path, &rotated).await?;
+    let request = cri::ReopenContainerLogRequest { container_id: container.id.clone() };
+    if let Err(error) = node.cri.reopen_container_log(request).await {
+        // The runtime still writes to the old file: give it its name back.
+        tokio::fs::rename(&rotated, &log.path).await?;
+        return Err(error.into());
+    }
+    remove_oldest(&log.path).await
+}
+
+async fn remove_oldest(path: &Path) -> anyhow::Result<()> {
+    let Some((dir, name)) = path.parent().zip(path.file_name().and_then(|n| n.to_str())) else { return Ok(()) };
+    let prefix = format!("{name}.");
+    let mut old = Vec::new();
+    let mut entries = tokio::fs::read_dir(dir).await?;
+    while let Some(entry) = entries.next_entry().await? {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            old.push(entry.path());
+        }
+    }
+    old.sort();
+    for path in old.iter().rev().skip(KEPT - 1) {
+        tokio::fs::remove_file(path).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! What is seen of one pod: its sandboxes and containers in the runtime, and what the worker
+//! remembers of its own attempts.
+//!
+//! Invariants
+//! - [`Observed`] comes from the runtime alone; losing [`Memory`] (an agent restart) costs delays
+//!   and probe results, never a container.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use jiff::Timestamp;
+
+use crate::{backoff::Backoff, probe::Probed};
+
+/// A sandbox of the pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    pub id: String,
+    pub attempt: u32,
+    pub ready: bool,
+    pub created: Timestamp,
+    pub ips: Vec<IpAddr>,
+}
+
+/// State of a container in the runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Created,
+    Running,
+    Exited,
+    Unknown,
+}
+
+/// A container of the pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    pub id: String,
+    pub sandbox: String,
+    pub name: String,
+    /// 0 for the first, one more with each restart.
+    pub attempt: u32,
+    pub state: State,
+    pub created: Timestamp,
+    pub started: Option<Timestamp>,
+    pub finished: Option<Timestamp>,
+    pub exit_code: i32,
+    pub reason: String,
+    pub message: String,
+    /// As the runtime names it.
+    pub image: String,
+    /// Digest or id of the image.
+    pub image_id: String,
+    /// The hash of the definition it was made from; empty if unknown.
+    pub definition: String,
+}
+
+impl Container {
+    /// Whether it may still hold processes.
+    #[must_use]
+    pub fn alive(&self) -> bool {
+        matches!(self.state, State::Running | State::Unknown)
+    }
+}
+
+/// The pod in the runtime.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    pub sandboxes: Vec<Sandbox>,
+    pub containers: Vec<Container>,
+}
+
+impl Observed {
+    /// The latest sandbox.
+    #[must_use]
+    pub fn sandbox(&self) -> Option<&Sandbox> {
+        self.sandboxes.iter().max_by_key(|sandbox| (sandbox.attempt, sandbox.created))
+    }
+
+    /// The latest container of this name.
+    #[must_use]
+    pub fn latest(&self, name: &str) -> Option<&Container> {
+        self.named(name).max_by_key(|c| (c.attempt, c.created))
+    }
+
+    /// The one before the latest.
+    #[must_use]
+    pub fn previous(&self, name: &str) -> Option<&Container> {
+        let latest = self.latest(name)?;
+        self.named(name).filter(|c| c.id != latest.id).max_by_key(|c| (c.attempt, c.created))
+    }
+
+    fn named<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a Container> + use<'a, 'n> {
+        self.containers.iter().filter(move |c| c.name == name)
+    }
+}
+
+/// Why a container could not be started, as its `waiting` state says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub reason: String,
+    pub message: String,
+    pub retry: Timestamp,
+}
+
+/// Whether the pod's volumes are in place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Volumes {
+    #[default]
+    Unknown,
+    Preparing,
+    Ready,
+    Failed {
+        retry: Timestamp,
+    },
+    /// Torn down, after the end.
+    Released,
+}
+
+/// What the worker remembers between turns.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    pub volumes: Volumes,
+    /// No sandbox before this moment: the last attempt failed.
+    pub sandbox_retry: Option<Timestamp>,
+    /// Image found for the next attempt of a container: name to (attempt, image reference).
+    pub images: BTreeMap<String, (u32, String)>,
+    /// Containers whose image is being looked for.
+    pub pulling: BTreeSet<String>,
+    pub failures: BTreeMap<String, Failure>,
+    pub restarts: BTreeMap<String, Backoff>,
+    /// Container ids being stopped, and when each will be killed.
+    pub stopping: BTreeMap<String, Timestamp>,
+    /// Container ids whose postStart hook has not ended.
+    pub post_start: BTreeSet<String>,
+    /// Sandbox ids that were stopped (their network is torn down).
+    pub stopped_sandboxes: BTreeSet<String>,
+    /// Container ids that must be stopped for a reason of the worker's own, and the event's text.
+    pub condemned: BTreeMap<String, String>,
+    /// Probe verdicts by container id.
+    pub probed: BTreeMap<String, Probed>,
+    /// Containers that this worker created and has not started: they are still good to start.
+    pub fresh: BTreeSet<String>,
+    /// Termination messages by container id.
+    pub messages: BTreeMap<String, String>,
+}

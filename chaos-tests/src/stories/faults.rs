@@ -1,0 +1,179 @@
+//! What breaks, and what must not.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use nix::sys::signal::Signal;
+
+use super::{IMAGE, Scratch, has};
+use crate::{cluster::Cluster, cluster::members, wait};
+
+pub async fn a_second_start_leaves_everything_alone(c: &Cluster) -> Result<()> {
+    let processes = [("servers", "s1"), ("servers", "s2"), ("servers", "s3"), ("agents", "a1"), ("agents", "a2")];
+    let pids = |c: &Cluster| processes.map(|(role, name)| c.pid(role, name).ok());
+    let before = pids(c);
+    c.up(&[]).await?;
+    ensure!(pids(c) == before, "processes were restarted");
+    Ok(())
+}
+
+pub async fn wrong_joins_are_refused_with_one_line(c: &Cluster) -> Result<()> {
+    let servers = c.servers().await?;
+    let (_, address) = servers.first().context("a server")?;
+    let spare = c.dir().join("spare");
+    let good = c.kontiki(&["token", "create"]).await?;
+    ensure!(good.ok, "token create: {}{}", good.out, good.err);
+    let word = |start: &str| good.out.split_whitespace().find(|word| word.contains(start)).map(str::to_owned);
+    let hash = word("sha256:").with_context(|| format!("no CA hash in {}", good.out))?;
+    let hash = hash.trim_start_matches("--ca-hash=").to_owned();
+    let wrong = format!("sha256:{}", "0".repeat(64));
+    for (case, token, hash, expect) in [
+        ("a wrong token", "abcdef.0123456789abcdef", hash.as_str(), "token"),
+        ("a wrong CA hash", "abcdef.0123456789abcdef", wrong.as_str(), "CA"),
+    ] {
+        let config = format!(
+            "name: spare\ndata_dir: {}\nadvertise_address: 127.0.0.1\njoin:\n  servers: [\"{address}:6444\"]\n  token: {token}\n  ca_hash: {hash}\n",
+            spare.display()
+        );
+        let file = c.dir().join("spare.yaml");
+        std::fs::write(&file, config)?;
+        let bin = std::env::current_exe()?.ancestors().nth(2).context("a target directory")?.join("kontiki");
+        let run = tokio::process::Command::new(bin).args(["server", "--config"]).arg(&file).kill_on_drop(true).output();
+        let ended = tokio::time::timeout(Duration::from_secs(30), run).await.with_context(|| format!("{case} hangs"))??;
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        ensure!(!ended.status.success(), "{case} was accepted");
+        let last = said.lines().last().unwrap_or_default();
+        has(last, expect).with_context(|| case.to_owned())?;
+        ensure!(!spare.join("raft").exists(), "{case} left a store behind");
+    }
+    Ok(())
+}
+
+pub async fn an_agent_restart_leaves_pods_alone(c: &Cluster) -> Result<()> {
+    let s = Scratch::new(c, "story-agent").await?;
+    s.kubectl(&format!("create deployment web --image={IMAGE} --replicas=2 -- /bin/busybox sleep 3600")).await?;
+    s.kubectl("rollout status deployment/web --timeout=60s").await?;
+    let path = "get pods -o jsonpath={.items[*].status.containerStatuses[0].containerID}";
+    let before = s.kubectl(path).await?;
+    c.signal("agents", "a1", Signal::SIGKILL)?;
+    c.up(&["--no-demo"]).await?;
+    wait::until("exec works through the new agent", Duration::from_secs(30), async || {
+        let pods = s.kubectl("get pods -o jsonpath={.items[?(@.spec.nodeName==\"a1\")].metadata.name}").await?;
+        let pod = pods.split_whitespace().next().ok_or_else(|| anyhow!("no pod on a1"))?;
+        s.kubectl(&format!("exec {pod} -- /bin/busybox true")).await
+    })
+    .await?;
+    let after = s.kubectl(path).await?;
+    ensure!(before == after, "containers changed: {before} -> {after}");
+    s.kubectl("set env deployment/web A=1").await?;
+    s.kubectl("rollout status deployment/web --timeout=60s").await?;
+    s.done().await
+}
+
+pub async fn a_cut_off_node_loses_its_pods_and_gives_them_up_on_return(c: &Cluster) -> Result<()> {
+    let s = Scratch::new(c, "story-cut").await?;
+    s.kubectl(&format!("create deployment web --image={IMAGE} --replicas=2 -- /bin/busybox sleep 3600")).await?;
+    s.kubectl("rollout status deployment/web --timeout=60s").await?;
+    let on_a1 = s.kubectl("get pods -o jsonpath={.items[?(@.spec.nodeName==\"a1\")].metadata.name}").await?;
+    ensure!(!on_a1.is_empty(), "a pod runs on a1");
+    c.link("a1", false).await?;
+    let cut = Instant::now();
+    let replaced = wait::until("two pods run on a2", Duration::from_secs(60), async || {
+        let pods = s.kubectl("get pods -o wide --no-headers").await?;
+        let running = pods.lines().filter(|line| line.contains(" Running ") && line.contains(" a2 ")).count();
+        if running >= 2 { Ok(cut.elapsed()) } else { Err(anyhow!(pods)) }
+    })
+    .await;
+    c.link("a1", true).await?;
+    let replaced = replaced?;
+    println!("      replaced after {:.1} s", replaced.as_secs_f32());
+    ensure!(replaced < Duration::from_secs(30), "replacement took {replaced:?}");
+    let back = Instant::now();
+    wait::until("the old pods are gone", Duration::from_secs(60), async || {
+        let pods = s.kubectl("get pods -o name").await?;
+        let old = on_a1.split_whitespace().any(|pod| pods.contains(pod));
+        if old { Err(anyhow!(pods)) } else { Ok(()) }
+    })
+    .await?;
+    println!("      gone {:.1} s after the return", back.elapsed().as_secs_f32());
+    ensure!(back.elapsed() < Duration::from_secs(30));
+    c.kubectl("wait --for=condition=Ready node/a1 --timeout=30s").await?;
+    wait::until("the taints are lifted", Duration::from_secs(30), async || {
+        let taints = c.kubectl("get node a1 -o jsonpath={.spec.taints}").await?;
+        if taints.is_empty() { Ok(()) } else { Err(anyhow!(taints)) }
+    })
+    .await?;
+    s.done().await
+}
+
+pub async fn a_frozen_or_cut_off_leader_loses_the_address(c: &Cluster) -> Result<()> {
+    for fault in ["frozen", "cut off"] {
+        c.healthy().await?;
+        let leader = c.leader().await?;
+        // Opened before the fault: it must not be fooled by a dead connection.
+        let start = Instant::now();
+        match fault {
+            "frozen" => c.signal("servers", &leader, Signal::SIGSTOP)?,
+            _ => c.link(&leader, false).await?,
+        }
+        let gap = wait::until("a write through the virtual IP", Duration::from_secs(20), async || {
+            let name = format!("vip-{}", start.elapsed().as_millis());
+            c.kubectl(&format!("create configmap {name} --request-timeout=2s")).await.map(|_| start.elapsed())
+        })
+        .await;
+        match fault {
+            "frozen" => c.signal("servers", &leader, Signal::SIGCONT)?,
+            _ => c.link(&leader, true).await?,
+        }
+        println!("      leader {fault}: a write went through after {:.1} s", gap?.as_secs_f32());
+        c.healthy().await?;
+        wait::until("one holder of the address", Duration::from_secs(10), async || {
+            let mut holders = Vec::new();
+            let vip = c.kubectl("config view -o jsonpath={.clusters[0].cluster.server}").await?;
+            let vip = vip.trim_start_matches("https://").split(':').next().unwrap_or_default().to_owned();
+            for (name, _) in c.servers().await? {
+                let addresses = c.inside(&name, &["ip", "-o", "-4", "address"]).await?;
+                if addresses.contains(&format!(" {vip}/")) {
+                    holders.push(name);
+                }
+            }
+            if holders.len() == 1 { Ok(()) } else { Err(anyhow!("{holders:?}")) }
+        })
+        .await?;
+    }
+    let maps = c.kubectl("get configmaps -o name").await?;
+    for map in maps.lines().filter(|map| map.starts_with("configmap/vip-")) {
+        c.kubectl(&format!("delete {map}")).await?;
+    }
+    Ok(())
+}
+
+pub async fn without_quorum_reads_and_pods_go_on(c: &Cluster) -> Result<()> {
+    let s = Scratch::new(c, "story-quorum").await?;
+    s.kubectl(&format!("create deployment web --image={IMAGE} --replicas=1 -- /bin/busybox sleep 3600")).await?;
+    s.kubectl("rollout status deployment/web --timeout=60s").await?;
+    let leader = c.leader().await?;
+    let servers = c.servers().await?;
+    let (survivor, address) = servers.iter().find(|(name, _)| *name != leader).context("a follower")?.clone();
+    for (name, _) in servers.iter().filter(|(name, _)| *name != survivor) {
+        c.signal("servers", name, Signal::SIGKILL)?;
+    }
+    let server = format!("--server=https://{address}:6443");
+    let start = Instant::now();
+    let write = c.try_kubectl(&[&server, "create", "configmap", "late", "--request-timeout=30s"], None).await?;
+    let bounded = start.elapsed();
+    let read = c
+        .try_kubectl(&[&server, "get", "--raw", "/api/v1/namespaces/story-quorum/pods?resourceVersion=0"], None)
+        .await?;
+    let status = c.status().await;
+    c.up(&["--no-demo"]).await?;
+    c.healthy().await?;
+    ensure!(!write.ok, "a write without quorum was acknowledged");
+    ensure!(bounded < Duration::from_secs(20), "the refusal took {bounded:?}");
+    ensure!(read.ok && read.out.contains("\"web-"), "resourceVersion=0 reads go on: {}", read.err);
+    let seen = status?;
+    ensure!(members(&seen).filter(|m| m["reachable"] == true).count() == 1, "status tells who is left: {seen}");
+    let restarts = s.kubectl("get pods -o jsonpath={.items[*].status.containerStatuses[0].restartCount}").await?;
+    ensure!(restarts == "0", "the pod ran on: {restarts}");
+    s.done().await
+}

@@ -1,0 +1,121 @@
+//! The leader dies again and again while people work.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, ensure};
+use nix::sys::signal::Signal;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
+
+use super::{IMAGE, Scratch};
+use crate::{
+    cluster::Cluster,
+    load::{self, Load},
+    wait,
+};
+
+const KILLS: usize = 20;
+/// During which of them a rolling update runs.
+const ROLLOUT_AT: usize = 5;
+/// Design §13, and what a user of the virtual IP may notice at most.
+const GAP_P50: Duration = Duration::from_millis(500);
+const GAP_P99: Duration = Duration::from_millis(1500);
+const VIP_GAP: Duration = Duration::from_secs(3);
+/// The writer that goes through the virtual IP.
+const VIP: usize = 0;
+
+pub async fn twenty_leader_kills_lose_nothing(c: &Cluster) -> Result<()> {
+    let s = Scratch::new(c, "story-kills").await?;
+    let mut echo = Echo::open(&s).await?;
+    s.kubectl(&format!("create deployment roll --image={IMAGE} --replicas=3 -- /bin/busybox sleep 3600")).await?;
+    s.kubectl("rollout status deployment/roll --timeout=60s").await?;
+    let mut clients = vec![c.client(None).await?];
+    for (_, address) in c.servers().await? {
+        clients.push(c.client(Some(&address.to_string())).await?);
+    }
+    let load = Load::start(s.name, clients);
+    let (mut gaps, mut vip_gaps) = (Vec::new(), Vec::new());
+    for kill in 0..KILLS {
+        c.healthy().await?;
+        let leader = c.leader().await?;
+        if kill == ROLLOUT_AT {
+            s.kubectl("set env deployment/roll RELEASE=2").await?;
+        }
+        c.signal("servers", &leader, Signal::SIGKILL)?;
+        let at = Instant::now();
+        let first = |writer: fn(usize) -> bool| {
+            let load = &load;
+            async move {
+                wait::until("an acknowledged write", Duration::from_secs(20), async || {
+                    load.first_after(at, |ack| writer(ack.writer)).ok_or_else(|| anyhow!("none"))
+                })
+                .await
+            }
+        };
+        gaps.push(first(|writer| writer != VIP).await? - at);
+        vip_gaps.push(first(|writer| writer == VIP).await? - at);
+        echo.still_there().await?;
+        if kill == ROLLOUT_AT {
+            s.kubectl("rollout status deployment/roll --timeout=60s").await?;
+        }
+        c.up(&["--no-demo"]).await?;
+    }
+    c.healthy().await?;
+    let namespace = load.namespace().to_owned();
+    let acknowledged = load.stop().await;
+    let lost = load::lost(c.client(None).await?, &namespace, &acknowledged).await?;
+    let show = |gaps: &[Duration]| {
+        [50, 99].map(|p| format!("p{p} {:.2} s", load::percentile(gaps, p).as_secs_f32())).join(", ")
+    };
+    println!(
+        "      {KILLS} kills, {} writes acknowledged, {} lost; write gap {}; through the virtual IP {}",
+        acknowledged.len(),
+        lost.len(),
+        show(&gaps),
+        show(&vip_gaps)
+    );
+    ensure!(lost.is_empty(), "lost: {lost:?}");
+    ensure!(load::percentile(&gaps, 50) <= GAP_P50, "the median gap is too long");
+    ensure!(load::percentile(&gaps, 99) <= GAP_P99, "the longest gap is too long");
+    ensure!(vip_gaps.iter().all(|gap| *gap <= VIP_GAP), "through the virtual IP: {vip_gaps:?}");
+    let restarts = s.kubectl("get pods -o jsonpath={.items[*].status.containerStatuses[0].restartCount}").await?;
+    ensure!(restarts.split_whitespace().all(|count| count == "0"), "containers were restarted: {restarts}");
+    s.done().await
+}
+
+/// One TCP connection to a pod, through a node port, that must live through everything.
+struct Echo {
+    stream: BufReader<TcpStream>,
+    sent: usize,
+}
+
+impl Echo {
+    async fn open(s: &Scratch<'_>) -> Result<Self> {
+        s.apply(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: echo, labels: {{app: echo}}}}\nspec:\n  containers:\n  - name: main\n    \
+             image: {IMAGE}\n    command: [/bin/busybox, nc, -lk, -p, '7000', -e, /bin/busybox, cat]\n---\napiVersion: v1\n\
+             kind: Service\nmetadata: {{name: echo}}\nspec: {{type: NodePort, selector: {{app: echo}}, ports: [{{port: 7000}}]}}\n"
+        ))
+        .await?;
+        s.kubectl("wait --for=condition=Ready pod/echo --timeout=60s").await?;
+        let port = s.kubectl("get service echo -o jsonpath={.spec.ports[0].nodePort}").await?;
+        let host = s.cluster.kubectl("get node a1 -o jsonpath={.status.addresses[0].address}").await?;
+        let stream = wait::until("the echo service", Duration::from_secs(20), async || {
+            TcpStream::connect(format!("{host}:{port}")).await
+        })
+        .await?;
+        Ok(Self { stream: BufReader::new(stream), sent: 0 })
+    }
+
+    async fn still_there(&mut self) -> Result<()> {
+        self.sent += 1;
+        let line = format!("{}\n", self.sent);
+        self.stream.get_mut().write_all(line.as_bytes()).await?;
+        let mut answer = String::new();
+        tokio::time::timeout(Duration::from_secs(5), self.stream.read_line(&mut answer)).await??;
+        ensure!(answer == line, "the pod's connection answered {answer:?}");
+        Ok(())
+    }
+}

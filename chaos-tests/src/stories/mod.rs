@@ -1,0 +1,116 @@
+//! What a person or a client does with a cluster, and what happens when parts of it die.
+
+mod api;
+mod clients;
+mod faults;
+mod figures;
+mod kubectl;
+mod leader;
+mod pods;
+
+use anyhow::{Context, Result};
+use futures::future::BoxFuture;
+
+use crate::cluster::Cluster;
+
+/// One story: a name that reads as a sentence, and the telling.
+pub struct Story {
+    /// What holds if it passes.
+    pub name: &'static str,
+    /// Runs it; an error says what did not hold.
+    pub tell: fn(&Cluster) -> BoxFuture<'_, Result<()>>,
+    /// Only when asked for by name: a long soak.
+    pub soak: bool,
+}
+
+impl Story {
+    /// Whether the command line asks for it.
+    #[must_use]
+    pub fn wanted(&self, words: &[String]) -> bool {
+        if words.is_empty() { !self.soak } else { words.iter().any(|word| self.name.contains(word.as_str())) }
+    }
+}
+
+macro_rules! stories {
+    ($($module:ident :: $name:ident),* ; on request: $($slow:ident :: $slow_name:ident),*) => {
+        &[
+            $(Story { name: stringify!($name), tell: |cluster| Box::pin($module::$name(cluster)), soak: false },)*
+            $(Story { name: stringify!($slow_name), tell: |cluster| Box::pin($slow::$slow_name(cluster)), soak: true },)*
+        ]
+    };
+}
+
+/// In the order of telling.
+pub static ALL: &[Story] = stories![
+    kubectl::a_first_look_shows_a_healthy_cluster,
+    kubectl::objects_are_written_read_and_explained,
+    kubectl::a_deployment_is_rolled_out_and_back,
+    kubectl::a_node_is_drained_and_comes_back,
+    kubectl::a_person_can_ask_what_they_may_do,
+    pods::logs_exec_and_attach_reach_the_container,
+    pods::a_failing_probe_keeps_traffic_away,
+    pods::init_containers_run_in_order_and_a_crash_is_restarted,
+    pods::configuration_reaches_the_container_and_follows_changes,
+    pods::a_secret_reaches_only_the_node_that_needs_it,
+    pods::services_answer_from_pods_and_hosts,
+    pods::owners_take_their_dependents_along,
+    clients::kube_creates_watches_patches_and_deletes,
+    clients::python_creates_watches_patches_and_deletes,
+    api::bad_input_gets_a_clear_status,
+    api::random_requests_never_break_the_server,
+    api::answers_equal_those_of_a_real_api_server,
+    faults::a_second_start_leaves_everything_alone,
+    faults::wrong_joins_are_refused_with_one_line,
+    faults::an_agent_restart_leaves_pods_alone,
+    faults::a_cut_off_node_loses_its_pods_and_gives_them_up_on_return,
+    faults::a_frozen_or_cut_off_leader_loses_the_address,
+    faults::without_quorum_reads_and_pods_go_on,
+    leader::twenty_leader_kills_lose_nothing;
+    on request: figures::figures_of_an_idle_cluster_and_of_pod_starts
+];
+
+/// A namespace for one story, deleted by [`Scratch::done`].
+struct Scratch<'a> {
+    cluster: &'a Cluster,
+    name: &'static str,
+}
+
+impl<'a> Scratch<'a> {
+    async fn new(cluster: &'a Cluster, name: &'static str) -> Result<Self> {
+        cluster.kubectl(&format!("create namespace {name}")).await?;
+        Ok(Self { cluster, name })
+    }
+
+    /// kubectl in this namespace, which must succeed.
+    async fn kubectl(&self, args: &str) -> Result<String> {
+        self.cluster.kubectl(&format!("-n {} {args}", self.name)).await
+    }
+
+    /// kubectl with arguments that hold blanks.
+    async fn kubectl_args(&self, args: &[&str]) -> Result<String> {
+        let mut all = vec!["-n", self.name];
+        all.extend(args);
+        let ended = self.cluster.try_kubectl(&all, None).await?;
+        anyhow::ensure!(ended.ok, "kubectl {args:?}: {}{}", ended.out, ended.err);
+        Ok(ended.out)
+    }
+
+    async fn apply(&self, manifest: &str) -> Result<String> {
+        self.cluster.kubectl_in(&format!("-n {} apply -f -", self.name), Some(manifest)).await
+    }
+
+    /// Removes the namespace and waits until everything in it is gone.
+    async fn done(self) -> Result<()> {
+        let args = format!("delete namespace {} --timeout=90s", self.name);
+        self.cluster.kubectl(&args).await.map(drop).context("cleaning up")
+    }
+}
+
+/// Fails unless `text` holds `part`.
+fn has(text: &str, part: &str) -> Result<()> {
+    anyhow::ensure!(text.contains(part), "no {part:?} in:\n{text}");
+    Ok(())
+}
+
+/// The image that `kontiki up` builds and loads on every node: busybox under `/bin/busybox`.
+const IMAGE: &str = "localhost/kontiki/demo:1";

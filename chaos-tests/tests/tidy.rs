@@ -1,0 +1,155 @@
+//! Rules of the house that a tool can check (`docs/ARCHITECTURE.md`, "Arrows").
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Which workspace crates each crate may depend on. A new edge is an architecture change.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("kontiki-model", &[]),
+    ("kontiki-proto", &["kontiki-model"]),
+    ("kontiki-store", &["kontiki-model", "kontiki-proto"]),
+    ("kontiki-kinds", &["kontiki-model"]),
+    ("kontiki-plan", &["kontiki-model"]),
+    ("kontiki-api", &["kontiki-model", "kontiki-proto", "kontiki-store", "kontiki-kinds"]),
+    ("kontiki-controllers", &["kontiki-model", "kontiki-plan", "kontiki-store", "kontiki-kinds", "kontiki-api"]),
+    ("kontiki-scheduler", &["kontiki-model", "kontiki-plan", "kontiki-store", "kontiki-api"]),
+    (
+        "kontiki-server",
+        &[
+            "kontiki-model",
+            "kontiki-proto",
+            "kontiki-store",
+            "kontiki-kinds",
+            "kontiki-api",
+            "kontiki-controllers",
+            "kontiki-scheduler",
+        ],
+    ),
+    ("kontiki-agent-plan", &["kontiki-model"]),
+    ("kontiki-net", &["kontiki-model", "kontiki-agent-plan"]),
+    ("kontiki-agent", &["kontiki-model", "kontiki-proto", "kontiki-agent-plan", "kontiki-net"]),
+    ("kontiki", &["kontiki-model", "kontiki-proto", "kontiki-server", "kontiki-agent", "kontiki-net"]),
+    ("kontiki-chaos-tests", &["kontiki-model"]),
+];
+
+/// Crates that decide and never act: no runtime, no I/O.
+const PURE: &[&str] = &["kontiki-model", "kontiki-kinds", "kontiki-plan", "kontiki-agent-plan"];
+const SHELL_ONLY: &[&str] = &["tokio", "hyper", "axum", "tonic", "rocksdb", "openraft", "nix", "rand"];
+
+/// Crates the agent must never build.
+const NOT_ON_NODES: &[&str] = &["rocksdb", "openraft", "axum"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").to_owned()
+}
+
+fn graph() -> cargo_metadata::Metadata {
+    cargo_metadata::MetadataCommand::new().current_dir(root()).exec().expect("cargo metadata runs")
+}
+
+/// Everything that `start` links, dev- and build-dependencies left out.
+fn closure(graph: &cargo_metadata::Metadata, start: &str) -> BTreeSet<String> {
+    let resolve = graph.resolve.as_ref().expect("cargo metadata resolves");
+    let nodes: BTreeMap<_, _> = resolve.nodes.iter().map(|node| (&node.id, node)).collect();
+    let name = |id| graph[id].name.to_string();
+    let mut todo: Vec<_> = resolve.nodes.iter().filter(|node| name(&node.id) == start).map(|node| &node.id).collect();
+    let mut seen = BTreeSet::new();
+    while let Some(id) = todo.pop() {
+        if seen.insert(id) {
+            let normal = |dep: &&cargo_metadata::NodeDep| {
+                dep.dep_kinds.iter().any(|kind| kind.kind == cargo_metadata::DependencyKind::Normal)
+            };
+            todo.extend(nodes[id].deps.iter().filter(normal).map(|dep| &dep.pkg));
+        }
+    }
+    seen.into_iter().map(name).collect()
+}
+
+#[test]
+fn arrows_point_one_way() {
+    let graph = graph();
+    let allowed: BTreeMap<&str, &[&str]> = ARROWS.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for package in graph.workspace_packages() {
+        let Some(may) = allowed.get(package.name.as_str()) else {
+            wrong.push(format!("{} has no row in ARROWS", package.name));
+            continue;
+        };
+        for dependency in &package.dependencies {
+            let inside = dependency.path.is_some();
+            if inside && !may.contains(&dependency.name.as_str()) {
+                wrong.push(format!("{} -> {}", package.name, dependency.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "forbidden edges: {wrong:#?}");
+}
+
+#[test]
+fn deciders_do_no_io() {
+    let graph = graph();
+    for package in PURE {
+        let direct = graph.workspace_packages().into_iter().find(|p| p.name == *package).expect("a pure crate exists");
+        for dependency in &direct.dependencies {
+            let shell = SHELL_ONLY.contains(&dependency.name.as_str());
+            let normal = dependency.kind == cargo_metadata::DependencyKind::Normal;
+            assert!(!(shell && normal), "{package} must not depend on {}", dependency.name);
+        }
+    }
+}
+
+#[test]
+fn nodes_do_not_build_the_store() {
+    let closure = closure(&graph(), "kontiki-agent");
+    for name in NOT_ON_NODES {
+        assert!(!closure.contains(*name), "the agent links {name}");
+    }
+}
+
+/// `(pattern, files that may hold it, why)`. Patterns are plain text in Rust sources.
+const BANNED: &[(&str, &[&str], &str)] = &[
+    ("\"/registry/", &["proto/model/src/key.rs"], "store keys are made by kontiki_model::key only"),
+    ("SystemTime::now", &["store/src", "control/api", "control/server", "agent/", "cli/", "chaos-tests/"], "deciders take `now`"),
+    ("todo!(", &[], "half-done work is not committed"),
+    ("unimplemented!(", &[], "half-done work is not committed"),
+    ("dbg!(", &[], "left from debugging"),
+];
+
+fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).expect("a readable directory").flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        if path.is_dir() && name != "target" && !name.to_string_lossy().starts_with('.') {
+            sources(&path, out);
+        } else if path.extension().is_some_and(|ext| ext == "rs") {
+            out.push(path);
+        }
+    }
+}
+
+#[test]
+fn banned_patterns_stay_out() {
+    let root = root();
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let mut wrong = Vec::new();
+    for file in files {
+        let path = file.strip_prefix(&root).expect("below the root").to_string_lossy().into_owned();
+        if path == "chaos-tests/tests/tidy.rs" {
+            continue;
+        }
+        let text = fs::read_to_string(&file).expect("a readable source");
+        for (pattern, may, why) in BANNED {
+            if text.contains(pattern) && !may.iter().any(|start| path.starts_with(start)) {
+                wrong.push(format!("{path}: {pattern}: {why}"));
+            }
+        }
+        if text.lines().count() > 800 && !text.starts_with("//! Long:") && !text.contains("\n//! Long:") {
+            wrong.push(format!("{path}: over 800 lines; split it, or say why in a `//! Long:` line"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

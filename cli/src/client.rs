@@ -1,0 +1,220 @@
+//! A small client of the Kubernetes API: JSON over HTTPS with the administrator's certificate.
+//!
+//! Invariants
+//! - All known servers are tried, one after the other; the virtual address is only one of them, so
+//!   the commands work while it moves.
+//! - Every attempt has a deadline. A request that may have been carried out is not sent again to
+//!   another server unless its method is safe to repeat.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
+use serde_json::Value;
+use tokio::{net::TcpStream, time::timeout};
+
+/// Longest a connection and handshake may take: a machine that is gone does not answer at all.
+const CONNECT: Duration = Duration::from_secs(2);
+const LARGEST_ANSWER: usize = 64 << 20;
+
+/// One connection, before its request.
+type Sender = hyper::client::conn::http1::SendRequest<Full<Bytes>>;
+
+/// Credentials and addresses of a cluster.
+#[derive(Clone)]
+pub struct Client {
+    tls: Arc<rustls::ClientConfig>,
+    /// `host:port`, in the order they are tried.
+    servers: Vec<String>,
+    /// PEM of the cluster's CA.
+    ca: Vec<u8>,
+    patience: Duration,
+}
+
+/// An answer other than success.
+#[derive(Debug)]
+pub struct Refusal {
+    pub code: StatusCode,
+    pub message: String,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.message, self.code.as_u16())
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl Client {
+    /// Reads a kubeconfig: the current context's cluster and its embedded certificates.
+    pub fn from_kubeconfig(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("{} is not a kubeconfig that can be used", path.display()))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let config: Value = serde_yaml_ng::from_str(text)?;
+        let current = config["current-context"].as_str().context("it has no current-context")?;
+        let named = |list: &str, name: &str| -> Result<Value> {
+            let entries = config[list].as_array().into_iter().flatten();
+            let found = entries.into_iter().find(|entry| entry["name"] == name);
+            found.cloned().with_context(|| format!("{list} has no {name:?}"))
+        };
+        let context = named("contexts", current)?["context"].take();
+        let cluster = named("clusters", context["cluster"].as_str().unwrap_or_default())?["cluster"].take();
+        let user = named("users", context["user"].as_str().unwrap_or_default())?["user"].take();
+        let server = cluster["server"].as_str().context("the cluster has no server")?;
+        let address = server.strip_prefix("https://").context("the server is not https")?.trim_end_matches('/');
+        let address = if address.rsplit_once(':').is_some() { address.to_owned() } else { format!("{address}:443") };
+        let ca = pem(&cluster, "certificate-authority")?;
+        let tls = tls(&ca, &pem(&user, "client-certificate")?, &pem(&user, "client-key")?)?;
+        Ok(Self { tls: Arc::new(tls), servers: vec![address], ca, patience: Duration::from_secs(10) })
+    }
+
+    /// The same credentials, other servers.
+    #[must_use]
+    pub fn with_servers(&self, servers: Vec<String>) -> Self {
+        Self { servers, ..self.clone() }
+    }
+
+    /// The same, with another deadline for each attempt.
+    #[must_use]
+    pub fn with_patience(&self, patience: Duration) -> Self {
+        Self { patience, ..self.clone() }
+    }
+
+    /// `host:port` of the servers it asks.
+    pub fn servers(&self) -> &[String] {
+        &self.servers
+    }
+
+    /// The cluster's CA certificate, DER.
+    pub fn ca_der(&self) -> Result<CertificateDer<'static>> {
+        CertificateDer::from_pem_slice(&self.ca).map_err(|e| anyhow!("the cluster's CA certificate: {e}"))
+    }
+
+    pub async fn get(&self, path: &str) -> Result<Value> {
+        self.send(Method::GET, path, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        self.send(Method::POST, path, Some(body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Result<Value> {
+        self.send(Method::DELETE, path, None).await
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+        let mut last = anyhow!("no server is known");
+        for server in &self.servers {
+            let connected = timeout(CONNECT.min(self.patience), self.connect(server)).await;
+            let mut sender = match connected.map_err(|_| anyhow!("{server} does not answer")).flatten() {
+                Ok(sender) => sender,
+                Err(error) => {
+                    last = error;
+                    continue;
+                }
+            };
+            match self.exchange(&mut sender, server, &method, path, body).await {
+                Ok((status, bytes)) => match judge(status, &bytes) {
+                    // A server that has no quorum or is starting says so: another may do better.
+                    Err(error) if status == StatusCode::SERVICE_UNAVAILABLE => last = error,
+                    judged => return judged,
+                },
+                Err(error) if method == Method::POST => {
+                    return Err(error.context("the request may have been carried out"));
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn exchange(
+        &self,
+        sender: &mut Sender,
+        server: &str,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Bytes)> {
+        let mut request =
+            Request::builder().method(method).uri(path).header("host", server).header("accept", "application/json");
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let bytes = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
+        let request = request.body(Full::new(Bytes::from(bytes)))?;
+        let exchange = async {
+            let response = sender.send_request(request).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await;
+            let bytes = body.map_err(|error| anyhow!("{error}"))?.to_bytes();
+            anyhow::Ok((status, bytes))
+        };
+        timeout(self.patience, exchange)
+            .await
+            .map_err(|_| anyhow!("{server} accepted the request but does not answer"))?
+            .with_context(|| format!("asking {server}"))
+    }
+
+    async fn connect(&self, server: &str) -> Result<Sender> {
+        let host = server.rsplit_once(':').map_or(server, |(host, _)| host).trim_matches(['[', ']']).to_owned();
+        let socket = TcpStream::connect(server).await.with_context(|| format!("connecting to {server}"))?;
+        let name = ServerName::try_from(host).with_context(|| format!("{server} has no valid host name"))?;
+        let stream = tokio_rustls::TlsConnector::from(self.tls.clone())
+            .connect(name, socket)
+            .await
+            .with_context(|| format!("greeting {server}"))?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // It ends with the sender; an error shows in the request's own result.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+}
+
+fn judge(status: StatusCode, bytes: &Bytes) -> Result<Value> {
+    if status.is_success() {
+        return match serde_json::from_slice(bytes) {
+            Ok(value) => Ok(value),
+            Err(_) => Ok(Value::String(String::from_utf8_lossy(bytes).into_owned())),
+        };
+    }
+    let said: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let message =
+        said["message"].as_str().map_or_else(|| String::from_utf8_lossy(bytes).trim().to_owned(), str::to_owned);
+    bail!(Refusal { code: status, message })
+}
+
+/// `key` as a file name, or `key-data` embedded.
+fn pem(section: &Value, key: &str) -> Result<Vec<u8>> {
+    if let Some(data) = section[format!("{key}-data")].as_str() {
+        return STANDARD.decode(data.trim()).with_context(|| format!("{key}-data is not base64"));
+    }
+    let file = section[key].as_str().with_context(|| format!("it has no {key}"))?;
+    std::fs::read(file).with_context(|| format!("reading {file}"))
+}
+
+fn tls(ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<rustls::ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    for root in CertificateDer::pem_slice_iter(ca) {
+        roots.add(root.map_err(|e| anyhow!("certificate authority: {e}"))?)?;
+    }
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate)
+        .collect::<Result<_, _>>()
+        .map_err(|e| anyhow!("client certificate: {e}"))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| anyhow!("client key: {e}"))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)?;
+    Ok(config)
+}

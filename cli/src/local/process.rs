@@ -1,0 +1,169 @@
+//! Processes of the local cluster: starting them in a namespace, finding them again, stopping them.
+//!
+//! Invariants
+//! - A pid file alone proves nothing: the process must have the argument that names its own
+//!   configuration, which no other process has. So a reused pid is never taken for ours.
+//! - A process is started by exec of one binary in one namespace; nothing of `up` lives on in it.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    os::{fd::AsRawFd as _, unix::process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::progress::{Seen, wait};
+
+/// A daemon as `up` knows it.
+pub struct Daemon {
+    pub program: PathBuf,
+    pub args: Vec<String>,
+    pub pid_file: PathBuf,
+    pub log: PathBuf,
+    /// The argument that tells it from every other process.
+    pub mark: String,
+    /// Path of its network namespace.
+    pub space: PathBuf,
+    /// For messages.
+    pub what: String,
+}
+
+impl Daemon {
+    /// Its pid, if it runs.
+    pub fn pid(&self) -> Option<Pid> {
+        let pid = fs::read_to_string(&self.pid_file).ok()?.trim().parse().ok()?;
+        (is(pid, &self.mark)).then(|| Pid::from_raw(pid))
+    }
+
+    /// Starts it, unless it runs. The second value is whether it was started now.
+    pub fn ensure(&self) -> Result<bool> {
+        if self.pid().is_some() {
+            return Ok(false);
+        }
+        // A pid file can be lost while the process lives (a crash of `up` between the two).
+        if let Some(pid) = find(&self.mark) {
+            self.record(pid)?;
+            return Ok(false);
+        }
+        self.spawn().with_context(|| format!("starting {}", self.what))?;
+        Ok(true)
+    }
+
+    fn record(&self, pid: i32) -> Result<()> {
+        fs::write(&self.pid_file, format!("{pid}\n")).with_context(|| format!("writing {}", self.pid_file.display()))
+    }
+
+    fn spawn(&self) -> Result<()> {
+        let space =
+            File::open(&self.space).with_context(|| format!("opening the namespace {}", self.space.display()))?;
+        let mut log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .with_context(|| format!("opening {}", self.log.display()))?;
+        let _ = writeln!(log, "--- kontiki up: {} {}", self.program.display(), self.args.join(" "));
+        let mut command = Command::new(&self.program);
+        command.args(&self.args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/");
+        let fd = space.as_raw_fd();
+        // SAFETY: only async-signal-safe calls (setns, setsid) between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                if libc::setns(fd, libc::CLONE_NEWNET) != 0 {
+                    return Err(io::Error::last_os_error());
+                }
+                // Away from the terminal: its signals are for `up`, not for the cluster.
+                libc::setsid();
+                Ok(())
+            });
+        }
+        let child = command.spawn().with_context(|| format!("running {}", self.program.display()))?;
+        self.record(i32::try_from(child.id()).context("a pid")?)
+    }
+
+    /// An error that says why it is not running, if it is not.
+    pub fn check(&self) -> Result<()> {
+        if self.pid().is_some() {
+            return Ok(());
+        }
+        anyhow::bail!("{} stopped: {} (log: {})", self.what, last_words(&self.log), self.log.display())
+    }
+}
+
+/// The last line of a log that says anything, without its time stamp's noise.
+pub fn last_words(log: &Path) -> String {
+    let tail = || -> io::Result<String> {
+        let mut file = File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(8192)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let text = tail().unwrap_or_default();
+    let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("--- kontiki up"));
+    // The line that the process ended with, if it is ours; else whatever came last.
+    lines()
+        .rfind(|line| line.starts_with("kontiki: "))
+        .or_else(|| lines().last())
+        .unwrap_or("its log is empty")
+        .to_owned()
+}
+
+/// Whether the process has `mark` among its arguments (and is not dead but unburied).
+fn is(pid: i32, mark: &str) -> bool {
+    arguments(pid).is_some_and(|args| args.iter().any(|arg| arg == mark))
+}
+
+/// A process's arguments; none for kernel threads and zombies.
+pub fn arguments(pid: i32) -> Option<Vec<String>> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let args: Vec<String> = text.trim_end_matches('\0').split('\0').map(str::to_owned).collect();
+    (!args.iter().all(String::is_empty)).then_some(args)
+}
+
+/// All processes.
+pub fn pids() -> Vec<i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+fn find(mark: &str) -> Option<i32> {
+    pids().into_iter().find(|pid| is(*pid, mark))
+}
+
+/// Whether a process is gone. One that only waits for its parent to notice counts as gone.
+pub fn gone(pid: Pid) -> bool {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])),
+        Err(_) => true,
+    }
+}
+
+/// Asks processes to end, then makes them. Frozen ones are woken, or they would never hear it.
+pub async fn stop(pids: Vec<Pid>, patience: Duration) -> Result<()> {
+    for pid in &pids {
+        let _ = kill(*pid, Signal::SIGTERM);
+        let _ = kill(*pid, Signal::SIGCONT);
+    }
+    let left = || pids.iter().copied().filter(|pid| !gone(*pid)).collect::<Vec<_>>();
+    let all_gone = async || {
+        let left = left();
+        Ok(if left.is_empty() { Seen::Yes(()) } else { Seen::NotYet(format!("still running: {left:?}")) })
+    };
+    if wait("processes ending", patience, &all_gone).await.is_ok() {
+        return Ok(());
+    }
+    for pid in left() {
+        let _ = kill(pid, Signal::SIGKILL);
+    }
+    wait("processes ending after SIGKILL", Duration::from_secs(10), &all_gone).await
+}

@@ -1,0 +1,233 @@
+//! `kontiki status`: who is there, who leads, how far everybody is.
+//!
+//! Invariants
+//! - Every server is asked by itself and at once; one that does not answer is shown as such, so
+//!   the command tells what is down even when all are.
+//! - The exit code is 0 only if some server answered.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use crate::{Target, client::Client, local::Saved, table};
+
+/// A server that runs but is frozen or cut off must not hold the command up.
+const PATIENCE: Duration = Duration::from_secs(3);
+const SYSTEM_KUBECONFIG: &str = "/var/lib/kontiki/server/admin.kubeconfig";
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    target: Target,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Table,
+    Json,
+}
+
+/// A server as the local files know it.
+#[derive(Clone)]
+pub struct Known {
+    pub name: Option<String>,
+    /// `host:port` of its API.
+    pub address: String,
+}
+
+/// Credentials, and every server that can be asked.
+pub fn find(target: &Target) -> Result<(Client, Vec<Known>)> {
+    let saved = Saved::load(&target.dir)?;
+    let own = target.dir.join("kubeconfig");
+    let exported = std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let system = Some(PathBuf::from(SYSTEM_KUBECONFIG)).filter(|path| path.exists());
+    let path =
+        target.kubeconfig.clone().or_else(|| Some(own.clone()).filter(|path| path.exists())).or(exported).or(system);
+    let Some(path) = path else {
+        bail!(
+            "no cluster found: neither {} nor {SYSTEM_KUBECONFIG} exists; start one with `kontiki up`, or name its --kubeconfig",
+            own.display()
+        );
+    };
+    let client = Client::from_kubeconfig(&path)?;
+    // The servers of the local cluster belong to its own kubeconfig only.
+    let local = saved.filter(|_| same_file(&path, &own));
+    let mut known: Vec<Known> = local.iter().flat_map(Saved::known_servers).collect();
+    if known.is_empty() {
+        known = client.servers().iter().map(|address| Known { name: None, address: address.clone() }).collect();
+    }
+    let addresses = known.iter().map(|k| k.address.clone()).collect();
+    Ok((client.with_servers(addresses), known))
+}
+
+fn same_file(a: &std::path::Path, b: &std::path::Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+pub async fn run(args: Args) -> Result<ExitCode> {
+    let (client, known) = find(&args.target)?;
+    let (document, answered) = survey(&client, &known).await;
+    match args.output {
+        Format::Json => println!("{document:#}"),
+        Format::Table => print!("{}", show(&document)),
+    }
+    if answered {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let tried: Vec<String> = known.iter().map(|k| k.address.clone()).collect();
+    bail!("no server answers (asked {})", tried.join(", "))
+}
+
+/// Asks every server; the second value is whether any answered.
+pub async fn survey(client: &Client, known: &[Known]) -> (Value, bool) {
+    let ask = |server: &Known| {
+        let client = client.with_servers(vec![server.address.clone()]).with_patience(PATIENCE);
+        async move { client.get("/kontiki/v1/status").await }
+    };
+    let mut known = known.to_vec();
+    let mut answers = join_all(known.iter().map(ask)).await;
+    // A kubeconfig names one address only; whoever answers names the others.
+    let others: Vec<Known> = answers
+        .iter()
+        .flatten()
+        .flat_map(members)
+        .filter(|found| !known.iter().any(|k| k.address == found.address))
+        .collect();
+    let mut fresh: Vec<Known> = Vec::new();
+    for other in others {
+        if !fresh.iter().any(|k| k.address == other.address) {
+            fresh.push(other);
+        }
+    }
+    answers.extend(join_all(fresh.iter().map(ask)).await);
+    known.extend(fresh);
+    let answered = answers.iter().any(Result::is_ok);
+    (merge(&known, answers), answered)
+}
+
+/// API addresses of the members in a status document; one that has not told its own is left out.
+fn members(document: &Value) -> Vec<Known> {
+    let list = document["members"].as_array().into_iter().flatten();
+    list.filter_map(|member| {
+        let name = member["name"].as_str()?.to_owned();
+        Some(Known { name: Some(name), address: member["api"].as_str()?.to_owned() })
+    })
+    .collect()
+}
+
+/// The document of whoever knows most, with what each server said about itself laid over it.
+fn merge(known: &[Known], answers: Vec<Result<Value>>) -> Value {
+    let said: Vec<(&Known, Result<Value>)> = known.iter().zip(answers).collect();
+    let best = said.iter().filter_map(|(_, answer)| answer.as_ref().ok()).max_by_key(|document| rank(document));
+    let Some(best) = best else {
+        let members: Vec<Value> = said
+            .iter()
+            .map(|(k, answer)| {
+                let why = answer.as_ref().err().map(|e| format!("{e:#}"));
+                json!({"name": k.name, "id": null, "role": "unknown", "address": k.address, "reachable": false, "term": null, "applied": null, "lag": null, "error": why})
+            })
+            .collect();
+        return json!({"members": members, "nodes": [], "version": env!("CARGO_PKG_VERSION")});
+    };
+    let mut document = best.clone();
+    for member in document["members"].as_array_mut().into_iter().flatten() {
+        let host = member["address"].as_str().and_then(|a| a.rsplit_once(':')).map(|(host, _)| host.to_owned());
+        let own = said.iter().find(|(k, _)| {
+            k.name.as_deref().is_some_and(|name| member["name"] == name)
+                || k.address.rsplit_once(':').map(|(h, _)| h) == host.as_deref()
+        });
+        let Some((_, answer)) = own else { continue };
+        member["reachable"] = json!(answer.is_ok());
+        if let Err(error) = answer {
+            member["error"] = json!(format!("{error:#}"));
+        }
+    }
+    document
+}
+
+/// A leader knows most, then whoever is in the latest term and furthest.
+fn rank(document: &Value) -> (bool, u64, u64) {
+    let list = || document["members"].as_array().into_iter().flatten();
+    let most = |key: &str| list().filter_map(|m| m[key].as_u64()).max().unwrap_or_default();
+    (list().any(|m| m["role"] == "leader" && m["lag"].is_number()), most("term"), most("applied"))
+}
+
+fn show(document: &Value) -> String {
+    let text = |value: &Value| match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        other => other.to_string(),
+    };
+    let rows = |list: &str, keys: &[&str]| -> Vec<Vec<String>> {
+        let entries = document[list].as_array().into_iter().flatten();
+        entries.map(|entry| keys.iter().map(|key| text(&entry[*key])).collect()).collect()
+    };
+    let members = rows("members", &["name", "role", "address", "reachable", "term", "applied", "lag"]);
+    let mut out = table::render(&["SERVER", "ROLE", "ADDRESS", "REACHABLE", "TERM", "APPLIED", "LAG"], &members);
+    let nodes = rows("nodes", &["name", "ready", "schedulable", "address"]);
+    if !nodes.is_empty() {
+        out.push('\n');
+        out.push_str(&table::render(&["NODE", "READY", "SCHEDULABLE", "ADDRESS"], &nodes));
+    }
+    out
+}
+
+/// The first error that says why nothing works, for commands that need one server only.
+pub fn need(found: Option<&Value>, what: &str) -> Result<Value> {
+    found.cloned().with_context(|| format!("the servers' answer lacks {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(role: &str, term: u64) -> Value {
+        json!({"members": [
+            {"name": "s1", "id": 1, "role": role, "address": "10.0.0.11:2380", "reachable": true, "term": term, "applied": 9, "lag": 0},
+            {"name": "s2", "id": 2, "role": "follower", "address": "10.0.0.12:2380", "reachable": true, "term": term, "applied": 9, "lag": 0},
+        ], "nodes": [{"name": "a1", "ready": true, "schedulable": true, "address": "10.0.0.21"}], "version": "0.1.0"})
+    }
+
+    fn known() -> [Known; 2] {
+        ["s1", "s2"].map(|name| Known { name: Some(name.into()), address: format!("10.0.0.1{}:6443", &name[1..]) })
+    }
+
+    #[test]
+    fn who_does_not_answer_is_not_reachable() {
+        let merged = merge(&known(), vec![Ok(document("leader", 3)), Err(anyhow::anyhow!("gone"))]);
+        assert_eq!(merged["members"][0]["reachable"], true);
+        assert_eq!(merged["members"][1]["reachable"], false);
+        assert_eq!(merged["members"][1]["error"], "gone");
+        let none = merge(&known(), vec![Err(anyhow::anyhow!("a")), Err(anyhow::anyhow!("b"))]);
+        assert_eq!(none["members"].as_array().map(Vec::len), Some(2));
+        assert_eq!(none["members"][1]["name"], "s2");
+    }
+
+    #[test]
+    fn the_latest_term_is_believed() {
+        let merged = merge(&known(), vec![Ok(document("leader", 3)), Ok(document("leader", 5))]);
+        assert_eq!(merged["members"][0]["term"], 5);
+    }
+
+    #[test]
+    fn tables_are_for_people() {
+        let shown = show(&document("leader", 3));
+        assert_eq!(
+            shown,
+            "SERVER  ROLE      ADDRESS         REACHABLE  TERM  APPLIED  LAG
+s1      leader    10.0.0.11:2380  yes        3     9        0
+s2      follower  10.0.0.12:2380  yes        3     9        0
+
+NODE  READY  SCHEDULABLE  ADDRESS
+a1    yes    yes          10.0.0.21
+"
+        );
+    }
+}

@@ -1,0 +1,7 @@
+//! Who asks (authentication) and whether they may (authorization).
+
+pub(crate) mod access;
+pub(crate) mod identity;
+pub(crate) mod node;
+pub(crate) mod review;
+pub(crate) mod tokens;

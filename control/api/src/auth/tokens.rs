@@ -1,0 +1,204 @@
+//! ServiceAccount tokens: JSON web tokens signed with the cluster's key, as upstream's are.
+//!
+//! A token is only as good as what it is bound to: the ServiceAccount, and the pod or Secret if it
+//! names one, must exist with the same uid.
+
+use jiff::{SignedDuration, Timestamp};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use kontiki_model::{GroupResource, ObjectKey};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::auth::identity::{AUTHENTICATED, account_groups};
+use crate::object::{self, meta_str};
+use crate::{Api, Status, User};
+
+const ACCOUNTS: GroupResource<'static> = GroupResource { group: "", resource: "serviceaccounts" };
+const PODS: GroupResource<'static> = GroupResource { group: "", resource: "pods" };
+const SECRETS: GroupResource<'static> = GroupResource { group: "", resource: "secrets" };
+
+/// The cluster's signing key, both halves.
+pub(crate) struct Keys {
+    algorithm: Algorithm,
+    sign: EncodingKey,
+    verify: DecodingKey,
+    id: String,
+}
+
+/// Why the signing key cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the ServiceAccount signing key cannot be used: {0}")]
+pub struct KeyError(String);
+
+impl Keys {
+    /// Reads an EC (P-256, P-384) or RSA private key.
+    pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
+        let error = |e: &dyn std::fmt::Display| KeyError(e.to_string());
+        let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|e| error(&e))?;
+        let signer = rustls::crypto::ring::sign::any_supported_type(&der).map_err(|e| error(&e))?;
+        let public = signer.public_key().ok_or_else(|| error(&"it has no public half"))?;
+        let public_pem = spki_pem(&public);
+        let (algorithm, sign, verify) = match signer.algorithm() {
+            rustls::SignatureAlgorithm::RSA => {
+                (Algorithm::RS256, EncodingKey::from_rsa_pem(pem.as_bytes()), DecodingKey::from_rsa_pem(public_pem.as_bytes()))
+            }
+            rustls::SignatureAlgorithm::ECDSA => {
+                let p384 = public.len() > 100; // a P-256 key's public half has 91 bytes, a P-384's 120
+                let algorithm = if p384 { Algorithm::ES384 } else { Algorithm::ES256 };
+                (algorithm, EncodingKey::from_ec_pem(pem.as_bytes()), DecodingKey::from_ec_pem(public_pem.as_bytes()))
+            }
+            other => return Err(KeyError(format!("{other:?} keys are not supported"))),
+        };
+        let id = encode_url(&<sha2::Sha256 as sha2::Digest>::digest(&public));
+        Ok(Self { algorithm, sign: sign.map_err(|e| error(&e))?, verify: verify.map_err(|e| error(&e))?, id })
+    }
+}
+
+fn encode_url(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn spki_pem(public: &SubjectPublicKeyInfoDer<'_>) -> String {
+    use base64::Engine;
+    let body = base64::engine::general_purpose::STANDARD.encode(public.as_ref());
+    let lines: Vec<&str> = (0..body.len()).step_by(64).map(|i| &body[i..body.len().min(i + 64)]).collect();
+    format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
+}
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    aud: Vec<String>,
+    exp: i64,
+    iat: i64,
+    iss: String,
+    jti: String,
+    #[serde(rename = "kubernetes.io")]
+    private: Private,
+    nbf: i64,
+    sub: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Private {
+    namespace: String,
+    serviceaccount: Named,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pod: Option<Named>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secret: Option<Named>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Named {
+    name: String,
+    uid: String,
+}
+
+/// What a token is bound to besides its account.
+pub(crate) struct Bound {
+    pub secret: bool,
+    pub name: String,
+    pub uid: String,
+}
+
+/// Whose token it is, and for which audiences.
+pub(crate) struct TokenUser {
+    pub user: User,
+    pub audiences: Vec<String>,
+}
+
+impl Api {
+    /// Issues a token for the account `object`.
+    pub(crate) fn sign_token(&self, account: &Value, bound: Option<Bound>, audiences: &[String], seconds: i64) -> Result<(String, Timestamp), Status> {
+        let now = Timestamp::now();
+        let expires = now.checked_add(SignedDuration::from_secs(seconds)).map_err(Status::internal)?;
+        let (namespace, name) = (meta_str(account, "namespace"), meta_str(account, "name"));
+        let mut private = Private {
+            namespace: namespace.to_owned(),
+            serviceaccount: Named { name: name.to_owned(), uid: meta_str(account, "uid").to_owned() },
+            pod: None,
+            secret: None,
+        };
+        if let Some(Bound { secret, name, uid }) = bound {
+            let slot = if secret { &mut private.secret } else { &mut private.pod };
+            *slot = Some(Named { name, uid });
+        }
+        let audiences = if audiences.is_empty() { vec![self.inner.config.issuer.clone()] } else { audiences.to_vec() };
+        let claims = Claims {
+            aud: audiences,
+            exp: expires.as_second(),
+            iat: now.as_second(),
+            iss: self.inner.config.issuer.clone(),
+            jti: uuid::Uuid::new_v4().to_string(),
+            sub: format!("system:serviceaccount:{namespace}:{name}"),
+            private,
+            nbf: now.as_second(),
+        };
+        let keys = &self.inner.keys;
+        let header = Header { alg: keys.algorithm, kid: Some(keys.id.clone()), typ: None, ..Header::default() };
+        let token = jsonwebtoken::encode(&header, &claims, &keys.sign).map_err(Status::internal)?;
+        Ok((token, expires))
+    }
+
+    /// Checks a token. `audiences` empty: it must be meant for this API.
+    pub(crate) async fn token_user(&self, token: &str, audiences: &[String]) -> Result<TokenUser, String> {
+        let claims = self.claims(token, audiences)?;
+        let namespace = claims.private.namespace.as_str();
+        let account = &claims.private.serviceaccount;
+        if claims.sub != format!("system:serviceaccount:{namespace}:{}", account.name) {
+            return Err("the subject does not match the claims".into());
+        }
+        self.must_exist(ACCOUNTS, namespace, account).await?;
+        let mut user = User {
+            name: claims.sub.clone(),
+            uid: account.uid.clone(),
+            groups: account_groups(namespace).into_iter().chain([AUTHENTICATED.to_owned()]).collect(),
+            ..User::default()
+        };
+        user.extra.insert("authentication.kubernetes.io/credential-id".into(), vec![format!("JTI={}", claims.jti)]);
+        if let Some(pod) = &claims.private.pod {
+            self.must_exist(PODS, namespace, pod).await?;
+            user.extra.insert("authentication.kubernetes.io/pod-name".into(), vec![pod.name.clone()]);
+            user.extra.insert("authentication.kubernetes.io/pod-uid".into(), vec![pod.uid.clone()]);
+        }
+        if let Some(secret) = &claims.private.secret {
+            self.must_exist(SECRETS, namespace, secret).await?;
+        }
+        let wanted = if audiences.is_empty() { std::slice::from_ref(&self.inner.config.issuer) } else { audiences };
+        let audiences = claims.aud.into_iter().filter(|a| wanted.contains(a)).collect();
+        Ok(TokenUser { user, audiences })
+    }
+
+    fn claims(&self, token: &str, audiences: &[String]) -> Result<Claims, String> {
+        let keys = &self.inner.keys;
+        let mut rules = Validation::new(keys.algorithm);
+        rules.leeway = 0;
+        rules.validate_nbf = true;
+        rules.set_issuer(&[&self.inner.config.issuer]);
+        if audiences.is_empty() {
+            rules.set_audience(&[&self.inner.config.issuer]);
+        } else {
+            rules.set_audience(audiences);
+        }
+        let checked = jsonwebtoken::decode::<Claims>(token, &keys.verify, &rules);
+        checked.map(|data| data.claims).map_err(|e| format!("invalid bearer token: {e}"))
+    }
+
+    /// What a token is bound to must be there. A local miss is asked again after a barrier.
+    async fn must_exist(&self, resource: GroupResource<'_>, namespace: &str, bound: &Named) -> Result<(), String> {
+        let key = ObjectKey::new(resource, Some(namespace), &bound.name).encode();
+        let exists = || {
+            let entry = self.store().snapshot().get(&key)?;
+            let found = object::decode(&entry).ok()?;
+            (meta_str(&found, "uid") == bound.uid).then_some(())
+        };
+        if exists().is_some() {
+            return Ok(());
+        }
+        self.store().barrier().await.map_err(|e| e.to_string())?;
+        exists().ok_or_else(|| format!("{resource} \"{}\" of this token is gone", bound.name))
+    }
+}

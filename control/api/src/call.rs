@@ -1,0 +1,143 @@
+//! One request to a resource, whichever way it came in, and what a verb answers.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::Response;
+use kontiki_kinds::{ResourceDef, Subresource};
+use kontiki_store::{Entry, Revision, Term};
+use serde_json::Value;
+
+use crate::auth::access::Attributes;
+use crate::object;
+use crate::params::Params;
+use crate::state::{is_view, served};
+use crate::{Api, Status, User};
+
+/// One request to a resource.
+pub(crate) struct Call {
+    pub api: Api,
+    pub user: User,
+    pub def: &'static ResourceDef,
+    pub namespace: Option<String>,
+    pub name: Option<String>,
+    pub sub: Option<&'static Subresource>,
+    pub params: Params,
+    pub fence: Option<Term>,
+    /// Texts for `Warning` headers.
+    pub warnings: Vec<String>,
+}
+
+/// A body as it came, or as an in-process caller gave it.
+pub(crate) enum Input {
+    Bytes { content_type: Option<String>, data: Bytes },
+    Value(Value),
+}
+
+/// One object on its way out.
+pub(crate) enum Object {
+    /// As it lies in the store, in the form it is served in.
+    Stored { bytes: Bytes, revision: Revision },
+    /// Made for this answer.
+    Built(Value),
+}
+
+impl Object {
+    pub fn of_entry(def: &ResourceDef, entry: &Entry) -> Result<Self, Status> {
+        if is_view(def) {
+            return Ok(Self::Built(served(def, entry)?));
+        }
+        Ok(Self::Stored { bytes: entry.value.clone(), revision: entry.mod_revision })
+    }
+
+    pub fn value(&self) -> Result<Value, Status> {
+        match self {
+            Self::Stored { bytes, revision } => object::decode_at(bytes, *revision),
+            Self::Built(value) => Ok(value.clone()),
+        }
+    }
+
+    pub fn json(&self) -> Bytes {
+        match self {
+            Self::Stored { bytes, revision } => object::splice(bytes, *revision),
+            Self::Built(value) => serde_json::to_vec(value).expect("a Value is JSON").into(),
+        }
+    }
+}
+
+/// A list on its way out.
+pub(crate) struct List {
+    pub items: Vec<Arc<Entry>>,
+    pub revision: Revision,
+    pub continue_token: String,
+    pub remaining: Option<i64>,
+}
+
+/// What a verb answers.
+pub(crate) enum Answer {
+    Object { code: u16, object: Object },
+    List(List),
+    /// A Status that is no failure, e.g. of a delete.
+    Status { code: u16, status: Status },
+    /// A stream, or anything else that is not an object.
+    Raw(Response<Body>),
+}
+
+impl Call {
+    pub fn sub_name(&self) -> Option<&'static str> {
+        self.sub.map(|sub| sub.name)
+    }
+
+    /// The object's name; only asked for where the route has one.
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
+    }
+
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    pub fn key(&self) -> Bytes {
+        crate::state::object_key(self.def, self.namespace(), self.name())
+    }
+
+    pub fn not_found(&self) -> Status {
+        Status::not_found(self.def.group_resource(), self.name())
+    }
+
+    /// What authorization is asked about.
+    pub fn attributes<'a>(&'a self, verb: &'a str, node: Option<&'a str>) -> Attributes<'a> {
+        Attributes {
+            verb,
+            resource: self.def.plural,
+            group: self.def.group,
+            subresource: self.sub_name().unwrap_or_default(),
+            namespace: self.namespace().unwrap_or_default(),
+            name: self.name(),
+            path: "",
+            node,
+        }
+    }
+
+    /// The same call about the object instead of its subresource.
+    pub fn on_object(&self) -> Call {
+        Call {
+            api: self.api.clone(),
+            user: self.user.clone(),
+            def: self.def,
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            sub: None,
+            params: self.params.clone(),
+            fence: self.fence,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// A failed validation.
+    pub fn invalid(&self, name: &str, errors: &[kontiki_kinds::FieldError]) -> Status {
+        // Two views of one store answer as the stored kind, as upstream does for events.
+        Status::invalid(self.def.storage.group, self.def.kind, name, errors)
+    }
+}

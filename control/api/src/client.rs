@@ -1,0 +1,108 @@
+//! The in-process client: the same pipeline as HTTP, without the HTTP.
+
+use kontiki_kinds::ResourceDef;
+use kontiki_model::{GroupResource, Term};
+use serde_json::Value;
+
+use crate::call::{Answer, Call, Input};
+use crate::params::Params;
+use crate::verbs::delete::Request;
+use crate::{Api, DeleteOptions, PatchKind, Status, Target, User};
+
+/// Acts as one user. Reads are linearizable; writes carry the fence, if any.
+#[derive(Clone)]
+pub struct Client {
+    api: Api,
+    user: User,
+    fence: Option<Term>,
+}
+
+impl Client {
+    pub(crate) fn new(api: Api, user: User) -> Self {
+        Self { api, user, fence: None }
+    }
+
+    /// The same client, whose writes fail once `term` is over.
+    #[must_use]
+    pub fn fenced(&self, term: Term) -> Self {
+        Self { fence: Some(term), ..self.clone() }
+    }
+
+    /// Reads one object, or a `scale`.
+    pub async fn get(&self, target: Target<'_>) -> Result<Value, Status> {
+        let mut call = self.call(target, "get")?;
+        value_of(call.read_object().await?)
+    }
+
+    /// Creates an object.
+    pub async fn create(&self, resource: GroupResource<'_>, namespace: Option<&str>, object: Value) -> Result<Value, Status> {
+        let target = Target { resource, namespace, name: "", subresource: None };
+        let mut call = self.call(target, "create")?;
+        value_of(call.post(Input::Value(object)).await?)
+    }
+
+    /// Creates through a subresource: `binding`, `eviction`, `token`.
+    pub async fn create_sub(&self, target: Target<'_>, object: Value) -> Result<Value, Status> {
+        let mut call = self.call(target, "create")?;
+        value_of(call.post(Input::Value(object)).await?)
+    }
+
+    /// Replaces an object, or its `status` or `scale`. A `resourceVersion` in it is a precondition.
+    pub async fn update(&self, target: Target<'_>, object: Value) -> Result<Value, Status> {
+        let mut call = self.call(target, "update")?;
+        value_of(call.update(Input::Value(object)).await?)
+    }
+
+    /// Patches an object or a subresource. A `resourceVersion` in the patch is a precondition.
+    pub async fn patch(&self, target: Target<'_>, kind: PatchKind, patch: Value) -> Result<Value, Status> {
+        let mut call = self.call(target, "patch")?;
+        let bytes = serde_json::to_vec(&patch).map_err(Status::internal)?;
+        value_of(call.patch(kind, bytes.into()).await?)
+    }
+
+    /// Deletes an object. Returns the object as it was last, or as it is on its way out, or a
+    /// Success status.
+    pub async fn delete(&self, target: Target<'_>, options: DeleteOptions) -> Result<Value, Status> {
+        let mut call = self.call(target, "delete")?;
+        value_of(call.delete(&Request { options, ..Request::default() }).await?)
+    }
+
+    /// A call to `target`, authorized.
+    fn call(&self, target: Target<'_>, verb: &str) -> Result<Call, Status> {
+        let def = row_of(target.resource).ok_or_else(Status::no_such_resource)?;
+        let sub = match target.subresource {
+            None => None,
+            Some(name) => Some(def.subresource(name).ok_or_else(Status::no_such_resource)?),
+        };
+        let verbs = sub.map_or(def.verbs, |sub| sub.verbs);
+        if def.namespaced() != target.namespace.is_some() || !verbs.contains(&verb) {
+            return Err(Status::method_not_allowed());
+        }
+        let call = Call {
+            api: self.api.clone(),
+            user: self.user.clone(),
+            def,
+            namespace: target.namespace.map(str::to_owned),
+            name: (!target.name.is_empty()).then(|| target.name.to_owned()),
+            sub,
+            params: Params::default(),
+            fence: self.fence,
+            warnings: Vec::new(),
+        };
+        self.api.authorize(&self.user, &call.attributes(verb, None))?;
+        Ok(call)
+    }
+}
+
+/// The row of a resource in its preferred version, which comes first in the table.
+fn row_of(resource: GroupResource<'_>) -> Option<&'static ResourceDef> {
+    kontiki_kinds::resources().iter().copied().find(|def| def.group_resource() == resource)
+}
+
+fn value_of(answer: Answer) -> Result<Value, Status> {
+    match answer {
+        Answer::Object { object, .. } => object.value(),
+        Answer::Status { status, .. } => serde_json::to_value(status).map_err(Status::internal),
+        Answer::List(_) | Answer::Raw(_) => Err(Status::internal("this answer has no value")),
+    }
+}

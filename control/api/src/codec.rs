@@ -1,0 +1,154 @@
+//! Bodies into objects: format, type, unknown fields, canonical form, defaults.
+
+use kontiki_kinds::decode::{Decoded, DecodeError, Findings, decode_json, decode_protobuf, decode_yaml};
+use kontiki_kinds::schema::{self, Schema};
+use kontiki_kinds::{GroupVersionKind, ResourceDef};
+use serde_json::Value;
+
+use crate::Status;
+use crate::call::{Call, Input};
+use crate::negotiate::{Media, body_media};
+use crate::params::FieldValidation;
+
+const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+
+/// Types of subresources that are not their parent's.
+const SUBRESOURCE_TYPES: &[(&str, &str)] = &[
+    ("Scale", "io.k8s.api.autoscaling.v1.Scale"),
+    ("Eviction", "io.k8s.api.policy.v1.Eviction"),
+    ("Binding", "io.k8s.api.core.v1.Binding"),
+    ("TokenRequest", "io.k8s.api.authentication.v1.TokenRequest"),
+];
+
+/// The type that a request's body has to be of.
+pub(crate) struct Wanted {
+    pub gvk: GroupVersionKind,
+    pub schema: &'static Schema,
+    /// Whether it is the resource's own type, which has defaults.
+    own: bool,
+}
+
+/// The type that the body of `call` has to be of.
+pub(crate) fn wanted(call: &Call) -> Wanted {
+    let def = call.def;
+    if let Some(sub) = call.sub
+        && let Some((_, name)) = SUBRESOURCE_TYPES.iter().find(|(kind, _)| *kind == sub.kind)
+        && let Some(schema) = schema::get(name)
+    {
+        let gvk = GroupVersionKind { group: sub.group.into(), version: sub.version.into(), kind: sub.kind.into() };
+        return Wanted { gvk, schema, own: false };
+    }
+    let gvk = GroupVersionKind { group: def.group.into(), version: def.version.into(), kind: def.kind.into() };
+    Wanted { gvk, schema: schema::of(def), own: true }
+}
+
+/// Whether a body is in Kubernetes' protobuf form, as kubectl's typed commands send it. Answers are
+/// never in it: such clients take JSON too.
+fn is_protobuf(content_type: Option<&str>) -> bool {
+    let media = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    media.eq_ignore_ascii_case("application/vnd.kubernetes.protobuf")
+}
+
+fn decode(input: &Input) -> Result<Result<Decoded, DecodeError>, Status> {
+    match input {
+        Input::Bytes { content_type, data } if is_protobuf(content_type.as_deref()) => Ok(decode_protobuf(data)),
+        Input::Bytes { content_type, data } => Ok(match body_media(content_type.as_deref())? {
+            Media::Json => decode_json(data),
+            Media::Yaml => decode_yaml(data),
+        }),
+        Input::Value(value) => {
+            let bytes = serde_json::to_vec(value).map_err(Status::internal)?;
+            Ok(decode_json(&bytes))
+        }
+    }
+}
+
+/// The object in the body of a create or update: checked, in canonical form, with its defaults.
+pub(crate) fn decode_object(call: &mut Call, input: Input, validation: FieldValidation) -> Result<Value, Status> {
+    let wanted = wanted(call);
+    if let Input::Value(mut value) = input {
+        // From this process: unknown fields are dropped, wrong types are still refused.
+        finish(call.def, &wanted, &mut value)?;
+        return Ok(value);
+    }
+    let unrecognized = |error: DecodeError| Status::unrecognized(&wanted.gvk.kind, error);
+    let decoded = decode(&input)?.and_then(Decoded::into_object).map_err(unrecognized)?;
+    check_type(&decoded, &wanted)?;
+    let findings = decoded.findings(wanted.schema);
+    let mut value = decoded.value;
+    finish(call.def, &wanted, &mut value)?;
+    judge(call, findings, validation, |detail| undecodable(&wanted, detail))?;
+    Ok(value)
+}
+
+fn undecodable(wanted: &Wanted, detail: impl std::fmt::Display) -> Status {
+    Status::undecodable(&wanted.gvk.kind, &wanted.gvk.version, &wanted.gvk.kind, detail)
+}
+
+/// Refuses or warns, as `fieldValidation` says.
+pub(crate) fn judge(
+    call: &mut Call,
+    findings: Findings,
+    validation: FieldValidation,
+    refuse: impl FnOnce(String) -> Status,
+) -> Result<(), Status> {
+    match (validation, findings.strict_error()) {
+        (FieldValidation::Ignore, _) | (_, None) => Ok(()),
+        (FieldValidation::Strict, Some(text)) => Err(refuse(text)),
+        (FieldValidation::Warn, Some(_)) => {
+            call.warnings.extend(findings.warnings());
+            Ok(())
+        }
+    }
+}
+
+fn check_type(decoded: &Decoded, wanted: &Wanted) -> Result<(), Status> {
+    let (version, kind) = decoded.type_meta().map_err(|e| Status::unrecognized(&wanted.gvk.kind, e))?;
+    let own = wanted.gvk.api_version();
+    let kind = if kind.is_empty() { &wanted.gvk.kind } else { kind };
+    let version = if version.is_empty() { &own } else { version };
+    let older_eviction = kind == "Eviction" && version == "policy/v1beta1";
+    if kind == wanted.gvk.kind && (version == own || older_eviction) {
+        return Ok(());
+    }
+    let got = GroupVersionKind::new(version, kind);
+    let detail = format!("no kind \"{kind}\" is registered for version \"{version}\" as a {}", wanted.gvk.kind);
+    Err(Status::undecodable(kind, &got.version, &wanted.gvk.kind, detail))
+}
+
+/// Types, canonical form, type names, defaults.
+fn finish(def: &ResourceDef, wanted: &Wanted, value: &mut Value) -> Result<(), Status> {
+    if let Some(error) = wanted.schema.check(value).error {
+        return Err(undecodable(wanted, error));
+    }
+    settle(def, wanted, value);
+    Ok(())
+}
+
+/// Brings an object of the right type into canonical form and gives it its defaults.
+pub(crate) fn settle(def: &ResourceDef, wanted: &Wanted, value: &mut Value) {
+    wanted.schema.normalize(value);
+    value["apiVersion"] = wanted.gvk.api_version().into();
+    value["kind"] = wanted.gvk.kind.as_str().into();
+    if wanted.own {
+        def.strategy.default(value);
+    }
+}
+
+/// DeleteOptions from a body. Any group's version of them will do.
+pub(crate) fn decode_delete_options(_def: &ResourceDef, input: Input) -> Result<Value, Status> {
+    let bad = |error: DecodeError| Status::bad_request(error.to_string());
+    let decoded = decode(&input)?.and_then(Decoded::into_object).map_err(bad)?;
+    let (version, kind) = decoded.type_meta().map_err(bad)?;
+    if !matches!(kind, "" | "DeleteOptions") {
+        let text = format!("no kind \"{kind}\" is registered for version \"{version}\" in scheme \"kontiki\"");
+        return Err(Status::bad_request(text));
+    }
+    let mut value = decoded.value;
+    let schema = schema::get(DELETE_OPTIONS).ok_or_else(|| Status::internal("DeleteOptions are not in the registry"))?;
+    if let Some(error) = schema.check(&value).error {
+        return Err(Status::bad_request(error.to_string()));
+    }
+    schema.normalize(&mut value);
+    Ok(value)
+}

@@ -1,0 +1,346 @@
+//! Answers into bytes: JSON or YAML; whole objects, Tables or metadata only; gzip for large ones.
+//!
+//! A list of whole objects is written piece by piece from the stored bytes, so its memory does not
+//! grow with its length.
+
+use std::convert::Infallible;
+use std::io::Write;
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use jiff::Timestamp;
+use kontiki_kinds::{ResourceDef, Status, table};
+use kontiki_store::Entry;
+use serde_json::{Value, json};
+
+use crate::call::{Answer, Call, List, Object};
+use crate::negotiate::{self, Form, Media, Shape};
+use crate::object::{list_item_head, splice_item_into};
+use crate::params::Params;
+use crate::state::{is_view, served};
+
+/// Smaller answers are not worth compressing.
+const GZIP_FROM: usize = 128 << 10;
+/// Size of the pieces of a long list.
+const PIECE: usize = 64 << 10;
+
+pub(crate) use kontiki_kinds::table::IncludeObject as Include;
+
+pub(crate) fn include_object(params: &Params) -> Result<Include, Status> {
+    let text = params.raw("includeObject").unwrap_or_default();
+    Include::parse(text).ok_or_else(|| {
+        Status::bad_request(format!(
+            "Unable to convert to Table as requested: includeObject: Invalid value: \"{text}\": must be 'Metadata', 'Object', 'None', or empty"
+        ))
+    })
+}
+
+/// The response for an answer.
+pub(crate) async fn answer(call: &Call, answer: Answer, form: &Form, gzip: bool) -> Result<Response<Body>, Status> {
+    match answer {
+        Answer::Raw(response) => Ok(response),
+        Answer::Status { code, status } => {
+            let value = serde_json::to_value(&status).map_err(Status::internal)?;
+            Ok(with_code(value_response(&value, form), code))
+        }
+        Answer::Object { code, object } => {
+            let bytes = object_bytes(call, &object, form)?;
+            Ok(with_code(sized(media_type(form.media), bytes, gzip).await?, code))
+        }
+        Answer::List(list) => list_response(call, list, form, gzip).await,
+    }
+}
+
+fn with_code(mut response: Response<Body>, code: u16) -> Response<Body> {
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+}
+
+fn media_type(media: Media) -> &'static str {
+    match media {
+        Media::Json => negotiate::JSON,
+        Media::Yaml => negotiate::YAML,
+    }
+}
+
+fn object_bytes(call: &Call, object: &Object, form: &Form) -> Result<Bytes, Status> {
+    if form.shape == Shape::Full && form.media == Media::Json && !form.pretty {
+        return Ok(object.json());
+    }
+    let value = object.value()?;
+    let shown = match &form.shape {
+        Shape::PartialList(_) => return Err(wrong_shape(call.def, "PartialObjectMetadataList", "not a list", "")),
+        shape if value["kind"] == call.def.kind => shape_one(call, shape, value)?,
+        _ => value,
+    };
+    Ok(formatted(&shown, form))
+}
+
+fn shape_one(call: &Call, shape: &Shape, value: Value) -> Result<Value, Status> {
+    Ok(match shape {
+        Shape::Full | Shape::PartialList(_) => value,
+        Shape::Partial(version) => partial(version, &value),
+        Shape::Table(version) => {
+            let include = include_object(&call.params)?;
+            let metadata = list_metadata(value["metadata"]["resourceVersion"].as_str(), "", None);
+            let rows = vec![row(call.def, version, include, &value)];
+            table::table(call.def, rows, metadata, version, true)
+        }
+    })
+}
+
+fn wrong_shape(def: &ResourceDef, asked: &str, is: &str, suffix: &str) -> Status {
+    let package = if def.group.is_empty() { "core" } else { def.group.split('.').next().unwrap_or_default() };
+    let text = format!("you requested {asked}, but the requested object is {is} (*{package}.{}{suffix})", def.kind);
+    Status::failure(406, "NotAcceptable", text)
+}
+
+fn meta_version(version: &str) -> String {
+    format!("meta.k8s.io/{version}")
+}
+
+fn partial(version: &str, object: &Value) -> Value {
+    table::partial(object, &meta_version(version))
+}
+
+fn row(def: &ResourceDef, version: &str, include: Include, object: &Value) -> Value {
+    let mut row = table::row(def, object, include, Timestamp::now());
+    if include == Include::Metadata {
+        row["object"]["apiVersion"] = meta_version(version).into();
+    }
+    row
+}
+
+fn list_metadata(version: Option<&str>, continue_token: &str, remaining: Option<i64>) -> Value {
+    let mut metadata = json!({});
+    if let Some(version) = version {
+        metadata["resourceVersion"] = version.into();
+    }
+    if !continue_token.is_empty() {
+        metadata["continue"] = continue_token.into();
+    }
+    if let Some(remaining) = remaining {
+        metadata["remainingItemCount"] = remaining.into();
+    }
+    metadata
+}
+
+/// The object of a watch event in the shape asked for.
+pub(crate) fn shape_event(def: &ResourceDef, shape: &Shape, include: Include, object: Value, columns: bool) -> Value {
+    match shape {
+        Shape::Full => object,
+        Shape::Partial(version) | Shape::PartialList(version) => partial(version, &object),
+        Shape::Table(version) => {
+            let metadata = list_metadata(object["metadata"]["resourceVersion"].as_str(), "", None);
+            // A bookmark has no name and makes no row.
+            let rows = if object["metadata"]["name"].is_string() { vec![row(def, version, include, &object)] } else { Vec::new() };
+            table::table(def, rows, metadata, version, columns)
+        }
+    }
+}
+
+async fn list_response(call: &Call, list: List, form: &Form, gzip: bool) -> Result<Response<Body>, Status> {
+    let def = call.def;
+    let metadata = list_metadata(Some(&list.revision.to_string()), &list.continue_token, list.remaining);
+    let bytes = match &form.shape {
+        Shape::Partial(_) => return Err(wrong_shape(def, "PartialObjectMetadata", "a list", "List")),
+        Shape::Full if form.media == Media::Json && !form.pretty && !is_view(def) => {
+            return stream_list(def, &list.items, &metadata, gzip).await;
+        }
+        Shape::Full => {
+            let items = list.items.iter().map(|entry| bare(served(def, entry)?)).collect::<Result<Vec<_>, Status>>()?;
+            let value = json!({"kind": format!("{}List", def.kind), "apiVersion": def.api_version(), "metadata": metadata, "items": items});
+            formatted(&value, form)
+        }
+        Shape::PartialList(version) => {
+            let items = list.items.iter().map(|entry| Ok(partial(version, &served(def, entry)?))).collect::<Result<Vec<_>, Status>>()?;
+            let empty = items.is_empty();
+            let mut value = table::partial_list(items, metadata, &meta_version(version));
+            if empty {
+                value["items"] = Value::Null; // as upstream prints it
+            }
+            formatted(&value, form)
+        }
+        Shape::Table(version) => {
+            let include = include_object(&call.params)?;
+            let rows = list.items.iter().map(|entry| Ok(row(def, version, include, &served(def, entry)?))).collect::<Result<Vec<_>, Status>>()?;
+            formatted(&table::table(def, rows, metadata, version, true), form)
+        }
+    };
+    sized(media_type(form.media), bytes, gzip).await
+}
+
+/// Items of a list do not repeat their type.
+fn bare(mut item: Value) -> Result<Value, Status> {
+    if let Some(fields) = item.as_object_mut() {
+        fields.remove("apiVersion");
+        fields.remove("kind");
+    }
+    Ok(item)
+}
+
+/// Writes a list from stored bytes, a piece at a time.
+struct Pieces {
+    items: std::vec::IntoIter<Arc<Entry>>,
+    head: Vec<u8>,
+    opening: Option<BytesMut>,
+    first: bool,
+    done: bool,
+}
+
+impl Iterator for Pieces {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.done {
+            return None;
+        }
+        let mut out = self.opening.take().unwrap_or_else(|| BytesMut::with_capacity(PIECE + 4096));
+        while out.len() < PIECE {
+            let Some(entry) = self.items.next() else {
+                out.extend_from_slice(b"]}");
+                self.done = true;
+                break;
+            };
+            if !std::mem::take(&mut self.first) {
+                out.extend_from_slice(b",");
+            }
+            splice_item_into(&mut out, &entry.value, entry.mod_revision, &self.head);
+        }
+        Some(out.freeze())
+    }
+}
+
+async fn stream_list(def: &ResourceDef, items: &[Arc<Entry>], metadata: &Value, gzip: bool) -> Result<Response<Body>, Status> {
+    let api_version = def.api_version();
+    let opening = format!("{{\"kind\":\"{}List\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":[", def.kind);
+    let total: usize = items.iter().map(|entry| entry.value.len()).sum();
+    let pieces = Pieces {
+        items: items.to_vec().into_iter(),
+        head: list_item_head(&api_version, def.kind),
+        opening: Some(BytesMut::from(opening.as_bytes())),
+        first: true,
+        done: false,
+    };
+    if gzip && total >= GZIP_FROM {
+        let packed = tokio::task::spawn_blocking(move || compress(pieces)).await.map_err(Status::internal)?;
+        return Ok(gzipped(negotiate::JSON, packed));
+    }
+    if total < PIECE {
+        let mut whole = BytesMut::new();
+        pieces.for_each(|piece| whole.extend_from_slice(&piece));
+        return Ok(json_bytes(negotiate::JSON, whole.freeze()));
+    }
+    let body = Body::from_stream(futures::stream::iter(pieces.map(Ok::<_, Infallible>)));
+    Ok(respond(negotiate::JSON, body))
+}
+
+fn compress(pieces: impl Iterator<Item = Bytes>) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(GZIP_FROM / 2), Compression::fast());
+    for piece in pieces {
+        encoder.write_all(&piece).expect("a Vec takes everything");
+    }
+    encoder.finish().expect("a Vec takes everything").into()
+}
+
+async fn sized(media: &'static str, bytes: Bytes, gzip: bool) -> Result<Response<Body>, Status> {
+    if gzip && bytes.len() >= GZIP_FROM {
+        let packed = tokio::task::spawn_blocking(move || compress(std::iter::once(bytes))).await.map_err(Status::internal)?;
+        return Ok(gzipped(media, packed));
+    }
+    Ok(json_bytes(media, bytes))
+}
+
+fn gzipped(media: &'static str, packed: Bytes) -> Response<Body> {
+    let mut response = json_bytes(media, packed);
+    response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    response
+}
+
+pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok());
+    values.flat_map(|v| v.split(',')).any(|v| {
+        let mut parts = v.split(';').map(str::trim);
+        parts.next() == Some("gzip") && !parts.any(|p| p == "q=0")
+    })
+}
+
+fn formatted(value: &Value, form: &Form) -> Bytes {
+    match form.media {
+        Media::Yaml => serde_yaml_ng::to_string(value).expect("a Value is YAML").into(),
+        Media::Json if form.pretty => {
+            let mut text = serde_json::to_string_pretty(value).expect("a Value is JSON");
+            text.push('\n');
+            text.into()
+        }
+        Media::Json => to_bytes(value),
+    }
+}
+
+pub(crate) fn to_bytes(value: &Value) -> Bytes {
+    serde_json::to_vec(value).expect("a Value is JSON").into()
+}
+
+fn value_response(value: &Value, form: &Form) -> Response<Body> {
+    json_bytes(media_type(form.media), formatted(value, form))
+}
+
+/// A response with these bytes and this content type.
+pub(crate) fn json_bytes(media: &'static str, bytes: Bytes) -> Response<Body> {
+    respond(media, Body::from(bytes))
+}
+
+fn respond(media: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// A response without a body.
+pub(crate) fn empty(code: u16) -> Response<Body> {
+    with_code(Response::new(Body::empty()), code)
+}
+
+/// A document that is not a resource (discovery, version).
+pub(crate) fn document(value: &Value, accept: Option<&str>, params: &Params) -> Result<Response<Body>, Status> {
+    let mut form = negotiate::object_form(accept)?;
+    form.pretty |= params.flag("pretty").unwrap_or(false);
+    Ok(value_response(value, &form))
+}
+
+/// The response for a failure.
+pub(crate) fn error(status: &Status, accept: Option<&str>) -> Response<Body> {
+    let form = Form { media: negotiate::error_media(accept), ..Form::PLAIN };
+    let value = serde_json::to_value(status).unwrap_or_default();
+    let mut response = with_code(value_response(&value, &form), status.code);
+    if let Some(seconds) = status.details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0) {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// `Warning` headers, each text once.
+pub(crate) fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
+    for (i, text) in warnings.iter().enumerate() {
+        if warnings[..i].contains(text) {
+            continue;
+        }
+        let mut quoted = String::with_capacity(text.len() + 10);
+        for c in text.chars().filter(|c| !c.is_control()) {
+            if matches!(c, '"' | '\\') {
+                quoted.push('\\');
+            }
+            quoted.push(c);
+        }
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! One HTTP request from its head to its answer.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::FutureExt;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, Method, Request, Response};
+use http_body_util::{BodyExt, Limited};
+use kontiki_kinds::Status;
+use serde_json::Value;
+use tower::ServiceExt;
+
+use crate::auth::access::Attributes;
+use crate::auth::identity::MASTERS;
+use crate::call::{Answer, Call, Input};
+use crate::documents::Documents;
+use crate::encode;
+use crate::negotiate::{self, Form, clauses};
+use crate::params::Params;
+use crate::route::{ResourcePath, Route, route};
+use crate::select::Filter;
+use crate::server::Peer;
+use crate::{Api, PatchKind, User, discovery, health, sub};
+
+/// The largest body of a request.
+const MAX_BODY: usize = 3 << 20;
+/// How long a client may take to send its body.
+const BODY_TIME: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Answers a request, whatever happens.
+pub(crate) async fn handle(api: &Api, peer: &Peer, request: Request<Body>) -> Response<Body> {
+    let started = Instant::now();
+    let accept = header(request.headers(), &ACCEPT);
+    let mut label = ("other", "");
+    let answered = AssertUnwindSafe(dispatch(api, peer, request, &mut label)).catch_unwind().await;
+    let response = match answered {
+        Ok(Ok(response)) => response,
+        Ok(Err(status)) => encode::error(&status, accept.as_deref()),
+        Err(_) => {
+            tracing::error!(verb = label.0, resource = label.1, "a request handler panicked; this is a bug");
+            encode::error(&Status::internal("the request could not be handled"), accept.as_deref())
+        }
+    };
+    api.inner.metrics.observe(label.0, label.1, response.status().as_u16(), started.elapsed());
+    response
+}
+
+pub(crate) fn header(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let values: Vec<&str> = headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
+    (!values.is_empty()).then(|| values.join(","))
+}
+
+type Label = (&'static str, &'static str);
+
+async fn dispatch(api: &Api, peer: &Peer, request: Request<Body>, label: &mut Label) -> Result<Response<Body>, Status> {
+    let user = api.authenticate(request.headers(), peer.user.as_deref()).await?;
+    match route(request.uri().path()) {
+        Route::Resource(path) => {
+            let response = resource(api, user, path, request, label).await?;
+            Ok(response)
+        }
+        other => {
+            let path = request.uri().path().to_owned();
+            let verb = request.method().as_str().to_ascii_lowercase();
+            api.authorize(&user, &Attributes { verb: &verb, path: &path, ..Attributes::default() })?;
+            plain(api, peer, &user, other, request).await
+        }
+    }
+}
+
+/// Everything that is not a resource.
+async fn plain(api: &Api, peer: &Peer, user: &User, route: Route, request: Request<Body>) -> Result<Response<Body>, Status> {
+    let accept = header(request.headers(), &ACCEPT);
+    let accept = accept.as_deref();
+    let params = Params::parse(request.uri().query());
+    match route {
+        Route::Unknown => return extra(api, user, request).await,
+        Route::UnknownInApi => return Err(Status::no_such_resource()),
+        _ if request.method() != Method::GET => return Err(Status::method_not_allowed()),
+        _ => {}
+    }
+    let document = |value: Value| encode::document(&value, accept, &params);
+    match route {
+        Route::Versions | Route::Groups => {
+            let core = matches!(route, Route::Versions);
+            if wants_aggregated(accept)? {
+                return Ok(encode::json_bytes(discovery::AGGREGATED, encode::to_bytes(&discovery::aggregated(core))));
+            }
+            document(if core { discovery::core_versions(peer.local.ip(), peer.local.port()) } else { discovery::group_list() })
+        }
+        Route::Group(group) => document(discovery::group(&group).ok_or_else(Status::no_such_resource)?),
+        Route::GroupVersion(group, version) => document(discovery::resource_list(&group, &version)),
+        Route::Version => document(version(api)),
+        Route::OpenApiV2 => openapi(api.inner.documents.openapi_v2(&git_version(api)), accept).await,
+        Route::OpenApiV3(None) => Ok(encode::json_bytes("text/plain; charset=utf-8", api.inner.documents.openapi_v3_index())),
+        Route::OpenApiV3(Some(path)) => match Documents::openapi_v3(&path) {
+            Some(bytes) => openapi(bytes, accept).await,
+            None => Ok(encode::empty(404)),
+        },
+        Route::Health(endpoint, check) => Ok(health::answer(api, endpoint, check.as_deref(), &params)),
+        Route::Metrics => Ok(health::text(200, api.metrics_text())),
+        Route::Root => document(root()),
+        Route::Resource(_) | Route::Unknown | Route::UnknownInApi => Err(Status::no_such_resource()),
+    }
+}
+
+/// Routes of the server that assembles us, for administrators; else 404 in plain text.
+async fn extra(api: &Api, user: &User, request: Request<Body>) -> Result<Response<Body>, Status> {
+    if !user.in_group(MASTERS) {
+        return Ok(health::text(404, "404 page not found\n".into()));
+    }
+    let router = api.inner.config.extra_routes.clone();
+    let answered = router.oneshot(request).await;
+    let response = answered.unwrap_or_else(|never| match never {});
+    let unknown = response.status() == http::StatusCode::NOT_FOUND && !response.headers().contains_key(CONTENT_TYPE);
+    Ok(if unknown { health::text(404, "404 page not found\n".into()) } else { response })
+}
+
+/// Whether the best acceptable form of a discovery document is the aggregated one.
+fn wants_aggregated(accept: Option<&str>) -> Result<bool, Status> {
+    for clause in clauses(accept) {
+        let asks = |name: &str, value: &str| clause.param(name) == Some(value);
+        if clause.media == negotiate::JSON && asks("as", "APIGroupDiscoveryList") && asks("g", "apidiscovery.k8s.io") {
+            if asks("v", "v2") {
+                return Ok(true);
+            }
+        } else if clause.param("as").is_none() {
+            break;
+        }
+    }
+    negotiate::object_form(accept).map(|_| false)
+}
+
+/// OpenAPI goes out as JSON; a client that takes only protobuf is told so.
+async fn openapi(bytes: Bytes, accept: Option<&str>) -> Result<Response<Body>, Status> {
+    let json = clauses(accept).iter().any(|c| matches!(c.media.as_str(), "*/*" | "application/*" | "application/json"));
+    if json { Ok(encode::json_bytes(negotiate::JSON, bytes)) } else { Err(Status::not_acceptable(&[negotiate::JSON])) }
+}
+
+fn git_version(api: &Api) -> String {
+    format!("v1.37.0+kontiki.{}", api.inner.config.version)
+}
+
+fn version(api: &Api) -> Value {
+    serde_json::json!({
+        "major": "1", "minor": "37", "gitVersion": git_version(api),
+        "emulationMajor": "1", "emulationMinor": "37", "minCompatibilityMajor": "1", "minCompatibilityMinor": "36",
+        "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+    })
+}
+
+fn root() -> Value {
+    let mut paths = vec!["/api".to_owned(), "/api/v1".into(), "/apis".into()];
+    for def in kontiki_kinds::resources().iter().filter(|def| !def.group.is_empty()) {
+        for path in [format!("/apis/{}", def.group), format!("/apis/{}/{}", def.group, def.version)] {
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+        }
+    }
+    paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+    serde_json::json!({ "paths": paths })
+}
+
+/// The verb of a method on a path; `None`: the path does not have the method.
+fn verb(path: &ResourcePath, method: &Method, params: &Params) -> Option<&'static str> {
+    let watching = path.watch || params.flag("watch").unwrap_or(false);
+    let across = path.def.namespaced() && path.namespace.is_none();
+    let verb = match (method.as_str(), path.name.is_some(), path.sub) {
+        ("GET", false, _) if watching => "watch",
+        ("GET", true, None) if path.watch => "watch",
+        ("GET", false, _) => "list",
+        ("GET", true, _) => "get",
+        _ if path.watch || across => return None,
+        ("POST", false, _) => "create",
+        ("DELETE", false, _) => "deletecollection",
+        ("POST", true, Some(_)) => "create",
+        ("PUT", true, _) => "update",
+        ("PATCH", true, _) => "patch",
+        ("DELETE", true, _) => "delete",
+        _ => return None,
+    };
+    let verbs = path.sub.map_or(path.def.verbs, |sub| sub.verbs);
+    verbs.contains(&verb).then_some(verb)
+}
+
+async fn resource(api: &Api, user: User, path: ResourcePath, request: Request<Body>, label: &mut Label) -> Result<Response<Body>, Status> {
+    let params = Params::parse(request.uri().query());
+    let found = verb(&path, request.method(), &params);
+    *label = (found.unwrap_or("other"), path.def.plural);
+    let mut call = Call {
+        api: api.clone(),
+        user,
+        def: path.def,
+        namespace: path.namespace,
+        name: path.name,
+        sub: path.sub,
+        params,
+        fence: None,
+        warnings: Vec::new(),
+    };
+    let method = request.method().as_str().to_ascii_lowercase();
+    let node = Filter::parse(call.def, &call.params, None).ok().and_then(|f| f.exact("spec.nodeName").map(str::to_owned));
+    api.authorize(&call.user, &call.attributes(found.unwrap_or(&method), node.as_deref()))?;
+    let verb = found.ok_or_else(Status::method_not_allowed)?;
+    call.warnings.extend(kontiki_kinds::rows::deprecation(call.def).map(str::to_owned));
+    let (accept, gzip) = (header(request.headers(), &ACCEPT), encode::accepts_gzip(request.headers()));
+    let agent = header(request.headers(), &http::header::USER_AGENT).unwrap_or_default();
+    let mut form = match verb {
+        "watch" => negotiate::watch_form(accept.as_deref())?,
+        // The text of a log has one form only.
+        _ if is_stream(&call) => Form::PLAIN,
+        _ => negotiate::object_form(accept.as_deref())?,
+    };
+    form.pretty |= wants_pretty(&call.params, &agent);
+    let answer = run(&mut call, verb, request, &form, &path.rest).await;
+    let mut response = match answer {
+        Ok(answer) => encode::answer(&call, answer, &form, gzip).await.unwrap_or_else(|status| encode::error(&status, accept.as_deref())),
+        Err(status) => encode::error(&status, accept.as_deref()),
+    };
+    encode::add_warnings(&mut response, &call.warnings);
+    Ok(response)
+}
+
+fn is_stream(call: &Call) -> bool {
+    matches!(call.sub_name(), Some("log" | "exec" | "attach" | "portforward" | "proxy"))
+}
+
+/// Asked for, or a person's tool that did not say otherwise.
+fn wants_pretty(params: &Params, agent: &str) -> bool {
+    params.flag("pretty").unwrap_or_else(|| ["curl", "Wget", "Mozilla/5.0"].iter().any(|tool| agent.starts_with(tool)))
+}
+
+async fn run(call: &mut Call, verb: &str, mut request: Request<Body>, form: &Form, rest: &str) -> Result<Answer, Status> {
+    match (call.sub_name(), verb) {
+        (Some("log"), _) => return call.log().await,
+        (Some("exec" | "attach" | "portforward"), _) => return call.stream(&mut request).await,
+        (Some("proxy"), _) => return sub::proxy(call, rest).await,
+        _ => {}
+    }
+    match verb {
+        "get" => return call.read_object().await,
+        "list" => return call.list().await,
+        "watch" => return call.watch(form.clone()).await,
+        _ => {}
+    }
+    let content_type = header(request.headers(), &CONTENT_TYPE);
+    let data = body(request).await?;
+    if verb == "patch" {
+        let kind = patch_kind(content_type.as_deref())?;
+        return call.patch(kind, data).await;
+    }
+    let input = Input::Bytes { content_type, data };
+    match verb {
+        "create" => call.post(input).await,
+        "update" => call.update(input).await,
+        "delete" => {
+            let request = call.delete_request(Some(input))?;
+            call.delete(&request).await
+        }
+        _ => {
+            let request = call.delete_request(Some(input))?;
+            call.delete_collection(&request).await
+        }
+    }
+}
+
+fn patch_kind(content_type: Option<&str>) -> Result<PatchKind, Status> {
+    match content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim() {
+        "application/json-patch+json" => Ok(PatchKind::Json),
+        "application/merge-patch+json" => Ok(PatchKind::Merge),
+        "application/strategic-merge-patch+json" => Ok(PatchKind::Strategic),
+        "application/apply-patch+yaml" => Err(Status::unsupported_media_type(&[
+            "application/json-patch+json",
+            "application/merge-patch+json",
+            "application/strategic-merge-patch+json",
+        ])),
+        _ => Err(Status::failure(415, "UnsupportedMediaType", "415: Unsupported Media Type").with_details(Default::default())),
+    }
+}
+
+/// The whole body, within limits of size and time.
+async fn body(request: Request<Body>) -> Result<Bytes, Status> {
+    let too_large = || Status::too_large(format!("limit is {MAX_BODY}"));
+    let announced = header(request.headers(), &http::header::CONTENT_LENGTH).and_then(|v| v.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > MAX_BODY as u64) {
+        return Err(too_large());
+    }
+    let read = Limited::new(request.into_body(), MAX_BODY).collect();
+    match tokio::time::timeout(BODY_TIME, read).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => Err(Status::bad_request(format!("the body could not be read: {error}"))),
+        Err(_) => Err(Status::failure(408, "Timeout", "the body took too long to arrive")),
+    }
+}

@@ -1,0 +1,43 @@
+//! What the leader's work (controllers, scheduler) is started with. Here so that both crates and
+//! the server that starts them share one type.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use kontiki_model::Term;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Api, Client};
+
+/// One term of leadership.
+#[derive(Clone)]
+pub struct LeaderContext {
+    /// The API of this master: store, informers.
+    pub api: Api,
+    /// Fenced by `term`; user `system:kontiki-leader` in `system:masters`.
+    pub client: Client,
+    /// The term that all writes carry.
+    pub term: Term,
+    /// Cancelled when leadership ends.
+    pub stop: CancellationToken,
+    /// Cluster settings.
+    pub settings: Arc<Settings>,
+}
+
+/// Settings of the leader's work.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Range of pod addresses of the whole cluster.
+    pub pod_cidr: IpNet,
+    /// Prefix length of one node's share of it.
+    pub node_cidr_bits: u8,
+    /// Silence after which a node counts as lost.
+    pub node_grace: Duration,
+    /// The cluster CA, published as `kube-root-ca.crt`.
+    pub ca_pem: String,
+    /// Cluster DNS domain.
+    pub cluster_domain: String,
+    /// Age at which Events expire.
+    pub event_ttl: Duration,
+}

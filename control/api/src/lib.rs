@@ -1,0 +1,47 @@
+//! The Kubernetes API of a master: one generic pipeline over the resource table.
+//!
+//! Every request, over HTTP or from the in-process [`Client`], walks the same road:
+//! authenticate → authorize → decode → default → admit → validate → write → encode. Handlers
+//! exist per verb, never per kind; what is special about a kind sits in its table row
+//! (`kontiki-kinds`) or in an admission step.
+//!
+//! Invariants
+//! - Objects lie in the store as the JSON bytes a client gets, without `metadata.resourceVersion`;
+//!   the store's revision is spliced in on the way out ([`object`]).
+//! - Every write is a compare-and-put: nothing is overwritten unseen.
+//! - An unknown outcome of a write is answered with 504, never with a failure that may be wrong.
+
+mod admission;
+mod api;
+mod auth;
+mod call;
+mod client;
+mod codec;
+pub mod config;
+mod discovery;
+mod documents;
+mod encode;
+mod health;
+mod http;
+pub mod informer;
+pub mod leader;
+mod metrics;
+mod negotiate;
+pub mod node_proxy;
+pub mod object;
+mod params;
+pub mod recorder;
+pub mod references;
+mod route;
+mod select;
+mod server;
+mod state;
+mod sub;
+mod verbs;
+
+pub use api::Api;
+pub use auth::tokens::KeyError;
+pub use client::Client;
+pub use config::{Config, DeleteOptions, PatchKind, Propagation, Target, User};
+pub use kontiki_kinds::Status;
+pub use node_proxy::{NodeProxy, NodeProxyError, NodeStream};

@@ -1,0 +1,279 @@
+//! Objects as bytes: how they lie in the store, and how `resourceVersion` gets into an answer
+//! without parsing them.
+//!
+//! Stored form: one JSON object that begins with `apiVersion`, `kind`, `metadata` in this order
+//! and has no `metadata.resourceVersion`. [`encode`] writes it. Readers do not rely on the order:
+//! bytes of another layout are scanned for their top-level `metadata`, which only costs time.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kontiki_store::{Entry, Revision};
+use serde_json::{Map, Value};
+
+use crate::Status;
+
+/// The object's stored form. `resourceVersion` and `managedFields` are left out.
+#[must_use]
+pub fn encode(object: &Value) -> Bytes {
+    let empty = Map::new();
+    let fields = object.as_object().unwrap_or(&empty);
+    let mut out = Vec::with_capacity(512);
+    out.push(b'{');
+    for key in ["apiVersion", "kind"] {
+        if let Some(value) = fields.get(key) {
+            put_field(&mut out, key, value);
+        }
+    }
+    put_metadata(&mut out, fields.get("metadata"));
+    for (key, value) in fields {
+        if !matches!(key.as_str(), "apiVersion" | "kind" | "metadata") {
+            put_field(&mut out, key, value);
+        }
+    }
+    out.push(b'}');
+    Bytes::from(out)
+}
+
+fn put_metadata(out: &mut Vec<u8>, metadata: Option<&Value>) {
+    if out.len() > 1 {
+        out.push(b',');
+    }
+    out.extend_from_slice(b"\"metadata\":{");
+    let start = out.len();
+    for (key, value) in metadata.and_then(Value::as_object).into_iter().flatten() {
+        if key != "resourceVersion" && key != "managedFields" {
+            if out.len() > start {
+                out.push(b',');
+            }
+            put_pair(out, key, value);
+        }
+    }
+    out.push(b'}');
+}
+
+fn put_field(out: &mut Vec<u8>, key: &str, value: &Value) {
+    if out.len() > 1 {
+        out.push(b',');
+    }
+    put_pair(out, key, value);
+}
+
+fn put_pair(out: &mut Vec<u8>, key: &str, value: &Value) {
+    serde_json::to_writer(&mut *out, key).expect("a string is JSON and a Vec does not fail");
+    out.push(b':');
+    serde_json::to_writer(out, value).expect("a Value is JSON and a Vec does not fail");
+}
+
+/// The stored object as a value, `resourceVersion` included.
+///
+/// # Errors
+/// 500 if the bytes are not an object: somebody else wrote them.
+pub fn decode(entry: &Entry) -> Result<Value, Status> {
+    decode_at(&entry.value, entry.mod_revision)
+}
+
+/// The stored bytes as a value with the given `resourceVersion`.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_at(stored: &[u8], revision: Revision) -> Result<Value, Status> {
+    let mut object: Value =
+        serde_json::from_slice(stored).map_err(|e| Status::internal(format!("a stored object cannot be read: {e}")))?;
+    set_resource_version(&mut object, Some(revision));
+    Ok(object)
+}
+
+/// Sets or removes `metadata.resourceVersion`.
+pub fn set_resource_version(object: &mut Value, revision: Option<Revision>) {
+    let Some(fields) = object.as_object_mut() else { return };
+    let metadata = fields.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
+    if let Some(metadata) = metadata.as_object_mut() {
+        match revision {
+            Some(revision) => metadata.insert("resourceVersion".into(), Value::String(revision.to_string())),
+            None => metadata.remove("resourceVersion"),
+        };
+    }
+}
+
+/// Appends the object with its `resourceVersion` to `out`.
+pub fn splice_into(out: &mut BytesMut, stored: &[u8], revision: Revision) {
+    let Some(at) = metadata_start(stored) else {
+        out.extend_from_slice(stored);
+        return;
+    };
+    out.reserve(stored.len() + 48);
+    out.extend_from_slice(&stored[..at]);
+    out.extend_from_slice(b"\"resourceVersion\":\"");
+    out.extend_from_slice(revision.to_string().as_bytes());
+    out.put_u8(b'"');
+    if stored.get(at) != Some(&b'}') {
+        out.put_u8(b',');
+    }
+    out.extend_from_slice(&stored[at..]);
+}
+
+/// The object with its `resourceVersion`.
+#[must_use]
+pub fn splice(stored: &[u8], revision: Revision) -> Bytes {
+    let mut out = BytesMut::with_capacity(stored.len() + 48);
+    splice_into(&mut out, stored, revision);
+    out.freeze()
+}
+
+/// Appends the object as a list shows it: with its `resourceVersion`, without `apiVersion` and
+/// `kind`, which `head` (see [`list_item_head`]) spells as [`encode`] does.
+pub fn splice_item_into(out: &mut BytesMut, stored: &[u8], revision: Revision, head: &[u8]) {
+    if let Some(rest) = stored.strip_prefix(head).filter(|rest| rest.starts_with(b"\"metadata\":{")) {
+        out.put_u8(b'{');
+        splice_into_tail(out, rest, revision);
+    } else if let Ok(Value::Object(mut fields)) = decode_at(stored, revision) {
+        fields.remove("apiVersion");
+        fields.remove("kind");
+        out.extend_from_slice(&serde_json::to_vec(&fields).expect("a map is JSON"));
+    } else {
+        splice_into(out, stored, revision);
+    }
+}
+
+/// Splices into `rest`, what follows `apiVersion` and `kind`. [`encode`] puts `metadata` first there.
+fn splice_into_tail(out: &mut BytesMut, rest: &[u8], revision: Revision) {
+    const OPEN: &[u8] = b"\"metadata\":{";
+    let body = rest.strip_prefix(OPEN).unwrap_or(rest);
+    out.reserve(rest.len() + 48);
+    out.extend_from_slice(OPEN);
+    out.extend_from_slice(b"\"resourceVersion\":\"");
+    out.extend_from_slice(revision.to_string().as_bytes());
+    out.put_u8(b'"');
+    if body.first() != Some(&b'}') {
+        out.put_u8(b',');
+    }
+    out.extend_from_slice(body);
+}
+
+/// How a stored object of this type begins.
+#[must_use]
+pub fn list_item_head(api_version: &str, kind: &str) -> Vec<u8> {
+    format!("{{\"apiVersion\":\"{api_version}\",\"kind\":\"{kind}\",").into_bytes()
+}
+
+/// Offset just after the opening brace of the top-level `metadata`.
+fn metadata_start(json: &[u8]) -> Option<usize> {
+    const NAME: &[u8] = b"\"metadata\"";
+    let (mut depth, mut at) = (0usize, 0usize);
+    while at < json.len() {
+        match json[at] {
+            b'"' if depth == 1 && json[at..].starts_with(NAME) => {
+                let after = skip_space(json, at + NAME.len());
+                if json.get(after) == Some(&b':') {
+                    let open = skip_space(json, after + 1);
+                    return (json.get(open) == Some(&b'{')).then_some(open + 1);
+                }
+                at = string_end(json, at);
+            }
+            b'"' => at = string_end(json, at),
+            b'{' | b'[' => {
+                depth += 1;
+                at += 1;
+            }
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                at += 1;
+            }
+            _ => at += 1,
+        }
+    }
+    None
+}
+
+fn skip_space(json: &[u8], mut at: usize) -> usize {
+    while json.get(at).is_some_and(u8::is_ascii_whitespace) {
+        at += 1;
+    }
+    at
+}
+
+/// Offset after the string that begins at `at`.
+fn string_end(json: &[u8], at: usize) -> usize {
+    let mut i = at + 1;
+    while i < json.len() {
+        match json[i] {
+            b'\\' => i += 2,
+            b'"' => return i + 1,
+            _ => i += 1,
+        }
+    }
+    json.len()
+}
+
+/// `metadata.<field>` as text; empty where missing.
+#[must_use]
+pub fn meta_str<'a>(object: &'a Value, field: &str) -> &'a str {
+    object["metadata"][field].as_str().unwrap_or_default()
+}
+
+/// The object's metadata, made if missing.
+pub fn metadata_mut(object: &mut Value) -> &mut Map<String, Value> {
+    if !object.is_object() {
+        *object = Value::Object(Map::new());
+    }
+    let fields = object.as_object_mut().expect("made one just above");
+    let metadata = fields.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
+    if !metadata.is_object() {
+        *metadata = Value::Object(Map::new());
+    }
+    metadata.as_object_mut().expect("made one just above")
+}
+
+/// The texts of `metadata.finalizers`.
+#[must_use]
+pub fn finalizers(object: &Value) -> Vec<&str> {
+    object["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+/// Whether the object is on its way out.
+#[must_use]
+pub fn deleting(object: &Value) -> bool {
+    object["metadata"]["deletionTimestamp"].is_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn stored_bytes_begin_with_type_and_metadata() {
+        let object = json!({"data": {"a": "b"}, "kind": "ConfigMap", "apiVersion": "v1",
+                            "metadata": {"name": "x", "resourceVersion": "7", "managedFields": []}});
+        let stored = encode(&object);
+        assert_eq!(stored, &br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"data":{"a":"b"}}"#[..]);
+    }
+
+    #[test]
+    fn a_version_is_spliced_in_whatever_the_layout() {
+        for stored in [
+            r#"{"apiVersion":"v1","kind":"A","metadata":{"name":"x"},"data":{}}"#,
+            r#"{"a":{"metadata":{"b":1}},"s":"\"metadata\":{","metadata" : {"name":"x"}}"#,
+            r#"{"metadata":{}}"#,
+        ] {
+            let mut want: Value = serde_json::from_str(stored).expect("the case is JSON");
+            set_resource_version(&mut want, Some(Revision(9)));
+            let got: Value = serde_json::from_slice(&splice(stored.as_bytes(), Revision(9))).expect("still JSON");
+            assert_eq!(got, want, "{stored}");
+        }
+    }
+
+    #[test]
+    fn list_items_have_no_type() {
+        let head = list_item_head("v1", "A");
+        for stored in [
+            r#"{"apiVersion":"v1","kind":"A","metadata":{"name":"x"},"d":1}"#,
+            r#"{"d":1,"kind":"A","metadata":{"name":"x"},"apiVersion":"v1"}"#,
+        ] {
+            let mut out = BytesMut::new();
+            splice_item_into(&mut out, stored.as_bytes(), Revision(3), &head);
+            let got: Value = serde_json::from_slice(&out).expect("JSON");
+            assert_eq!(got, json!({"metadata": {"name": "x", "resourceVersion": "3"}, "d": 1}), "{stored}");
+        }
+    }
+}

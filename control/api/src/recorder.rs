@@ -1,0 +1,156 @@
+//! Events for people: recorded beside the work, never in its way.
+//!
+//! Invariants
+//! - Recording never waits and never fails its caller: a full queue drops the event and counts it.
+//! - The same thing said again raises a count; it does not make another Event. Names are derived
+//!   from what is said, so that this holds across leaders too.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kontiki_model::GroupResource;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::{Client, PatchKind, Status, Target};
+
+/// Events that may wait to be written. A controller that says more at once has a problem that the
+/// first thousand describe well enough.
+const QUEUE: usize = 1024;
+/// Events written together.
+const TOGETHER: usize = 16;
+const EVENTS: GroupResource<'static> = GroupResource { group: "", resource: "events" };
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Said {
+    namespace: String,
+    name: String,
+    uid: String,
+    kind: String,
+    component: &'static str,
+    warning: bool,
+    reason: String,
+    message: String,
+}
+
+struct Occurrence {
+    said: Said,
+    regarding: ObjectReference,
+}
+
+/// Records events through a client. Cheap to clone.
+#[derive(Clone)]
+pub struct Recorder {
+    queue: mpsc::Sender<Occurrence>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Recorder {
+    /// A recorder, and the work behind it, which ends with the last clone or with `stop`.
+    pub fn new(client: Client, stop: CancellationToken) -> (Self, impl Future<Output = ()> + Send) {
+        let (queue, inbox) = mpsc::channel(QUEUE);
+        (Self { queue, dropped: Arc::default() }, run(client, inbox, stop))
+    }
+
+    /// Records that `reason` happened to `regarding`.
+    pub fn record(&self, regarding: &ObjectReference, component: &'static str, warning: bool, reason: &str, message: &str) {
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        let said = Said {
+            namespace: regarding.namespace.clone().filter(|n| !n.is_empty()).unwrap_or_else(|| "default".into()),
+            name: text(&regarding.name),
+            uid: text(&regarding.uid),
+            kind: text(&regarding.kind),
+            component,
+            warning,
+            reason: reason.to_owned(),
+            message: message.chars().take(1024).collect(),
+        };
+        if self.queue.try_send(Occurrence { said, regarding: regarding.clone() }).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Events that were not recorded because too many were waiting.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+async fn run(client: Client, mut inbox: mpsc::Receiver<Occurrence>, stop: CancellationToken) {
+    let mut batch = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            // Cancel-safe: nothing is taken out when it is dropped.
+            received = inbox.recv_many(&mut batch, QUEUE) => if received == 0 { return },
+        }
+        let mut counted: HashMap<Said, (ObjectReference, u32)> = HashMap::new();
+        for occurrence in batch.drain(..) {
+            counted.entry(occurrence.said).or_insert((occurrence.regarding, 0)).1 += 1;
+        }
+        let writes = counted.into_iter().map(|(said, (regarding, count))| {
+            let client = client.clone();
+            async move {
+                if let Err(error) = write(&client, &said, &regarding, count).await {
+                    debug!(reason = said.reason, object = said.name, %error, "an event was not recorded");
+                }
+            }
+        });
+        futures::stream::iter(writes).buffer_unordered(TOGETHER).collect::<()>().await;
+    }
+}
+
+/// `<object>.<hash of what is said>`.
+fn event_name(said: &Said) -> String {
+    let parts = [&said.uid, &said.kind, said.component, &said.reason, &said.message];
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.as_bytes());
+        hash.update([0, u8::from(said.warning)]);
+    }
+    let hash: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let name: String = said.name.chars().take(200).collect();
+    format!("{name}.{hash}")
+}
+
+async fn write(client: &Client, said: &Said, regarding: &ObjectReference, count: u32) -> Result<(), Status> {
+    let name = event_name(said);
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let target = Target { resource: EVENTS, namespace: Some(&said.namespace), name: &name, subresource: None };
+    match client.get(target).await {
+        Ok(old) => {
+            let count = old["count"].as_u64().unwrap_or(0) + u64::from(count);
+            let body = json!({"count": count, "lastTimestamp": now});
+            client.patch(target, PatchKind::Merge, body).await.map(drop)
+        }
+        Err(error) if error.is_not_found() => {
+            let event = event(said, regarding, &name, &now, count);
+            client.create(EVENTS, Some(&said.namespace), event).await.map(drop)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn event(said: &Said, regarding: &ObjectReference, name: &str, now: &str, count: u32) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Event",
+        "metadata": {"name": name, "namespace": said.namespace},
+        "involvedObject": regarding,
+        "reason": said.reason,
+        "message": said.message,
+        "type": if said.warning { "Warning" } else { "Normal" },
+        "source": {"component": said.component},
+        "reportingComponent": said.component,
+        "reportingInstance": "",
+        "firstTimestamp": now, "lastTimestamp": now, "count": count,
+    })
+}

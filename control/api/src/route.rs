@@ -1,0 +1,141 @@
+//! From a path to what it names. The resource table is the only source of resource paths.
+//!
+//! Upstream answers an unknown path inside a known API with a Status and any other one with plain
+//! text; both are told apart here.
+
+use kontiki_kinds::{ResourceDef, Subresource, resources};
+use percent_encoding::percent_decode_str;
+
+/// What a path names.
+pub(crate) enum Route {
+    Resource(ResourcePath),
+    /// `/api`, `/apis`
+    Versions,
+    Groups,
+    /// `/apis/<group>`
+    Group(String),
+    /// `/api/v1`, `/apis/<group>/<version>`
+    GroupVersion(String, String),
+    /// `/openapi/v2`, `/openapi/v3`, `/openapi/v3/<path>`
+    OpenApiV2,
+    OpenApiV3(Option<String>),
+    Version,
+    /// `/livez`, `/readyz`, `/healthz`, and one check below them
+    Health(&'static str, Option<String>),
+    Metrics,
+    Root,
+    /// Nothing, inside an API: 404 as a Status.
+    UnknownInApi,
+    /// Nothing at all: extra routes, else 404 in plain text.
+    Unknown,
+}
+
+/// A path to a resource, an object or a subresource.
+#[derive(Clone)]
+pub(crate) struct ResourcePath {
+    pub def: &'static ResourceDef,
+    pub namespace: Option<String>,
+    pub name: Option<String>,
+    pub sub: Option<&'static Subresource>,
+    /// What follows `…/proxy`.
+    pub rest: String,
+    /// The old `/watch/` form.
+    pub watch: bool,
+}
+
+/// Finds out what `path` (as sent) names.
+pub(crate) fn route(path: &str) -> Route {
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
+    let trimmed = decoded.strip_suffix('/').filter(|p| !p.is_empty()).unwrap_or(&decoded);
+    match trimmed {
+        "/" => return Route::Root,
+        "/api" => return Route::Versions,
+        "/apis" => return Route::Groups,
+        "/version" => return Route::Version,
+        "/metrics" => return Route::Metrics,
+        "/openapi/v2" => return Route::OpenApiV2,
+        "/openapi/v3" => return Route::OpenApiV3(None),
+        _ => {}
+    }
+    if let Some(rest) = trimmed.strip_prefix("/openapi/v3/") {
+        return Route::OpenApiV3(Some(rest.to_owned()));
+    }
+    if let Some(health) = health(&decoded) {
+        return health;
+    }
+    let mut segments = trimmed.split('/').skip(1);
+    match segments.next() {
+        Some("api") => in_api("", &segments.collect::<Vec<_>>()),
+        Some("apis") => {
+            let rest: Vec<&str> = segments.collect();
+            let group = rest.first().copied().unwrap_or_default();
+            if resources().iter().all(|def| def.group != group) || group.is_empty() { Route::Unknown } else { in_api(group, &rest[1..]) }
+        }
+        _ => Route::Unknown,
+    }
+}
+
+fn health(path: &str) -> Option<Route> {
+    for name in ["livez", "readyz", "healthz"] {
+        if let Some(rest) = path.strip_prefix('/').and_then(|p| p.strip_prefix(name)) {
+            return match rest.strip_prefix('/') {
+                None if rest.is_empty() => Some(Route::Health(name, None)),
+                Some(check) => Some(Route::Health(name, Some(check.to_owned()))),
+                None => None,
+            };
+        }
+    }
+    None
+}
+
+/// `segments` follow `/api` or `/apis/<group>`.
+fn in_api(group: &str, segments: &[&str]) -> Route {
+    let Some((version, rest)) = segments.split_first() else { return Route::Group(group.to_owned()) };
+    if !resources().iter().any(|def| def.group == group && def.version == *version) {
+        return Route::UnknownInApi;
+    }
+    if rest.is_empty() {
+        return Route::GroupVersion(group.to_owned(), (*version).to_owned());
+    }
+    let (watch, rest) = match rest {
+        ["watch", rest @ ..] if !rest.is_empty() => (true, rest),
+        rest => (false, rest),
+    };
+    resource(group, version, rest, watch).map_or(Route::UnknownInApi, Route::Resource)
+}
+
+fn resource(group: &str, version: &str, segments: &[&str], watch: bool) -> Option<ResourcePath> {
+    let find = |plural: &str| kontiki_kinds::find(group, version, plural);
+    if let ["namespaces", namespace, plural, rest @ ..] = segments
+        && !namespace.is_empty()
+        && let Some(def) = find(plural).filter(|def| def.namespaced())
+    {
+        return object(def, Some(namespace), rest, watch);
+    }
+    let (plural, rest) = segments.split_first()?;
+    let def = find(plural)?;
+    if def.namespaced() && !rest.is_empty() {
+        return None;
+    }
+    object(def, None, rest, watch)
+}
+
+fn object(def: &'static ResourceDef, namespace: Option<&str>, rest: &[&str], watch: bool) -> Option<ResourcePath> {
+    let path = |name: Option<&str>, sub, rest: &[&str]| ResourcePath {
+        def,
+        namespace: namespace.map(str::to_owned),
+        name: name.map(str::to_owned),
+        sub,
+        rest: rest.join("/"),
+        watch,
+    };
+    match rest {
+        [] => Some(path(None, None, &[])),
+        [name] if !name.is_empty() => Some(path(Some(name), None, &[])),
+        [name, sub, rest @ ..] if !name.is_empty() && !watch => {
+            let sub = def.subresource(sub)?;
+            (rest.is_empty() || sub.name == "proxy").then(|| path(Some(name), Some(sub), rest))
+        }
+        _ => None,
+    }
+}

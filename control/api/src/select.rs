@@ -1,0 +1,201 @@
+//! Label and field selectors of lists and watches, with upstream's errors.
+
+use kontiki_kinds::{ResourceDef, meta};
+use kontiki_model::selector::{Operator, Requirement, Selector};
+use serde_json::Value;
+
+use crate::Status;
+use crate::object::meta_str;
+use crate::params::Params;
+
+/// What a list or watch is narrowed to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Filter {
+    labels: Selector,
+    fields: Vec<FieldTerm>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct FieldTerm {
+    path: String,
+    value: String,
+    equal: bool,
+}
+
+impl Filter {
+    /// Reads `labelSelector` and `fieldSelector`; `name` narrows to one object.
+    pub fn parse(def: &ResourceDef, params: &Params, name: Option<&str>) -> Result<Self, Status> {
+        let labels = label_selector(params.raw("labelSelector").unwrap_or_default())?;
+        let mut fields = field_selector(def, params.raw("fieldSelector").unwrap_or_default())?;
+        if let Some(name) = name {
+            fields.push(FieldTerm { path: "metadata.name".into(), value: name.to_owned(), equal: true });
+        }
+        Ok(Self { labels, fields })
+    }
+
+    /// Whether everything passes.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+
+    /// The one name that can pass, if the filter says so.
+    pub fn name(&self) -> Option<&str> {
+        self.exact("metadata.name")
+    }
+
+    /// The one namespace that can pass, if the filter says so.
+    pub fn namespace(&self) -> Option<&str> {
+        self.exact("metadata.namespace")
+    }
+
+    /// The value that `path` must have, if the filter says so.
+    pub fn exact(&self, path: &str) -> Option<&str> {
+        self.fields.iter().find(|term| term.equal && term.path == path).map(|term| term.value.as_str())
+    }
+
+    /// Whether `object` (in its served form) passes.
+    pub fn matches(&self, def: &ResourceDef, object: &Value) -> bool {
+        let labels = &object["metadata"]["labels"];
+        self.labels.matches_with(|key| labels[key].as_str()) && self.fields.iter().all(|term| term.matches(def, object))
+    }
+}
+
+impl FieldTerm {
+    fn matches(&self, def: &ResourceDef, object: &Value) -> bool {
+        let found = match self.path.as_str() {
+            "metadata.name" => meta_str(object, "name").to_owned(),
+            "metadata.namespace" => meta_str(object, "namespace").to_owned(),
+            path => def.strategy.field(object, path).unwrap_or_default(),
+        };
+        (found == self.value) == self.equal
+    }
+}
+
+fn label_selector(text: &str) -> Result<Selector, Status> {
+    let selector = Selector::parse(text).map_err(|e| Status::bad_request(parse_message(&e.0)))?;
+    for requirement in &selector.requirements {
+        check_requirement(requirement).map_err(|e| Status::bad_request(format!("unable to parse requirement: {e}")))?;
+    }
+    Ok(selector)
+}
+
+/// Upstream prefixes what is wrong inside a requirement, not what is wrong between two.
+fn parse_message(detail: &str) -> String {
+    const NUMBER: &str = "for 'Gt', 'Lt' operators, the value must be an integer";
+    if let Some(word) = detail.strip_prefix(NUMBER).and_then(|rest| rest.strip_prefix(", got ")) {
+        return format!("unable to parse requirement: values[0]: Invalid value: \"{}\": {NUMBER}", word.trim_matches('\''));
+    }
+    if detail.ends_with("identifier after ','") || detail.ends_with("',' or 'end of string'") {
+        return detail.to_owned();
+    }
+    format!("unable to parse requirement: {detail}")
+}
+
+fn check_requirement(requirement: &Requirement) -> Result<(), String> {
+    if let Some(error) = meta::qualified_name(&requirement.key).into_iter().next() {
+        return Err(format!("<nil>: Invalid value: \"{}\": {error}", requirement.key));
+    }
+    let values = match &requirement.operator {
+        Operator::In(values) | Operator::NotIn(values) => values.as_slice(),
+        _ => &[],
+    };
+    for (i, value) in values.iter().enumerate() {
+        if let Some(error) = meta::label_value(value).into_iter().next() {
+            return Err(format!("values[{i}][{}]: Invalid value: \"{value}\": {error}", requirement.key));
+        }
+    }
+    Ok(())
+}
+
+fn field_selector(def: &ResourceDef, text: &str) -> Result<Vec<FieldTerm>, Status> {
+    let mut terms = Vec::new();
+    for part in split_terms(text).into_iter().filter(|part| !part.is_empty()) {
+        let term = field_term(&part).map_err(Status::bad_request)?;
+        let known = match term.path.as_str() {
+            "metadata.name" => true,
+            "metadata.namespace" => def.namespaced(),
+            path => def.strategy.field(&Value::Null, path).is_some(),
+        };
+        if !known {
+            return Err(Status::bad_request(unknown_field(def, &term.path)));
+        }
+        terms.push(term);
+    }
+    Ok(terms)
+}
+
+/// Paths of which every kind with field selectors of its own has at least one.
+const OWN_PATHS: &[&str] = &["spec.nodeName", "status.phase", "spec.unschedulable", "type", "spec.clusterIP", "reason"];
+
+/// Upstream words it one way for kinds with selectable fields of their own, another for the rest.
+fn unknown_field(def: &ResourceDef, path: &str) -> String {
+    if OWN_PATHS.iter().any(|own| def.strategy.field(&Value::Null, own).is_some()) {
+        return format!("field label not supported: {path}");
+    }
+    format!("\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+}
+
+/// Splits at commas that are not escaped.
+fn split_terms(text: &str) -> Vec<String> {
+    let (mut terms, mut term, mut escaped) = (Vec::new(), String::new(), false);
+    for c in text.chars() {
+        match c {
+            ',' if !escaped => terms.push(std::mem::take(&mut term)),
+            c => term.push(c),
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    terms.push(term);
+    terms
+}
+
+fn field_term(text: &str) -> Result<FieldTerm, String> {
+    let at = text.char_indices().find(|(i, c)| *c == '=' || (*c == '!' && text[i + 1..].starts_with('=')));
+    let Some((at, _)) = at else { return Err(format!("invalid selector: '{text}'; can't understand '{text}'")) };
+    let (path, rest) = text.split_at(at);
+    let (equal, value) = match rest.strip_prefix("!=") {
+        Some(value) => (false, value),
+        None => (true, rest.strip_prefix("==").or_else(|| rest.strip_prefix('=')).unwrap_or_default()),
+    };
+    Ok(FieldTerm { path: path.to_owned(), value: unescape(value)?, equal })
+}
+
+fn unescape(text: &str) -> Result<String, String> {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some(c @ ('\\' | ',' | '=')) => out.push(c),
+                Some(c) => return Err(format!("invalid field selector: invalid escape sequence: \\{c}")),
+                None => return Err("invalid field selector: invalid escape sequence: \\".to_owned()),
+            },
+            ',' | '=' => return Err(format!("invalid field selector: unescaped character in value: {c}")),
+            c => out.push(c),
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn field_terms_read_as_upstream_does() {
+        for (text, path, value, equal) in [
+            ("a=b", "a", "b", true),
+            ("a==b", "a", "b", true),
+            ("a!=b", "a", "b", false),
+            ("a=", "a", "", true),
+            ("a=b\\,c", "a", "b,c", true),
+            ("a = b", "a ", " b", true),
+        ] {
+            assert_eq!(field_term(text), Ok(FieldTerm { path: path.into(), value: value.into(), equal }), "{text}");
+        }
+        for text in ["a", "a=b\\x", "a=b=c", "a=\\"] {
+            assert!(field_term(text).is_err(), "{text}");
+        }
+        assert_eq!(split_terms("a=b,c=d\\,e"), ["a=b", "c=d\\,e"]);
+    }
+}

@@ -1,0 +1,109 @@
+//! TCP, TLS and HTTP: connections in, requests to [`crate::http`].
+//!
+//! Every wait on a client has a limit: the handshake, the request head, the body. A connection
+//! that breaks a rule is dropped; nothing a client does ends the accept loop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::identity::certificate_user;
+use crate::{Api, User};
+
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const HEAD: Duration = Duration::from_secs(30);
+/// How long requests in flight may take after the stop.
+const DRAIN: Duration = Duration::from_secs(5);
+/// A pause when the process is out of sockets, so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const MAX_STREAMS: u32 = 250;
+const PING: Duration = Duration::from_secs(20);
+/// Heads larger than this are refused with 431.
+const MAX_HEAD: usize = 128 << 10;
+
+/// Where a connection comes from, to and by whom.
+#[derive(Clone)]
+pub(crate) struct Peer {
+    pub local: SocketAddr,
+    /// The user of the client certificate, if there was one.
+    pub user: Option<Arc<User>>,
+}
+
+pub(crate) async fn serve(api: &Api, listener: TcpListener, tls: Arc<rustls::ServerConfig>, stop: CancellationToken) -> io::Result<()> {
+    let local = listener.local_addr()?;
+    let acceptor = TlsAcceptor::from(tls);
+    loop {
+        // Both arms are cancel-safe: accept loses no connection, a token no signal.
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, _)) => {
+                let (api, acceptor, stop) = (api.clone(), acceptor.clone(), stop.clone());
+                api.inner.tasks.clone().spawn(connection(api, socket, acceptor, local, stop));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    api.inner.stop.cancel();
+    api.inner.tasks.close();
+    if tokio::time::timeout(DRAIN, api.inner.tasks.wait()).await.is_err() {
+        tracing::info!("some requests were cut off at the stop");
+    }
+    Ok(())
+}
+
+async fn connection(api: Api, socket: TcpStream, acceptor: TlsAcceptor, listen: SocketAddr, stop: CancellationToken) {
+    let _ = socket.set_nodelay(true); // only a matter of speed
+    let local = socket.local_addr().unwrap_or(listen);
+    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => return tracing::debug!("TLS handshake took too long"),
+    };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let user = certificate.and_then(certificate_user).map(Arc::new);
+    let peer = Peer { local, user };
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (api, peer) = (api.clone(), peer.clone());
+        async move { Ok::<_, std::convert::Infallible>(crate::http::handle(&api, &peer, request.map(Body::new)).await) }
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEAD);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING);
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(serving);
+    // Neither arm is dropped unfinished except by the end of the process.
+    let result = tokio::select! {
+        result = &mut serving => result,
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(error, "connection ended");
+    }
+}

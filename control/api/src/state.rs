@@ -1,0 +1,126 @@
+//! The store as the verbs see it: fresh reads, guarded writes, and errors that say what to do next.
+
+use bytes::Bytes;
+use kontiki_kinds::ResourceDef;
+use kontiki_model::{ObjectKey, key};
+use kontiki_store::{Compare, Entry, HistoryError, Op, ReadError, Snapshot, Txn, TxnResult, WriteError};
+use serde_json::Value;
+
+use crate::object;
+use crate::{Api, Status};
+
+/// Seconds an Event is kept.
+const EVENT_SECONDS: i64 = 3600;
+
+/// What has to hold, and what is written, beside the object itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Extra {
+    pub compares: Vec<Compare>,
+    pub ops: Vec<Op>,
+}
+
+impl Extra {
+    pub fn append(&mut self, mut other: Extra) {
+        self.compares.append(&mut other.compares);
+        self.ops.append(&mut other.ops);
+    }
+}
+
+impl Api {
+    /// A snapshot that holds everything acknowledged before this call.
+    pub(crate) async fn fresh(&self) -> Result<Snapshot, Status> {
+        self.store().barrier().await.map_err(read_error)?;
+        Ok(self.store().snapshot())
+    }
+
+    /// Proposes a transaction. `succeeded: false` is an answer, not an error.
+    pub(crate) async fn propose(&self, txn: Txn) -> Result<TxnResult, Status> {
+        self.store().txn(txn).await.map_err(write_error)
+    }
+}
+
+pub(crate) fn read_error(error: ReadError) -> Status {
+    unavailable(&error)
+}
+
+fn write_error(error: WriteError) -> Status {
+    match error {
+        WriteError::NoLeader | WriteError::Stopped | WriteError::DiskFull => unavailable(&error),
+        WriteError::Unknown => Status::timeout("the request may or may not have been done: contact was lost while committing", 1),
+        WriteError::Fenced => Status::failure(409, "Conflict", "the leadership this write belongs to is over"),
+        WriteError::TooLarge => Status::too_large("the object does not fit into one transaction"),
+    }
+}
+
+fn unavailable(error: &dyn std::fmt::Display) -> Status {
+    Status::service_unavailable(format!("the cluster state is not available: {error}"))
+        .with_details(kontiki_kinds::status::StatusDetails { retry_after_seconds: 1, ..Default::default() })
+}
+
+/// 410 or 504 for a past or future that cannot be shown.
+pub(crate) fn history_error(error: HistoryError, asked: u64) -> Status {
+    match error {
+        HistoryError::Compacted { oldest } => Status::expired(format!("too old resource version: {asked} ({oldest})")),
+        HistoryError::Future { current } => too_large_version(asked, current.0),
+        HistoryError::Storage(detail) => Status::internal(detail),
+    }
+}
+
+/// 504: the version asked for has not happened.
+pub(crate) fn too_large_version(asked: u64, current: u64) -> Status {
+    let cause = kontiki_kinds::status::StatusCause {
+        reason: "ResourceVersionTooLarge".into(),
+        message: "Too large resource version".into(),
+        ..Default::default()
+    };
+    let mut status = Status::timeout(format!("Too large resource version: {asked}, current: {current}"), 1);
+    if let Some(details) = &mut status.details {
+        details.causes.push(cause);
+    }
+    status
+}
+
+/// Whether `def` shows objects that are stored in another form.
+pub(crate) fn is_view(def: &ResourceDef) -> bool {
+    def.storage != def.group_resource()
+}
+
+/// Where an object of `def` is stored.
+pub(crate) fn object_key(def: &ResourceDef, namespace: Option<&str>, name: &str) -> Bytes {
+    ObjectKey::new(def.storage, namespace, name).encode()
+}
+
+/// Where the objects of `def` are stored.
+pub(crate) fn collection_prefix(def: &ResourceDef, namespace: Option<&str>) -> Bytes {
+    key::prefix(def.storage, namespace).into()
+}
+
+/// The object in its served form, `resourceVersion` included.
+pub(crate) fn served(def: &ResourceDef, entry: &Entry) -> Result<Value, Status> {
+    let mut value = object::decode(entry)?;
+    if is_view(def) {
+        def.strategy.from_storage(&mut value);
+        value["apiVersion"] = def.api_version().into();
+        value["kind"] = def.kind.into();
+    }
+    Ok(value)
+}
+
+/// The bytes to store for an object in its served form.
+pub(crate) fn stored(def: &ResourceDef, object: &Value) -> Bytes {
+    if !is_view(def) {
+        return object::encode(object);
+    }
+    let mut value = object.clone();
+    def.strategy.to_storage(&mut value);
+    value["apiVersion"] = def.storage_kind.0.into();
+    value["kind"] = def.storage_kind.1.into();
+    object::encode(&value)
+}
+
+/// The put of an object; Events carry the time at which they are forgotten.
+pub(crate) fn put(def: &ResourceDef, key: Bytes, value: Bytes) -> Op {
+    let events = def.storage.group.is_empty() && def.storage.resource == "events";
+    let expires = events.then(|| jiff::Timestamp::now().as_second().saturating_add(EVENT_SECONDS).unsigned_abs());
+    Op::Put { key, value, expires }
+}

@@ -1,0 +1,218 @@
+//! `pods/exec`, `attach`, `portforward`: an upgraded connection, tunnelled raw to the node.
+//!
+//! The API reads no byte of the protocol inside (SPDY or WebSocket). It sends the client's request
+//! head to the node, waits for the response head of the container runtime, gives it to the client,
+//! and then copies both ways until one side ends.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::header::{AUTHORIZATION, CONNECTION, COOKIE, UPGRADE};
+use http::{HeaderName, HeaderValue, Request, Response};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use kontiki_proto::node::{Open, Stream, open::What};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::Status;
+use crate::call::{Answer, Call};
+use crate::node_proxy::NodeStream;
+use crate::object::meta_str;
+use crate::sub::log::{choose_container, node_error};
+
+/// Longest response head that is believed.
+const MAX_HEAD: usize = 64 << 10;
+/// How long the runtime may take to answer the upgrade.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+const CHUNK: usize = 32 << 10;
+
+impl Call {
+    /// Opens the stream that this call asks for and answers with the runtime's own answer.
+    pub async fn stream(&mut self, request: &mut Request<Body>) -> Result<Answer, Status> {
+        let pod = self.pod().await?;
+        let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+        if node.is_empty() {
+            return Err(Status::bad_request(format!("pod {} does not have a host assigned", self.name())));
+        }
+        let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+        let (Some(upgrade), true) = (upgrade, request.headers().contains_key(UPGRADE)) else {
+            return Err(Status::bad_request("Upgrade request required"));
+        };
+        let stream = self.stream_options(&pod)?;
+        let open = Open { node: node.to_owned(), what: Some(What::Stream(stream)) };
+        let mut tunnel = self.api.inner.config.node_proxy.open(open).await.map_err(node_error)?;
+        let closed = |_| Status::internal("the node closed the stream");
+        tunnel.tx.send(request_head(request)).await.map_err(closed)?;
+        let head = tokio::time::timeout(HEAD_TIMEOUT, read_head(&mut tunnel)).await;
+        let (response, rest) = head.map_err(|_| Status::timeout("the node did not answer", 1))??;
+        if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(Answer::Raw(refusal(response, rest, tunnel)));
+        }
+        self.api.inner.tasks.spawn(async move {
+            match upgrade.await {
+                Ok(client) => copy(TokioIo::new(client), tunnel, rest).await,
+                Err(error) => tracing::debug!(%error, "the client left before its stream began"),
+            }
+        });
+        Ok(Answer::Raw(response.map(|()| Body::empty())))
+    }
+
+    fn stream_options(&self, pod: &serde_json::Value) -> Result<Stream, Status> {
+        let params = &self.params;
+        let verb = self.sub_name().unwrap_or_default();
+        let command: Vec<String> = params.all("command").map(str::to_owned).collect();
+        if verb == "exec" && command.is_empty() {
+            return Err(Status::bad_request("you must specify at least one command for the container"));
+        }
+        let container = match verb {
+            "portforward" => String::new(),
+            _ => choose_container(pod, params.get("container").unwrap_or_default())?,
+        };
+        let tty = params.flag("tty").unwrap_or(false);
+        let flags = ["stdin", "stdout", "stderr"].map(|name| params.flag(name));
+        let output = flags.iter().all(Option::is_none); // asked for nothing: both outputs, as upstream defaults
+        let mut ports = Vec::new();
+        for text in params.all("ports").flat_map(|list| list.split(',')) {
+            let port = text.parse::<u16>().map_err(|_| Status::bad_request(format!("unable to parse \"{text}\" as a port")))?;
+            ports.push(i32::from(port));
+        }
+        Ok(Stream {
+            namespace: self.namespace().unwrap_or_default().to_owned(),
+            pod: self.name().to_owned(),
+            uid: meta_str(pod, "uid").to_owned(),
+            container,
+            verb: verb.to_owned(),
+            command,
+            stdin: flags[0].unwrap_or(false),
+            stdout: flags[1].unwrap_or(output),
+            stderr: flags[2].unwrap_or(output && !tty),
+            tty,
+            ports,
+        })
+    }
+}
+
+/// The client's request head, without what is between it and this API only.
+fn request_head(request: &Request<Body>) -> Bytes {
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let mut out = BytesMut::with_capacity(1024);
+    out.extend_from_slice(format!("{} {target} HTTP/1.1\r\n", request.method()).as_bytes());
+    for (name, value) in request.headers() {
+        if name != AUTHORIZATION && name != COOKIE && !name.as_str().starts_with("impersonate-") {
+            out.extend_from_slice(name.as_str().as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    out.freeze()
+}
+
+/// Reads a response head; what came after it in the same piece is returned too.
+async fn read_head(tunnel: &mut NodeStream) -> Result<(Response<()>, Bytes), Status> {
+    let mut seen = BytesMut::new();
+    loop {
+        if let Some(end) = seen.windows(4).position(|w| w == b"\r\n\r\n") {
+            let head = seen.split_to(end + 4).freeze();
+            return Ok((parse_head(&head)?, seen.freeze()));
+        }
+        if seen.len() > MAX_HEAD {
+            return Err(Status::internal("the node's answer has no end of headers"));
+        }
+        match tunnel.rx.recv().await {
+            Some(Ok(piece)) => seen.extend_from_slice(&piece),
+            Some(Err(error)) => return Err(node_error(error)),
+            None => return Err(Status::internal("the node closed the stream without an answer")),
+        }
+    }
+}
+
+fn parse_head(head: &[u8]) -> Result<Response<()>, Status> {
+    let bad = || Status::internal("the node's answer is not HTTP");
+    let text = std::str::from_utf8(head).map_err(|_| bad())?;
+    let mut lines = text.split("\r\n");
+    let mut status_line = lines.next().unwrap_or_default().splitn(3, ' ');
+    let (Some(version), Some(code)) = (status_line.next(), status_line.next()) else { return Err(bad()) };
+    if !version.starts_with("HTTP/1.") {
+        return Err(bad());
+    }
+    let mut response = Response::new(());
+    *response.status_mut() = code.parse().map_err(|_| bad())?;
+    for line in lines.filter(|line| !line.is_empty()) {
+        let (name, value) = line.split_once(':').ok_or_else(bad)?;
+        let name = HeaderName::try_from(name.trim()).map_err(|_| bad())?;
+        let value = HeaderValue::try_from(value.trim()).map_err(|_| bad())?;
+        response.headers_mut().append(name, value);
+    }
+    Ok(response)
+}
+
+/// The runtime said no: its answer, body included, as an ordinary response.
+fn refusal(mut response: Response<()>, rest: Bytes, tunnel: NodeStream) -> Response<Body> {
+    let headers = response.headers_mut();
+    let length = headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
+    for name in [CONNECTION, http::header::TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+    let state = (Some(rest), tunnel, length.unwrap_or(0));
+    let body = futures::stream::unfold(state, |(rest, mut tunnel, left)| async move {
+        if left == 0 {
+            return None;
+        }
+        let mut piece = match rest.filter(|rest| !rest.is_empty()) {
+            Some(rest) => rest,
+            None => tunnel.rx.recv().await?.ok()?,
+        };
+        piece.truncate(left);
+        let left = left - piece.len();
+        Some((Ok::<_, std::convert::Infallible>(piece), (None, tunnel, left)))
+    });
+    response.map(|()| Body::from_stream(body))
+}
+
+/// Copies both ways until the node has said everything, or the client is gone.
+async fn copy(client: TokioIo<hyper::upgrade::Upgraded>, tunnel: NodeStream, rest: Bytes) {
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let NodeStream { tx, mut rx } = tunnel;
+    let up = async move {
+        let mut buffer = BytesMut::with_capacity(CHUNK);
+        while let Ok(n) = from_client.read_buf(&mut buffer).await {
+            if n == 0 || tx.send(buffer.split().freeze()).await.is_err() {
+                break;
+            }
+            buffer.reserve(CHUNK);
+        }
+    };
+    let down = async move {
+        let mut piece = Some(Ok(rest));
+        while let Some(Ok(bytes)) = piece {
+            if to_client.write_all(&bytes).await.is_err() || to_client.flush().await.is_err() {
+                return;
+            }
+            piece = rx.recv().await;
+        }
+        let _ = to_client.shutdown().await; // the client may have gone first
+    };
+    // Once the node is done nothing more can come of what the client sends.
+    tokio::pin!(up, down);
+    tokio::select! {
+        () = &mut down => {}
+        () = &mut up => down.await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_runtimes_head_and_refuses_anything_else() {
+        let head = parse_head(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: SPDY/3.1\r\nConnection: Upgrade\r\n\r\n").expect("good");
+        assert_eq!((head.status().as_u16(), head.headers().len()), (101, 2));
+        for bad in [&b"SSH-2.0\r\n\r\n"[..], b"HTTP/1.1\r\n\r\n", b"HTTP/1.1 x y\r\n\r\n", b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", b"\xff\r\n\r\n"] {
+            assert!(parse_head(bad).is_err());
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! `serviceaccounts/token`: TokenRequest.
+
+use jiff::Timestamp;
+use kontiki_kinds::rows::serviceaccount;
+use kontiki_model::{GroupResource, ObjectKey};
+use serde_json::{Value, json};
+
+use crate::auth::tokens::Bound;
+use crate::call::{Answer, Call, Input, Object};
+use crate::codec;
+use crate::object::{self, meta_str, set_resource_version};
+use crate::verbs::create::{format_time, now};
+use crate::{Api, Status};
+
+const ACCOUNTS: GroupResource<'static> = GroupResource { group: "", resource: "serviceaccounts" };
+const DEFAULT_SECONDS: i64 = 3600;
+const MIN_SECONDS: i64 = 600;
+/// However long a client asks, no token lasts longer than a day.
+const LONGEST: i64 = 86_400;
+
+/// Issues a token for the account that `call` names.
+pub(crate) async fn create(call: &mut Call, input: Input) -> Result<Answer, Status> {
+    let dry_run = call.params.dry_run("CreateOptions")?;
+    let validation = call.params.field_validation("CreateOptions")?;
+    let mut request = codec::decode_object(call, input, validation)?;
+    check_name(call, &request)?;
+    let namespace = call.namespace().unwrap_or_default().to_owned();
+    let account = call.api.read(ACCOUNTS, &namespace, call.name()).await?;
+    default_spec(&mut request, &call.api.inner.config.issuer);
+    check(&request)?;
+    let bound = bound_object(call, &request, &namespace).await?;
+    let audiences: Vec<String> =
+        request["spec"]["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS).min(LONGEST);
+    let (token, expires) = call.api.sign_token(&account, bound, &audiences, seconds)?;
+    let token = if dry_run { String::new() } else { token };
+    request["status"] = json!({"token": token, "expirationTimestamp": format_time(expires)});
+    request["metadata"] = json!({"name": call.name(), "namespace": namespace, "creationTimestamp": now()});
+    set_resource_version(&mut request, None);
+    Ok(Answer::Object { code: 201, object: Object::Built(request) })
+}
+
+fn check_name(call: &Call, request: &Value) -> Result<(), Status> {
+    match meta_str(request, "name") {
+        "" => Ok(()),
+        name if name == call.name() => Ok(()),
+        name => Err(Status::bad_request(format!("name in URL does not match name in TokenRequest object: {name}"))),
+    }
+}
+
+/// An hour for this API, unless the client says otherwise.
+fn default_spec(request: &mut Value, audience: &str) {
+    serviceaccount::default_token_request(request);
+    let spec = &mut request["spec"];
+    if spec["audiences"].as_array().is_none_or(Vec::is_empty) {
+        spec["audiences"] = json!([audience]);
+    }
+}
+
+fn check(request: &Value) -> Result<(), Status> {
+    let errors = serviceaccount::check_token_request(request);
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid("authentication.k8s.io", "TokenRequest", "", &errors)) }
+}
+
+async fn bound_object(call: &Call, request: &Value, namespace: &str) -> Result<Option<Bound>, Status> {
+    let reference = &request["spec"]["boundObjectRef"];
+    if reference.is_null() {
+        return Ok(None);
+    }
+    let text = |field: &str| reference[field].as_str().unwrap_or_default();
+    let resource = match (text("apiVersion"), text("kind")) {
+        ("v1" | "", "Pod") => "pods",
+        ("v1" | "", "Secret") => "secrets",
+        (version, kind) => return Err(Status::bad_request(format!("cannot bind token for serviceaccount to object of type {version}, Kind={kind}"))),
+    };
+    let found = call.api.read(GroupResource { group: "", resource }, namespace, text("name")).await?;
+    let (uid, wanted) = (meta_str(&found, "uid").to_owned(), text("uid"));
+    if resource == "pods" && found["spec"]["serviceAccountName"] != call.name() {
+        let text = format!("cannot bind token for serviceaccount \"{}\" to pod running with different serviceaccount name.", call.name());
+        return Err(Status::bad_request(text));
+    }
+    if !wanted.is_empty() && wanted != uid {
+        let found = GroupResource { group: "", resource };
+        let message = format!("the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated");
+        return Err(Status::conflict(found, text("name"), message));
+    }
+    Ok(Some(Bound { secret: resource == "secrets", name: text("name").to_owned(), uid }))
+}
+
+impl Api {
+    /// Reads one object of a namespace, linearizably, for the API's own use.
+    pub(crate) async fn read(&self, resource: GroupResource<'_>, namespace: &str, name: &str) -> Result<Value, Status> {
+        let key = ObjectKey::new(resource, Some(namespace), name).encode();
+        let entry = self.fresh().await?.get(&key).ok_or_else(|| Status::not_found(resource, name))?;
+        object::decode(&entry)
+    }
+
+    /// Issues a ServiceAccount token, bound to a pod `(name, uid)` if given, for `audiences` (none:
+    /// this API). Returns it with its expiry.
+    ///
+    /// # Errors
+    /// 404 if the account or the pod is gone.
+    pub async fn issue_token(
+        &self,
+        namespace: &str,
+        service_account: &str,
+        pod: Option<(&str, &str)>,
+        audiences: &[String],
+        seconds: i64,
+    ) -> Result<(String, Timestamp), Status> {
+        const PODS: GroupResource<'static> = GroupResource { group: "", resource: "pods" };
+        let account = self.read(ACCOUNTS, namespace, service_account).await?;
+        if let Some((name, uid)) = pod {
+            let found = self.read(PODS, namespace, name).await?;
+            if meta_str(&found, "uid") != uid || found["spec"]["serviceAccountName"] != service_account {
+                return Err(Status::not_found(PODS, name));
+            }
+        }
+        let bound = pod.map(|(name, uid)| Bound { secret: false, name: name.to_owned(), uid: uid.to_owned() });
+        let seconds = if seconds <= 0 { DEFAULT_SECONDS } else { seconds.clamp(MIN_SECONDS, LONGEST) };
+        self.sign_token(&account, bound, audiences, seconds)
+    }
+}

@@ -1,0 +1,156 @@
+//! Read, decide, write if unchanged, else again: the loop under update, patch and delete.
+//!
+//! Invariants
+//! - A write carries the revision that the decision was made on; a change in between means a new
+//!   decision on the newer object.
+//! - The first look is at local memory, which may be behind. So neither an error nor "nothing to
+//!   do" is believed before a barrier has shown that the object is what it seemed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kontiki_store::{Compare, Entry, Op, Revision, Snapshot, Txn};
+use serde_json::Value;
+
+use crate::Status;
+use crate::call::{Call, Object};
+use crate::object::set_resource_version;
+use crate::state::{Extra, put, served, stored};
+
+/// How often a decision is made anew before the caller has to try again.
+const ATTEMPTS: u32 = 100;
+/// From this attempt on the loop pauses, so that many writers of one object get their turn.
+const PAUSE_AFTER: u32 = 3;
+
+/// What to do with the object.
+pub(crate) enum Next {
+    /// Write it, in its served form.
+    Put(Value, Extra),
+    /// Remove it. The value is what the answer shows.
+    Remove(Value, Extra),
+    /// Leave it as it is.
+    Keep,
+}
+
+/// A decision and what to warn about.
+pub(crate) struct Decision {
+    pub next: Next,
+    pub warnings: Vec<String>,
+}
+
+impl From<Next> for Decision {
+    fn from(next: Next) -> Self {
+        Self { next, warnings: Vec::new() }
+    }
+}
+
+/// What became of the object.
+pub(crate) struct Changed {
+    pub object: Object,
+    pub removed: bool,
+    /// The object's version before.
+    pub before: Revision,
+    pub warnings: Vec<String>,
+}
+
+impl Call {
+    /// Runs the loop for the object that this call names. `decide` gets a snapshot and the object
+    /// in its served form with its `resourceVersion`.
+    pub async fn change(
+        &self,
+        dry_run: bool,
+        mut decide: impl FnMut(&Snapshot, &Value) -> Result<Decision, Status>,
+    ) -> Result<Changed, Status> {
+        let key = self.key();
+        let mut state = self.api.store().snapshot();
+        let mut entry = state.get(&key);
+        let mut fresh = false;
+        for attempt in 0..ATTEMPTS {
+            let decision = self.consider(&state, entry.as_deref(), &mut decide);
+            if !fresh && !matches!(&decision, Ok(Decision { next: Next::Put(..) | Next::Remove(..), .. })) {
+                state = self.api.fresh().await?;
+                fresh = true;
+                let now = state.get(&key);
+                if revision_of(now.as_ref()) != revision_of(entry.as_ref()) {
+                    entry = now;
+                    continue;
+                }
+            }
+            let Decision { next, warnings } = decision?;
+            let current = entry.as_ref().expect("a decision was made on it");
+            if dry_run || matches!(next, Next::Keep) {
+                return self.without_write(current, next, warnings);
+            }
+            match self.write(current, &next).await? {
+                Written::Done { object, removed } => {
+                    return Ok(Changed { object, removed, before: current.mod_revision, warnings });
+                }
+                Written::Moved(newer) => {
+                    fresh = false;
+                    if revision_of(newer.as_ref()) == current.mod_revision {
+                        state = self.api.fresh().await?;
+                        fresh = true;
+                    }
+                    entry = newer;
+                }
+            }
+            if attempt >= PAUSE_AFTER {
+                tokio::time::sleep(Duration::from_millis(rand::random_range(1..20))).await;
+            }
+        }
+        Err(Status::modified(self.def.group_resource(), self.name()))
+    }
+
+    fn consider(
+        &self,
+        state: &Snapshot,
+        entry: Option<&Entry>,
+        decide: &mut impl FnMut(&Snapshot, &Value) -> Result<Decision, Status>,
+    ) -> Result<Decision, Status> {
+        let entry = entry.ok_or_else(|| self.not_found())?;
+        decide(state, &served(self.def, entry)?)
+    }
+
+    fn without_write(&self, current: &Entry, next: Next, warnings: Vec<String>) -> Result<Changed, Status> {
+        let before = current.mod_revision;
+        let shown = |mut value: Value| {
+            set_resource_version(&mut value, Some(before));
+            Object::Built(value)
+        };
+        Ok(match next {
+            Next::Keep => Changed { object: Object::of_entry(self.def, current)?, removed: false, before, warnings },
+            Next::Put(value, _) => Changed { object: shown(value), removed: false, before, warnings },
+            Next::Remove(value, _) => Changed { object: shown(value), removed: true, before, warnings },
+        })
+    }
+
+    async fn write(&self, current: &Arc<Entry>, next: &Next) -> Result<Written, Status> {
+        let key = current.key.clone();
+        let (op, value, extra, removed) = match next {
+            Next::Put(value, extra) => (put(self.def, key.clone(), stored(self.def, value)), value, extra, false),
+            Next::Remove(value, extra) => (Op::delete(key.clone()), value, extra, true),
+            Next::Keep => unreachable!("nothing is written for Keep"),
+        };
+        let mut txn = Txn::guarded(vec![Compare::unchanged(key, current.mod_revision)], vec![op]).fenced(self.fence);
+        txn.compares.extend(extra.compares.iter().cloned());
+        txn.success.extend(extra.ops.iter().cloned());
+        let mut result = self.api.propose(txn).await?;
+        if !result.succeeded {
+            let newer = if result.current.is_empty() { None } else { result.current.swap_remove(0) };
+            return Ok(Written::Moved(newer));
+        }
+        let mut value = value.clone();
+        set_resource_version(&mut value, Some(result.revision));
+        Ok(Written::Done { object: Object::Built(value), removed })
+    }
+}
+
+enum Written {
+    Done { object: Object, removed: bool },
+    /// The object, or something the write depended on, is not what it was.
+    Moved(Option<Arc<Entry>>),
+}
+
+fn revision_of(entry: Option<&Arc<Entry>>) -> Revision {
+    entry.map_or(Revision(0), |entry| entry.mod_revision)
+}

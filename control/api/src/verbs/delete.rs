@@ -1,0 +1,273 @@
+//! Delete and deletecollection: grace, finalizers, propagation, preconditions.
+
+use kontiki_kinds::FieldError;
+use kontiki_kinds::status::StatusDetails;
+use kontiki_model::GroupResource;
+use serde_json::{Value, json};
+
+use crate::admission;
+use crate::call::{Answer, Call, Input, Object};
+use crate::codec;
+use crate::object::{deleting, finalizers, meta_str, metadata_mut};
+use crate::params::{check_dry_run, options_error};
+use crate::state::{Extra, served};
+use crate::verbs::change::{Changed, Decision, Next};
+use crate::verbs::create::format_time;
+use crate::{DeleteOptions, Propagation, Status};
+
+const OPTIONS: &str = "DeleteOptions";
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+/// Namespaces that the cluster cannot be without.
+const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
+/// Resources whose delete answers with the object even when it is gone at once.
+const RETURN_OBJECT: &[&str] = &["pods", "services", "serviceaccounts", "namespaces", "persistentvolumes", "persistentvolumeclaims"];
+
+/// The options of a delete, checked.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Request {
+    pub options: DeleteOptions,
+    pub orphan_dependents: Option<bool>,
+    pub dry_run: bool,
+}
+
+impl Call {
+    /// The options of a delete: the body if there is one, else the query.
+    pub fn delete_request(&mut self, input: Option<Input>) -> Result<Request, Status> {
+        let from_query = || query_options(self);
+        let body = match input {
+            None => None,
+            Some(Input::Bytes { data, .. }) if data.is_empty() => None,
+            Some(input) => Some(codec::decode_delete_options(self.def, input)?),
+        };
+        let options = match body {
+            Some(body) => body,
+            None => from_query()?,
+        };
+        request_of(&options)
+    }
+
+    /// Deletes the object that this call names.
+    pub async fn delete(&mut self, request: &Request) -> Result<Answer, Status> {
+        if self.def.storage.resource == "namespaces" && IMMORTAL.contains(&self.name()) {
+            return Err(Status::forbidden(self.def.group_resource(), self.name(), "this namespace may not be deleted"));
+        }
+        let Changed { object, removed, .. } = self.change(request.dry_run, |_, current| self.decide_delete(current, request)).await?;
+        if !removed || RETURN_OBJECT.contains(&self.def.plural) {
+            return Ok(Answer::Object { code: 200, object });
+        }
+        let value = object.value()?;
+        let details = StatusDetails {
+            name: self.name().to_owned(),
+            group: self.def.group.to_owned(),
+            kind: self.def.plural.to_owned(),
+            uid: meta_str(&value, "uid").to_owned(),
+            ..StatusDetails::default()
+        };
+        Ok(Answer::Status { code: 200, status: Status::success(Some(details)) })
+    }
+
+    fn decide_delete(&self, current: &Value, request: &Request) -> Result<Decision, Status> {
+        self.check_delete_preconditions(current, &request.options)?;
+        let mut new = current.clone();
+        crate::object::set_resource_version(&mut new, None);
+        let old = new.clone();
+        if self.def.storage.resource == "namespaces" {
+            return Ok(self.decide_namespace(new).into());
+        }
+        set_collection_finalizers(&mut new, request, self.def.strategy.orphans_by_default());
+        let held = !finalizers(&new).is_empty();
+        let Some(grace) = self.def.strategy.grace_period(&new, request.options.grace_period_seconds) else {
+            return Ok(if held { mark(new, &old).into() } else { self.remove(new) });
+        };
+        if deleting(&new) {
+            if !shorten(&mut new, request.options.grace_period_seconds) {
+                return Ok(if new == old { Next::Keep } else { Next::Put(new, Extra::default()) }.into());
+            }
+        } else {
+            begin(&mut new, grace);
+        }
+        let now = new["metadata"]["deletionGracePeriodSeconds"] == 0;
+        Ok(if now && !held { self.remove(new) } else { Next::Put(new, Extra::default()).into() })
+    }
+
+    fn remove(&self, object: Value) -> Decision {
+        let extra = admission::release(self.def, &object);
+        Next::Remove(object, extra).into()
+    }
+
+    /// A namespace stays, terminating, until its content is gone and its finalizers with it.
+    fn decide_namespace(&self, mut namespace: Value) -> Next {
+        let old = namespace.clone();
+        let empty = |list: &Value| list.as_array().is_none_or(Vec::is_empty);
+        if deleting(&namespace) && empty(&namespace["spec"]["finalizers"]) && finalizers(&namespace).is_empty() {
+            return Next::Remove(namespace, Extra::default());
+        }
+        if !deleting(&namespace) {
+            metadata_mut(&mut namespace).insert("deletionTimestamp".into(), format_time(jiff::Timestamp::now()).into());
+            namespace["status"]["phase"] = "Terminating".into();
+        }
+        if namespace == old { Next::Keep } else { Next::Put(namespace, Extra::default()) }
+    }
+
+    fn check_delete_preconditions(&self, current: &Value, options: &DeleteOptions) -> Result<(), Status> {
+        let conflict = |text: String| {
+            let kind = GroupResource { group: self.def.group, resource: self.def.kind };
+            Status::conflict(kind, self.name(), text)
+        };
+        let uid = meta_str(current, "uid");
+        if let Some(wanted) = options.precondition_uid.as_deref().filter(|wanted| *wanted != uid) {
+            return Err(conflict(format!(
+                "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). \
+                 The object might have been deleted and then recreated"
+            )));
+        }
+        let version = meta_str(current, "resourceVersion");
+        if let Some(wanted) = options.precondition_resource_version.as_deref().filter(|wanted| *wanted != version) {
+            return Err(conflict(format!(
+                "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({version}). \
+                 The object might have been modified"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Deletes what a list of this collection would show. Answers with that list.
+    pub async fn delete_collection(&mut self, request: &Request) -> Result<Answer, Status> {
+        let list = self.collect().await?;
+        for entry in &list.items {
+            let object = served(self.def, entry)?;
+            let mut one = self.on_object();
+            one.name = Some(meta_str(&object, "name").to_owned());
+            one.namespace = Some(meta_str(&object, "namespace").to_owned()).filter(|ns| !ns.is_empty());
+            match one.delete(request).await {
+                Ok(_) => {}
+                Err(status) if status.is_not_found() => {} // somebody else was faster
+                Err(status) => return Err(status),
+            }
+        }
+        Ok(Answer::List(list))
+    }
+
+    /// The answer of a delete through another verb (eviction).
+    pub fn deleted_object(answer: Answer) -> Option<Object> {
+        match answer {
+            Answer::Object { object, .. } => Some(object),
+            _ => None,
+        }
+    }
+}
+
+fn query_options(call: &Call) -> Result<Value, Status> {
+    let params = &call.params;
+    let mut options = json!({});
+    if let Some(seconds) = params.int("gracePeriodSeconds")? {
+        options["gracePeriodSeconds"] = seconds.into();
+    }
+    if let Some(policy) = params.get("propagationPolicy") {
+        options["propagationPolicy"] = policy.into();
+    }
+    if let Some(orphan) = params.flag("orphanDependents") {
+        options["orphanDependents"] = orphan.into();
+    }
+    options["dryRun"] = params.all("dryRun").filter(|v| !v.is_empty()).collect::<Vec<_>>().into();
+    Ok(options)
+}
+
+/// Checks DeleteOptions, as upstream's `ValidateDeleteOptions` does.
+pub(crate) fn request_of(options: &Value) -> Result<Request, Status> {
+    let mut errors = Vec::new();
+    let orphan_dependents = options["orphanDependents"].as_bool();
+    let policy = options["propagationPolicy"].as_str();
+    let propagation = match policy {
+        None => None,
+        Some("Foreground") => Some(Propagation::Foreground),
+        Some("Background") => Some(Propagation::Background),
+        Some("Orphan") => Some(Propagation::Orphan),
+        Some(other) => {
+            let known = ["Foreground", "Background", "Orphan", "nil"];
+            errors.push(FieldError::not_supported("propagationPolicy", other, &known));
+            None
+        }
+    };
+    if let (Some(policy), Some(_)) = (policy, orphan_dependents) {
+        let text = "orphanDependents and deletionPropagation cannot be both set";
+        errors.insert(0, FieldError::invalid("propagationPolicy", policy, text));
+    }
+    if !errors.is_empty() {
+        return Err(options_error(OPTIONS, &errors));
+    }
+    let texts: Vec<&str> = options["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let precondition = |field: &str| options["preconditions"][field].as_str().map(str::to_owned);
+    Ok(Request {
+        dry_run: check_dry_run(&texts, OPTIONS)?,
+        orphan_dependents,
+        options: DeleteOptions {
+            grace_period_seconds: options["gracePeriodSeconds"].as_i64(),
+            propagation,
+            precondition_uid: precondition("uid"),
+            precondition_resource_version: precondition("resourceVersion"),
+        },
+    })
+}
+
+/// Adds and removes the two finalizers of garbage collection as the options ask.
+fn set_collection_finalizers(object: &mut Value, request: &Request, orphan_by_default: bool) {
+    let has = |name: &str| finalizers(object).contains(&name);
+    let (orphan, foreground) = match (request.orphan_dependents, request.options.propagation) {
+        (Some(orphan), _) => (orphan, false),
+        (None, Some(policy)) => (policy == Propagation::Orphan, policy == Propagation::Foreground),
+        (None, None) if has(ORPHAN) => (true, false),
+        (None, None) if has(FOREGROUND) => (false, true),
+        (None, None) => (orphan_by_default, false),
+    };
+    let mut kept: Vec<String> =
+        finalizers(object).into_iter().filter(|f| *f != ORPHAN && *f != FOREGROUND).map(str::to_owned).collect();
+    if orphan {
+        kept.push(ORPHAN.into());
+    }
+    if foreground {
+        kept.push(FOREGROUND.into());
+    }
+    let metadata = metadata_mut(object);
+    if kept.is_empty() {
+        metadata.remove("finalizers");
+    } else {
+        metadata.insert("finalizers".into(), kept.into());
+    }
+}
+
+/// Marks an object without grace whose finalizers hold it.
+fn mark(mut object: Value, old: &Value) -> Next {
+    if !deleting(&object) {
+        begin(&mut object, 0);
+    }
+    metadata_mut(&mut object).insert("deletionGracePeriodSeconds".into(), 0.into());
+    if object == *old { Next::Keep } else { Next::Put(object, Extra::default()) }
+}
+
+fn begin(object: &mut Value, grace: i64) {
+    let end = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(grace)).unwrap_or(jiff::Timestamp::MAX);
+    let metadata = metadata_mut(object);
+    metadata.insert("deletionTimestamp".into(), format_time(end).into());
+    metadata.insert("deletionGracePeriodSeconds".into(), grace.into());
+    if let Some(generation) = metadata.get("generation").and_then(Value::as_i64).filter(|g| *g > 0) {
+        metadata.insert("generation".into(), (generation + 1).into());
+    }
+}
+
+/// Shortens the grace of an object on its way out. `false`: nothing was shortened.
+fn shorten(object: &mut Value, requested: Option<i64>) -> bool {
+    let metadata = metadata_mut(object);
+    let left = metadata.get("deletionGracePeriodSeconds").and_then(Value::as_i64);
+    let (Some(left), Some(wanted)) = (left, requested.map(|seconds| seconds.max(0))) else { return false };
+    if wanted >= left && !(wanted == 0 && left == 0) {
+        return false;
+    }
+    let end = metadata.get("deletionTimestamp").and_then(Value::as_str).and_then(|t| t.parse::<jiff::Timestamp>().ok());
+    let end = end.unwrap_or_else(jiff::Timestamp::now);
+    let moved = end.checked_sub(jiff::SignedDuration::from_secs(left - wanted)).unwrap_or(end);
+    metadata.insert("deletionTimestamp".into(), format_time(moved).into());
+    metadata.insert("deletionGracePeriodSeconds".into(), wanted.into());
+    true
+}

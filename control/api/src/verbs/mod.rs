@@ -1,0 +1,10 @@
+//! The verbs: one module each, for every kind alike.
+
+pub(crate) mod change;
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod list;
+pub(crate) mod patch;
+pub(crate) mod read;
+pub(crate) mod update;
+pub(crate) mod watch;

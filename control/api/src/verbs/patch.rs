@@ -1,0 +1,97 @@
+//! Patch: the three patch languages over the same loop as update.
+
+use bytes::Bytes;
+use kontiki_kinds::decode::{Decoded, Findings, decode_json};
+use kontiki_kinds::patch::{PatchError, go_print, json_patch, json_patch_findings, kind_changed, merge_patch, strategic_merge, unfit};
+use kontiki_store::Snapshot;
+use serde_json::Value;
+
+use crate::call::{Answer, Call};
+use crate::codec::{self, Wanted};
+use crate::params::FieldValidation;
+use crate::sub::scale::scale_of;
+use crate::verbs::change::Decision;
+use crate::{PatchKind, Status};
+
+const OPTIONS: &str = "PatchOptions";
+
+/// A patch, read.
+struct Patch {
+    kind: PatchKind,
+    body: Value,
+    /// What strict validation finds in the patch itself.
+    findings: Findings,
+    validation: FieldValidation,
+}
+
+impl Call {
+    /// Patches what this call names.
+    pub async fn patch(&mut self, kind: PatchKind, data: Bytes) -> Result<Answer, Status> {
+        let dry_run = self.params.dry_run(OPTIONS)?;
+        let validation = self.params.field_validation(OPTIONS)?;
+        self.params.check_field_manager(OPTIONS)?;
+        let patch = read(kind, &data, validation)?;
+        let wanted = codec::wanted(self);
+        let changed = self.change(dry_run, |state, current| self.decide_patch(&patch, &wanted, state, current)).await?;
+        self.answer_change(changed)
+    }
+
+    fn decide_patch(&self, patch: &Patch, wanted: &Wanted, state: &Snapshot, current: &Value) -> Result<Decision, Status> {
+        let base = match self.sub_name() {
+            Some("scale") => scale_of(current),
+            _ => current.clone(),
+        };
+        let mut patched = apply(patch, base, wanted)?;
+        let warnings = self.check_patched(patch, wanted, &patched)?;
+        codec::settle(self.def, wanted, &mut patched);
+        self.check_name(&patched)?;
+        self.fit_namespace(&mut patched)?;
+        let mut decision = self.decide_replacement(state, current, patched)?;
+        decision.warnings.splice(0..0, warnings);
+        Ok(decision)
+    }
+
+    /// Types and unknown fields of the result; gives what is to be warned about.
+    fn check_patched(&self, patch: &Patch, wanted: &Wanted, patched: &Value) -> Result<Vec<String>, Status> {
+        let shown = || match patch.kind {
+            PatchKind::Strategic => go_print(&patch.body),
+            PatchKind::Json | PatchKind::Merge => patched.to_string(),
+        };
+        if let Some(detail) = kind_changed(patched, &wanted.gvk.api_version(), &wanted.gvk.kind) {
+            return Err(unfit(&shown(), detail));
+        }
+        let problems = wanted.schema.check(patched);
+        if let Some(error) = problems.error {
+            let detail = if patch.kind == PatchKind::Strategic { error.converted() } else { error.to_string() };
+            return Err(unfit(&shown(), detail));
+        }
+        let mut findings = patch.findings.clone();
+        findings.extend(Findings::of_fields(wanted.schema.unknown_fields(patched)));
+        match (patch.validation, findings.strict_error()) {
+            (FieldValidation::Ignore, _) | (_, None) => Ok(Vec::new()),
+            (FieldValidation::Strict, Some(text)) => Err(unfit(&shown(), text)),
+            (FieldValidation::Warn, Some(_)) => Ok(findings.warnings()),
+        }
+    }
+}
+
+fn read(kind: PatchKind, data: &[u8], validation: FieldValidation) -> Result<Patch, Status> {
+    let decoded: Decoded = decode_json(data).map_err(|error| match kind {
+        PatchKind::Strategic => Status::bad_request(error.to_string()),
+        PatchKind::Json | PatchKind::Merge => PatchError::Malformed(error.to_string()).status(),
+    })?;
+    let findings = match kind {
+        PatchKind::Json => json_patch_findings(&decoded),
+        PatchKind::Merge | PatchKind::Strategic => decoded.duplicate_findings(),
+    };
+    Ok(Patch { kind, body: decoded.value, findings, validation })
+}
+
+fn apply(patch: &Patch, mut base: Value, wanted: &Wanted) -> Result<Value, Status> {
+    let applied = match patch.kind {
+        PatchKind::Json => json_patch(&mut base, &patch.body),
+        PatchKind::Merge => merge_patch(&mut base, &patch.body),
+        PatchKind::Strategic => strategic_merge(&base, &patch.body, wanted.schema).map(|merged| base = merged),
+    };
+    applied.map(|()| base).map_err(|error| error.status())
+}

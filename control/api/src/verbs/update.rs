@@ -1,0 +1,136 @@
+//! Update of an object or of a subresource that has the object's own type.
+
+use kontiki_kinds::{Bad, FieldError, meta, validate_update};
+use kontiki_store::Snapshot;
+use serde_json::Value;
+
+use crate::Status;
+use crate::admission::{self, Operation};
+use crate::call::{Answer, Call, Input, Object};
+use crate::codec;
+use crate::object::{deleting, finalizers, meta_str, set_resource_version};
+use crate::verbs::change::{Changed, Decision, Next};
+
+const OPTIONS: &str = "UpdateOptions";
+
+impl Call {
+    /// Replaces what this call names.
+    pub async fn update(&mut self, input: Input) -> Result<Answer, Status> {
+        let dry_run = self.params.dry_run(OPTIONS)?;
+        let validation = self.params.field_validation(OPTIONS)?;
+        self.params.check_field_manager(OPTIONS)?;
+        let mut object = codec::decode_object(self, input, validation)?;
+        self.fit_namespace(&mut object)?;
+        self.check_name(&object)?;
+        let changed = self.change(dry_run, |state, current| self.decide_replacement(state, current, object.clone())).await;
+        match changed {
+            Err(status) if status.is_not_found() && self.creates_on_update() => {
+                // A version of what is not there binds nobody.
+                set_resource_version(&mut object, None);
+                self.create_object(object, dry_run).await
+            }
+            changed => self.answer_change(changed?),
+        }
+    }
+
+    fn creates_on_update(&self) -> bool {
+        self.sub.is_none() && self.def.strategy.allow_create_on_update()
+    }
+
+    /// The decision for what a client sent as the new state, in the form of the subresource.
+    pub fn decide_replacement(&self, state: &Snapshot, current: &Value, new: Value) -> Result<Decision, Status> {
+        match self.sub_name() {
+            Some("scale") => crate::sub::scale::decide(self, state, current, &new),
+            _ => self.decide_update(state, current, new),
+        }
+    }
+
+    /// The answer to an update or patch.
+    pub fn answer_change(&mut self, changed: Changed) -> Result<Answer, Status> {
+        self.warnings.extend(changed.warnings);
+        let object = match self.sub_name() {
+            Some("scale") => Object::Built(crate::sub::scale::scale_of(&changed.object.value()?)),
+            _ => changed.object,
+        };
+        Ok(Answer::Object { code: 200, object })
+    }
+
+    /// The name in the object must be the one in the path.
+    pub fn check_name(&self, object: &Value) -> Result<(), Status> {
+        let name = self.name();
+        match meta_str(object, "name") {
+            "" => Err(Status::bad_request(format!(
+                "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+            ))),
+            own if own == name => Ok(()),
+            own => Err(Status::bad_request(format!("the name of the object ({own}) does not match the name on the URL ({name})"))),
+        }
+    }
+
+    /// What becomes of the object if a client wants it to be `new`. `current` has its version.
+    pub fn decide_update(&self, state: &Snapshot, current: &Value, mut new: Value) -> Result<Decision, Status> {
+        self.check_preconditions(current, &new)?;
+        let mut old = current.clone();
+        set_resource_version(&mut old, None);
+        set_resource_version(&mut new, None);
+        meta::keep_system_fields(&mut new, &old);
+        let mut warnings: Vec<String> = meta::dedup_owners(&mut new).into_iter().collect();
+        let operation = Operation { call: self, state, old: Some(&old) };
+        let mut extra = admission::admit(&operation, &mut new)?;
+        self.def.strategy.prepare_update(&mut new, &old, self.sub_name());
+        let errors = validate_update(self.def, &new, &old, self.sub_name());
+        if !errors.is_empty() {
+            return Err(self.invalid(self.name(), &errors));
+        }
+        extra.append(admission::allocate(&operation, &mut new)?);
+        if self.sub.is_none() {
+            warnings.extend(self.def.strategy.warnings(&new, Some(&old)));
+        }
+        let next = if gone_with(self, &new, &old) {
+            extra.append(admission::release(self.def, &old));
+            Next::Remove(new, extra)
+        } else if new == old {
+            Next::Keep
+        } else {
+            Next::Put(new, extra)
+        };
+        Ok(Decision { next, warnings })
+    }
+
+    /// uid and resourceVersion in what a client sends are preconditions.
+    pub fn check_preconditions(&self, current: &Value, new: &Value) -> Result<(), Status> {
+        let (resource, name) = (self.def.group_resource(), self.name());
+        let (uid, own) = (meta_str(new, "uid"), meta_str(current, "uid"));
+        if !uid.is_empty() && uid != own {
+            let key = String::from_utf8_lossy(&self.key()).into_owned();
+            let text = format!(
+                "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: \
+                 Precondition failed: UID in precondition: {uid}, UID in object meta: {own}"
+            );
+            return Err(Status::conflict(resource, name, text));
+        }
+        match meta_str(new, "resourceVersion") {
+            "" | "0" if !self.def.strategy.allow_unconditional_update() => {
+                let error = FieldError::invalid("metadata.resourceVersion", Bad::Raw("0".into()), "must be specified for an update");
+                Err(Status::invalid(resource.group, resource.resource, name, &[error]))
+            }
+            "" | "0" => Ok(()),
+            version if version.parse::<u64>().is_err() => {
+                Err(Status::bad_request(format!("strconv.ParseUint: parsing \"{version}\": invalid syntax")))
+            }
+            version if version != meta_str(current, "resourceVersion") => Err(Status::modified(resource, name)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether this update takes away the last thing that held an object back from being removed.
+fn gone_with(call: &Call, new: &Value, old: &Value) -> bool {
+    if !deleting(old) || !finalizers(new).is_empty() {
+        return false;
+    }
+    if call.def.storage.resource == "namespaces" {
+        return new["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty);
+    }
+    old["metadata"]["deletionGracePeriodSeconds"].as_i64() == Some(0)
+}

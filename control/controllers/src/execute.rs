@@ -1,0 +1,260 @@
+//! Carries out plans: the only place from which controllers write.
+//!
+//! Invariants
+//! - Every write goes through the fenced client and carries its plan's precondition.
+//! - Nothing is retried here: a stale or failed action ends in another turn of its key, on a view
+//!   that is new enough to tell why.
+//! - After a creation or deletion failed, the plan's other creations and deletions are left out;
+//!   patches (a status that tells of the failure) go on.
+//! - Creations start slowly, so that a refusal costs one request, not hundreds.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use kontiki_api::recorder::Recorder;
+use kontiki_api::{Client, DeleteOptions, PatchKind, Propagation, Status, Target};
+use kontiki_model::{GroupResource, ObjectKey, Revision};
+use kontiki_plan::replicaset::Failure;
+use kontiki_plan::{Action, Announce, DeleteHow, EventRecord, Patch, action};
+use kontiki_store::Store;
+use serde_json::Value;
+use tracing::{debug, warn};
+
+use crate::metrics::Loop;
+
+/// Most requests of one plan under way at once.
+const TOGETHER: usize = 32;
+
+/// Why an action did not happen.
+enum Trouble {
+    /// The view was out of date.
+    Stale(Status),
+    /// The API said no.
+    Refused(Status),
+    /// It may have happened.
+    Unknown(Status),
+}
+
+/// What became of a plan.
+#[derive(Default)]
+pub(crate) struct Done {
+    /// A view has to show this to show what was done.
+    pub floor: Revision,
+    /// Whether something went wrong.
+    pub failed: bool,
+    /// The first refusal of a creation or deletion.
+    pub failure: Option<Failure>,
+}
+
+/// Applies actions.
+#[derive(Clone)]
+pub(crate) struct Executor {
+    pub client: Client,
+    pub store: Store,
+    pub recorder: Recorder,
+}
+
+impl Executor {
+    /// Applies a plan's actions in order, those that do not depend on each other together.
+    pub async fn apply(&self, actions: Vec<Action>, metrics: &Arc<Loop>) -> Done {
+        let mut done = Done::default();
+        let (mut blocked, mut unknown) = (false, false);
+        for batch in batches(actions) {
+            if blocked && !matches!(batch[0], Action::Patch(_) | Action::Event(_)) {
+                continue;
+            }
+            metrics.actions(batch.len());
+            let gate = !matches!(batch[0], Action::Event(_));
+            let results = self.together(batch).await;
+            for (failure_reason, trouble) in results.into_iter().filter_map(|(reason, result)| Some((reason, result.err()?))) {
+                done.failed = true;
+                blocked |= gate;
+                unknown |= matches!(trouble, Trouble::Unknown(_));
+                let refused = matches!(trouble, Trouble::Refused(_));
+                let message = report(&trouble);
+                if let Some(reason) = failure_reason.filter(|_| refused && done.failure.is_none()) {
+                    done.failure = Some(Failure { reason, message });
+                }
+            }
+        }
+        if unknown {
+            // What is under way lands before the barrier or not at all in this term's log order.
+            let _ = self.store.barrier().await;
+        }
+        done.floor = self.store.snapshot().revision();
+        done
+    }
+
+    /// Applies a batch, creations in growing groups.
+    async fn together(&self, batch: Vec<Action>) -> Vec<(Option<&'static str>, Result<(), Trouble>)> {
+        let slow = matches!(batch[0], Action::Create { .. });
+        let (mut rest, mut out, mut group) = (batch, Vec::new(), if slow { 1 } else { TOGETHER });
+        while !rest.is_empty() {
+            let later = rest.split_off(group.min(rest.len()));
+            let results = futures::stream::iter(rest.into_iter().map(|action| self.one(action)));
+            let results: Vec<_> = results.buffer_unordered(TOGETHER).collect().await;
+            let failed = results.iter().any(|(_, result)| result.is_err());
+            out.extend(results);
+            if failed {
+                break;
+            }
+            rest = later;
+            group = (group * 2).min(TOGETHER * 4);
+        }
+        out
+    }
+
+    /// Applies one action; the reason is the one that its failure has in a ReplicaSet's status.
+    async fn one(&self, action: Action) -> (Option<&'static str>, Result<(), Trouble>) {
+        match action {
+            Action::Create { group, resource, namespace, object, announce } => {
+                let resource = GroupResource { group, resource };
+                let result = self.client.create(resource, namespace.as_deref(), object).await;
+                self.announce(announce.as_ref(), result.as_ref().map(name_of));
+                (announce.map(|announce| announce.failed.0), result.map(drop).map_err(judge))
+            }
+            Action::Delete { key, uid, how, announce } => {
+                let result = self.client.delete(target(&key, None), options(uid, how)).await;
+                self.announce(announce.as_ref(), result.as_ref().map(|_| key.name.clone()));
+                (announce.map(|announce| announce.failed.0), gone_is_fine(result))
+            }
+            Action::Patch(patch) => (None, self.patch(patch).await),
+            Action::FinalizeNamespace { name, object } => {
+                let resource = GroupResource { group: "", resource: "namespaces" };
+                let target = Target { resource, namespace: None, name: &name, subresource: Some("finalize") };
+                (None, gone_is_fine(self.client.update(target, object).await))
+            }
+            Action::Event(event) => {
+                self.record(&event);
+                (None, Ok(()))
+            }
+        }
+    }
+
+    async fn patch(&self, patch: Patch) -> Result<(), Trouble> {
+        let target = target(&patch.key, patch.subresource);
+        gone_is_fine(self.client.patch(target, PatchKind::Merge, patch.body).await)?;
+        if let Some(event) = &patch.announce {
+            self.record(event);
+        }
+        Ok(())
+    }
+
+    fn record(&self, event: &EventRecord) {
+        self.recorder.record(&event.regarding, event.component, event.warning, &event.reason, &event.message);
+    }
+
+    fn announce(&self, announce: Option<&Announce>, outcome: Result<String, &Status>) {
+        let Some(announce) = announce else { return };
+        let (warning, (reason, before), what) = match outcome {
+            Ok(name) => (false, announce.done, name),
+            // Somebody else was faster, or the leadership is over: nothing that a person should act on.
+            Err(status) if matches!(judge(status.clone()), Trouble::Stale(_)) => return,
+            Err(status) => (true, announce.failed, status.message.clone()),
+        };
+        self.recorder.record(&announce.regarding, announce.component, warning, reason, &format!("{before}{what}"));
+    }
+}
+
+fn name_of(object: &Value) -> String {
+    object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
+}
+
+fn target<'a>(key: &'a ObjectKey, subresource: Option<&'a str>) -> Target<'a> {
+    Target { resource: key.group_resource(), namespace: key.namespace.as_deref(), name: &key.name, subresource }
+}
+
+fn options(uid: String, how: DeleteHow) -> DeleteOptions {
+    let propagation = how.propagation.map(|propagation| match propagation {
+        action::Propagation::Background => Propagation::Background,
+        action::Propagation::Foreground => Propagation::Foreground,
+        action::Propagation::Orphan => Propagation::Orphan,
+    });
+    DeleteOptions {
+        grace_period_seconds: how.grace_seconds,
+        propagation,
+        precondition_uid: Some(uid),
+        precondition_resource_version: how.revision.map(|revision| revision.to_string()),
+    }
+}
+
+/// What is not there any more needs no patch and no deletion.
+fn gone_is_fine(result: Result<Value, Status>) -> Result<(), Trouble> {
+    match result {
+        Err(status) if status.is_not_found() => Ok(()),
+        other => other.map(drop).map_err(judge),
+    }
+}
+
+fn judge(status: Status) -> Trouble {
+    match status.code {
+        409 => Trouble::Stale(status),
+        400..=499 => Trouble::Refused(status),
+        _ => Trouble::Unknown(status),
+    }
+}
+
+fn report(trouble: &Trouble) -> String {
+    match trouble {
+        Trouble::Stale(status) => {
+            debug!(status = status.message, "the view was out of date");
+            status.message.clone()
+        }
+        Trouble::Refused(status) => {
+            warn!(status = status.message, "an action was refused; it is tried again later");
+            status.message.clone()
+        }
+        Trouble::Unknown(status) => {
+            warn!(status = status.message, "the outcome of an action is not known; it is looked at again");
+            status.message.clone()
+        }
+    }
+}
+
+/// Splits a plan where an action may depend on one before it: at a change of sort, and where an
+/// object comes a second time.
+fn batches(actions: Vec<Action>) -> Vec<Vec<Action>> {
+    let mut out: Vec<Vec<Action>> = Vec::new();
+    let mut seen: HashSet<ObjectKey> = HashSet::new();
+    for action in actions {
+        let key = match &action {
+            Action::Patch(patch) => Some(patch.key.clone()),
+            Action::Delete { key, .. } => Some(key.clone()),
+            _ => None,
+        };
+        let fits = out.last().and_then(|batch| batch.first()).is_some_and(|first| {
+            std::mem::discriminant(first) == std::mem::discriminant(&action) && key.as_ref().is_none_or(|k| !seen.contains(k))
+        });
+        if !fits {
+            out.push(Vec::new());
+            seen.clear();
+        }
+        seen.extend(key);
+        if let Some(batch) = out.last_mut() {
+            batch.push(action);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use kontiki_plan::DeleteHow;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_plan_is_split_where_order_matters() {
+        let key = |name: &str| ObjectKey::new(GroupResource { group: "", resource: "pods" }, Some("ns"), name);
+        let patch = |name: &str| {
+            Action::Patch(Patch { key: key(name), subresource: None, body: json!({}), announce: None })
+        };
+        let delete = |name: &str| Action::Delete { key: key(name), uid: "u".into(), how: DeleteHow::default(), announce: None };
+        let sizes = |actions| batches(actions).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(sizes(vec![patch("a"), patch("b"), delete("a"), delete("b")]), [2, 2]);
+        assert_eq!(sizes(vec![patch("a"), patch("a"), patch("b")]), [1, 2]);
+        assert_eq!(sizes(vec![]), [0usize; 0]);
+    }
+}

@@ -1,0 +1,77 @@
+//! Leases.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::value::{get, has, int, text};
+use super::vocab::{self, Errors};
+use super::{READ_WRITE, cells};
+use crate::{FieldError, GroupResource, Path, ResourceDef, Scope, Strategy};
+
+/// The row.
+pub static DEF: ResourceDef = ResourceDef {
+    group: "coordination.k8s.io",
+    version: "v1",
+    plural: "leases",
+    singular: "lease",
+    kind: "Lease",
+    scope: Scope::Namespaced,
+    verbs: READ_WRITE,
+    short: &[],
+    categories: &[],
+    subresources: &[],
+    schema: SCHEMA,
+    storage: GroupResource { group: "coordination.k8s.io", resource: "leases" },
+    storage_kind: ("coordination.k8s.io/v1", "Lease"),
+    strategy: &Leases,
+};
+
+const SCHEMA: &str = "io.k8s.api.coordination.v1.Lease";
+
+struct Leases;
+
+impl Strategy for Leases {
+    fn validate(&self, obj: &Value) -> Vec<FieldError> {
+        let mut errs = Errors::new();
+        let spec = get(obj, "spec");
+        let path = Path::new("spec");
+        if let Some(seconds) = int(spec, "leaseDurationSeconds").filter(|seconds| *seconds <= 0) {
+            errs.push(FieldError::invalid(path.child("leaseDurationSeconds"), seconds, "must be greater than 0"));
+        }
+        if let Some(count) = int(spec, "leaseTransitions") {
+            vocab::not_negative(&mut errs, &path.child("leaseTransitions"), count);
+        }
+        if has(spec, "strategy") {
+            check_strategy(&mut errs, &path.child("strategy").child("strategy"), text(spec, "strategy"));
+        }
+        if !text(spec, "preferredHolder").is_empty() && text(spec, "strategy").is_empty() {
+            let message = "may only be specified if `strategy` is defined";
+            errs.push(FieldError::forbidden(path.child("preferredHolder"), message));
+        }
+        errs
+    }
+
+    fn validate_update(&self, new: &Value, _old: &Value, _sub: Option<&str>) -> Vec<FieldError> {
+        self.validate(new)
+    }
+
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        vec![cells::name(obj), json!(text(get(obj, "spec"), "holderIdentity")), cells::age(obj, now)]
+    }
+}
+
+fn check_strategy(errs: &mut Errors, path: &Path, strategy: &str) {
+    if strategy.contains('/') {
+        vocab::qualified_name(errs, path, strategy);
+    } else {
+        vocab::known_value(errs, path, strategy, &["OldestEmulationVersion"]);
+    }
+}

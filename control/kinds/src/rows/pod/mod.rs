@@ -1,0 +1,220 @@
+//! Pods.
+
+pub mod admit;
+mod qos;
+mod resize;
+mod status;
+mod table;
+mod update;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::template::{self, Context, defaults, warnings};
+use super::value::{
+    carry_generation, child, copy, get, has, int, list, on, set, set_generation, some, some_mut, text, unset,
+};
+use super::vocab::{self, Errors};
+use super::{READ_WRITE, STATUS_VERBS};
+use crate::{FieldError, GroupResource, Path, ResourceDef, Scope, Strategy, Subresource, meta};
+
+/// The row.
+pub static DEF: ResourceDef = ResourceDef {
+    group: "",
+    version: "v1",
+    plural: "pods",
+    singular: "pod",
+    kind: "Pod",
+    scope: Scope::Namespaced,
+    verbs: READ_WRITE,
+    short: &["po"],
+    categories: &["all"],
+    subresources: &[
+        sub("attach", "PodAttachOptions", &["create", "get"]),
+        sub("binding", "Binding", &["create"]),
+        sub("ephemeralcontainers", "Pod", STATUS_VERBS),
+        Subresource { name: "eviction", group: "policy", version: "v1", kind: "Eviction", verbs: &["create"] },
+        sub("exec", "PodExecOptions", &["create", "get"]),
+        sub("log", "Pod", &["get"]),
+        sub("portforward", "PodPortForwardOptions", &["create", "get"]),
+        sub("resize", "Pod", STATUS_VERBS),
+        sub("status", "Pod", STATUS_VERBS),
+    ],
+    schema: SCHEMA,
+    storage: GroupResource { group: "", resource: "pods" },
+    storage_kind: ("v1", "Pod"),
+    strategy: &Pods,
+};
+
+const SCHEMA: &str = "io.k8s.api.core.v1.Pod";
+
+const fn sub(name: &'static str, kind: &'static str, verbs: &'static [&'static str]) -> Subresource {
+    Subresource { name, group: "", version: "v1", kind, verbs }
+}
+
+struct Pods;
+
+impl Strategy for Pods {
+    fn default(&self, obj: &mut Value) {
+        defaults::pod(obj);
+        defaults::spec(child(obj, "spec"));
+        addresses(child(obj, "status"));
+    }
+
+    fn prepare_create(&self, obj: &mut Value) {
+        set_generation(obj, 1);
+        let class = qos::class(get(obj, "spec"));
+        set(obj, "status", json!({"phase": "Pending", "qosClass": class}));
+        if !list(&obj["spec"], "schedulingGates").is_empty() {
+            let condition = json!({
+                "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+                "message": "Scheduling is blocked due to non-empty scheduling gates",
+                "lastProbeTime": null, "lastTransitionTime": null,
+            });
+            set(child(obj, "status"), "conditions", json!([condition]));
+        }
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value, sub: Option<&str>) {
+        match sub {
+            Some("status") => status::prepare(new, old),
+            Some("ephemeralcontainers") => {
+                keep_but(new, old, |pod, sent| copy(child(pod, "spec"), get(sent, "spec"), "ephemeralContainers"));
+            }
+            Some("resize") => keep_but(new, old, resize::take),
+            _ => copy(new, old, "status"),
+        }
+        let changed = new.get("spec") != old.get("spec");
+        carry_generation(new, old, changed);
+    }
+
+    fn validate(&self, obj: &Value) -> Vec<FieldError> {
+        let mut errs = Errors::new();
+        check(&mut errs, obj);
+        let spec = get(obj, "spec");
+        let path = Path::new("spec");
+        if !list(spec, "ephemeralContainers").is_empty() {
+            errs.push(FieldError::forbidden(path.child("ephemeralContainers"), "cannot be set on create"));
+        }
+        if !text(spec, "nodeName").is_empty() && !list(spec, "schedulingGates").is_empty() {
+            let message = "cannot be set until all schedulingGates have been cleared";
+            errs.push(FieldError::forbidden(path.child("nodeName"), message));
+        }
+        errs
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> Vec<FieldError> {
+        if sub == Some("status") {
+            return status::check(new, old);
+        }
+        let mut errs = meta::validate_object_meta(new, true, &|name, prefix| self.name_errors(name, prefix));
+        check(&mut errs, new);
+        if sub != Some("resize") {
+            update::check_annotations(&mut errs, new, old);
+        }
+        match sub {
+            Some("ephemeralcontainers") => update::check_ephemeral(&mut errs, new, old),
+            Some("resize") => resize::check(&mut errs, new, old),
+            _ => update::check(&mut errs, new, old),
+        }
+        errs
+    }
+
+    fn managed_generation(&self) -> bool {
+        true
+    }
+
+    fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
+        let mut out = Vec::new();
+        let name = text(get(obj, "metadata"), "name");
+        let messages = if old.is_none() { vocab::label_errors(name) } else { Vec::new() };
+        // A name that cannot be a host name is legal and still surprises.
+        if !messages.is_empty() {
+            let what = "this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended";
+            out.push(format!("metadata.name: {what}: [{}]", messages.join(" ")));
+        }
+        out.extend(warnings::of(&Path::new(""), obj));
+        out
+    }
+
+    fn grace_period(&self, obj: &Value, requested: Option<i64>) -> Option<i64> {
+        let spec = get(obj, "spec");
+        let asked = requested.or_else(|| int(spec, "terminationGracePeriodSeconds")).unwrap_or(0);
+        let over = ["Failed", "Succeeded"].contains(&text(get(obj, "status"), "phase"));
+        // Nobody runs it: there is nothing to wait for.
+        if text(spec, "nodeName").is_empty() || over { Some(0) } else { Some(if asked < 0 { 1 } else { asked }) }
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        table::row(obj, now)
+    }
+
+    fn field(&self, obj: &Value, path: &str) -> Option<String> {
+        let (spec, status) = (get(obj, "spec"), get(obj, "status"));
+        Some(match path {
+            "spec.nodeName" => text(spec, "nodeName").to_owned(),
+            "spec.restartPolicy" => text(spec, "restartPolicy").to_owned(),
+            "spec.schedulerName" => text(spec, "schedulerName").to_owned(),
+            "spec.serviceAccountName" => text(spec, "serviceAccountName").to_owned(),
+            "spec.hostNetwork" => on(spec, "hostNetwork").to_string(),
+            "status.phase" => text(status, "phase").to_owned(),
+            "status.podIP" => text(status, "podIP").to_owned(),
+            // Upstream accepts the label, but no pod has a value for it.
+            "status.podIPs" => String::new(),
+            "status.nominatedNodeName" => text(status, "nominatedNodeName").to_owned(),
+            _ => return None,
+        })
+    }
+}
+
+/// What holds for a pod at any time: annotations, spec, and what templates are spared.
+fn check(errs: &mut Errors, obj: &Value) {
+    let (meta, spec) = (get(obj, "metadata"), get(obj, "spec"));
+    let path = Path::new("spec");
+    template::check_annotations(errs, &Path::new("metadata").child("annotations"), meta, spec);
+    template::spec::check(errs, &path, spec, Context { is_pod: true, pod_name: text(meta, "name") });
+    if text(spec, "serviceAccountName").is_empty() {
+        check_tokens(errs, &path.child("volumes"), spec);
+    }
+    for field in ["containers", "initContainers"] {
+        template::containers::check_images(errs, &path, spec, field);
+    }
+}
+
+fn check_tokens(errs: &mut Errors, path: &Path, spec: &Value) {
+    for (i, volume) in list(spec, "volumes").iter().enumerate() {
+        for (j, source) in list(get(volume, "projected"), "sources").iter().enumerate() {
+            if has(source, "serviceAccountToken") {
+                let path = path.index(i).child("projected").child("sources").index(j).child("serviceAccountToken");
+                errs.push(FieldError::forbidden(path, "must not be specified when serviceAccountName is not set"));
+            }
+        }
+    }
+}
+
+/// `podIP` is an old name of the first of `podIPs`: it wins where they disagree.
+fn addresses(status: &mut Value) {
+    let first = list(status, "podIPs").first().map(|ip| text(ip, "ip").to_owned());
+    let ip = text(status, "podIP").to_owned();
+    if !ip.is_empty() && first.as_deref() != Some(ip.as_str()) {
+        set(status, "podIPs", json!([{ "ip": ip }]));
+    } else if let (true, Some(first)) = (ip.is_empty(), first) {
+        set(status, "podIP", first);
+    }
+}
+
+/// The stored pod with one part of what was sent: the update of a subresource that owns only that
+/// part. Identity and version are the sent ones, as they are preconditions.
+fn keep_but(new: &mut Value, old: &Value, take: impl Fn(&mut Value, &Value)) {
+    let sent = std::mem::replace(new, old.clone());
+    for field in ["name", "namespace", "resourceVersion", "uid"] {
+        copy(child(new, "metadata"), get(&sent, "metadata"), field);
+    }
+    take(new, &sent);
+    if let Some(spec) = some_mut(new, "spec")
+        && list(spec, "ephemeralContainers").is_empty()
+        && some(spec, "ephemeralContainers").is_some()
+    {
+        unset(spec, "ephemeralContainers");
+    }
+}

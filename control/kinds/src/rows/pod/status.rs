@@ -1,0 +1,106 @@
+//! The `status` subresource.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use super::super::value::{child, copy, get, list, set, text};
+use super::super::vocab::{self, Errors};
+use super::update;
+use crate::{FieldError, Path};
+
+/// Keeps the spec, the owners (old kubelets garble them) and the class.
+pub fn prepare(new: &mut Value, old: &Value) {
+    copy(new, old, "spec");
+    copy(child(new, "metadata"), get(old, "metadata"), "ownerReferences");
+    let class = text(get(old, "status"), "qosClass").to_owned();
+    let status = child(new, "status");
+    if text(status, "qosClass").is_empty() && !class.is_empty() {
+        set(status, "qosClass", class);
+    }
+}
+
+/// Checks an update of the status.
+#[must_use]
+pub fn check(new: &Value, old: &Value) -> Errors {
+    let mut errs = Errors::new();
+    update::check_annotations(&mut errs, new, old);
+    let (status, before) = (get(new, "status"), get(old, "status"));
+    for (i, condition) in list(status, "conditions").iter().enumerate() {
+        let kind = text(condition, "type");
+        if !["PodScheduled", "Ready", "Initialized"].contains(&kind) {
+            let path = Path::new("metadata").child("conditions").index(i).child("Type");
+            vocab::qualified_name(&mut errs, &path, kind);
+        }
+    }
+    let path = Path::new("status");
+    let nominated = text(status, "nominatedNodeName");
+    if nominated != text(before, "nominatedNodeName") && !nominated.is_empty() {
+        vocab::subdomain(&mut errs, &path.child("nominatedNodeName"), nominated);
+    }
+    vocab::immutable(&mut errs, "status.qosClass", get(status, "qosClass"), get(before, "qosClass"));
+    check_transitions(&mut errs, &path, status, old);
+    check_addresses(&mut errs, &path.child("podIPs"), list(status, "podIPs"));
+    check_host_addresses(&mut errs, &path.child("hostIPs"), status);
+    errs
+}
+
+/// What ended for good must not run again.
+fn check_transitions(errs: &mut Errors, path: &Path, status: &Value, old: &Value) {
+    let policy = text(get(old, "spec"), "restartPolicy");
+    for (field, policy) in
+        [("containerStatuses", policy), ("initContainerStatuses", policy), ("ephemeralContainerStatuses", "Never")]
+    {
+        if policy == "Always" {
+            continue;
+        }
+        for (i, before) in list(get(old, "status"), field).iter().enumerate() {
+            let Some(ended) = get(before, "state").get("terminated") else { continue };
+            let failed = ended.get("exitCode").and_then(Value::as_i64).unwrap_or(0) != 0;
+            let name = text(before, "name");
+            if (failed && policy == "OnFailure") || restarts_by_itself(old, name) {
+                continue;
+            }
+            let revived = |now: &&Value| text(now, "name") == name && get(now, "state").get("terminated").is_none();
+            for _ in list(status, field).iter().filter(revived) {
+                let path = path.child(field).index(i).child("state");
+                errs.push(FieldError::forbidden(path, "may not be transitioned to non-terminated state"));
+            }
+        }
+    }
+}
+
+/// A sidecar, or a container with a policy of its own.
+fn restarts_by_itself(pod: &Value, name: &str) -> bool {
+    let spec = get(pod, "spec");
+    let mut containers = list(spec, "initContainers").iter().chain(list(spec, "containers"));
+    containers
+        .any(|container| text(container, "name") == name && !["", "Never"].contains(&text(container, "restartPolicy")))
+}
+
+fn check_addresses(errs: &mut Errors, path: &Path, addresses: &[Value]) {
+    for (i, address) in addresses.iter().enumerate() {
+        vocab::ip(errs, &path.index(i), text(address, "ip"));
+    }
+    let parsed: Vec<IpAddr> = addresses.iter().filter_map(|address| text(address, "ip").parse().ok()).collect();
+    let dual = parsed.iter().any(IpAddr::is_ipv4) && parsed.iter().any(IpAddr::is_ipv6);
+    if addresses.len() > 1 && (!dual || addresses.len() > 2) {
+        let message = "may specify no more than one IP for each IP family";
+        errs.push(FieldError::invalid(path, Value::from(addresses), message));
+    }
+    for (i, address) in addresses.iter().enumerate() {
+        if addresses[..i].contains(address) {
+            errs.push(FieldError::duplicate(path.index(i), address.clone()));
+        }
+    }
+}
+
+fn check_host_addresses(errs: &mut Errors, path: &Path, status: &Value) {
+    let addresses = list(status, "hostIPs");
+    let Some(first) = addresses.first() else { return };
+    let ip = text(first, "ip");
+    if text(status, "hostIP") != ip {
+        errs.push(FieldError::invalid(path.index(0).child("ip"), ip, "must be equal to `hostIP`"));
+    }
+    check_addresses(errs, path, addresses);
+}

@@ -1,0 +1,107 @@
+//! ReplicaSets.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::value::{carry_generation, child, copy, get, num, set, set_generation};
+use super::vocab::{self, Errors};
+use super::{READ_WRITE, STATUS_VERBS, cells, replicas, selector, template};
+use crate::{FieldError, GroupResource, Path, ResourceDef, Scope, Strategy, Subresource};
+
+/// The row.
+pub static DEF: ResourceDef = ResourceDef {
+    group: "apps",
+    version: "v1",
+    plural: "replicasets",
+    singular: "replicaset",
+    kind: "ReplicaSet",
+    scope: Scope::Namespaced,
+    verbs: READ_WRITE,
+    short: &["rs"],
+    categories: &["all"],
+    subresources: &[
+        Subresource { name: "scale", group: "autoscaling", version: "v1", kind: "Scale", verbs: STATUS_VERBS },
+        Subresource { name: "status", group: "apps", version: "v1", kind: "ReplicaSet", verbs: STATUS_VERBS },
+    ],
+    schema: SCHEMA,
+    storage: GroupResource { group: "apps", resource: "replicasets" },
+    storage_kind: ("apps/v1", "ReplicaSet"),
+    strategy: &ReplicaSets,
+};
+
+const SCHEMA: &str = "io.k8s.api.apps.v1.ReplicaSet";
+
+struct ReplicaSets;
+
+impl Strategy for ReplicaSets {
+    fn default(&self, obj: &mut Value) {
+        replicas::default(child(obj, "spec"));
+    }
+
+    fn prepare_create(&self, obj: &mut Value) {
+        set(obj, "status", json!({"replicas": 0}));
+        set_generation(obj, 1);
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value, sub: Option<&str>) {
+        if sub == Some("status") {
+            copy(new, old, "spec");
+            carry_generation(new, old, false);
+            return;
+        }
+        copy(new, old, "status");
+        let changed = new.get("spec") != old.get("spec");
+        carry_generation(new, old, changed);
+    }
+
+    fn validate(&self, obj: &Value) -> Vec<FieldError> {
+        let mut errs = Errors::new();
+        check(&mut errs, get(obj, "spec"), false);
+        errs
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> Vec<FieldError> {
+        let mut errs = Errors::new();
+        if sub == Some("status") {
+            let status = get(new, "status");
+            let counts =
+                ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"];
+            replicas::check_counts(&mut errs, status, &counts);
+            replicas::check_parts(&mut errs, status, &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"]);
+            return errs;
+        }
+        check(&mut errs, get(new, "spec"), replicas::emptied(new, old));
+        replicas::check_selector_kept(&mut errs, new, old);
+        errs
+    }
+
+    fn managed_generation(&self) -> bool {
+        true
+    }
+
+    fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
+        replicas::warn(obj, old)
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let (spec, status) = (get(obj, "spec"), get(obj, "status"));
+        let (names, images) = template::show_containers(get(spec, "template"));
+        vec![
+            cells::name(obj),
+            json!(num(spec, "replicas")),
+            json!(num(status, "replicas")),
+            json!(num(status, "readyReplicas")),
+            cells::age(obj, now),
+            json!(names),
+            json!(images),
+            json!(selector::show(get(spec, "selector"))),
+        ]
+    }
+}
+
+fn check(errs: &mut Errors, spec: &Value, emptied: bool) {
+    let path = Path::new("spec");
+    replicas::check_optional(errs, &path, spec, "replicas");
+    vocab::not_negative(errs, &path.child("minReadySeconds"), num(spec, "minReadySeconds"));
+    replicas::check_selector(errs, spec, emptied);
+}

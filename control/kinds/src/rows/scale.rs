@@ -1,0 +1,57 @@
+//! The `scale` subresource of sets of pods: a view of their counts.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::value::{child, copy, get, num, set};
+use super::vocab::{self, Errors};
+use super::{cells, selector};
+use crate::Path;
+
+const SCHEMA: &str = "io.k8s.api.autoscaling.v1.Scale";
+
+/// The Scale of a set.
+#[must_use]
+pub fn of(obj: &Value) -> Value {
+    let (spec, status) = (get(obj, "spec"), get(obj, "status"));
+    let mut scale = json!({
+        "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {},
+        "spec": {"replicas": num(spec, "replicas")},
+        "status": {"replicas": num(status, "replicas"), "selector": selector::show_plain(get(spec, "selector"))},
+    });
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        copy(child(&mut scale, "metadata"), get(obj, "metadata"), field);
+    }
+    super::fit(SCHEMA, &mut scale);
+    scale
+}
+
+/// Checks a sent Scale.
+#[must_use]
+pub fn check(scale: &Value) -> Errors {
+    let mut errs = Errors::new();
+    vocab::not_negative(&mut errs, &Path::new("spec").child("replicas"), num(get(scale, "spec"), "replicas"));
+    errs
+}
+
+/// Sets the wished number of pods. Version and uid of the Scale are preconditions.
+pub fn apply(obj: &mut Value, scale: &Value) {
+    let replicas = num(get(scale, "spec"), "replicas");
+    set(child(obj, "spec"), "replicas", replicas);
+    for field in ["resourceVersion", "uid"] {
+        if get(get(scale, "metadata"), field).is_string() {
+            copy(child(obj, "metadata"), get(scale, "metadata"), field);
+        }
+    }
+}
+
+/// The cells of a Scale.
+#[must_use]
+pub fn row(scale: &Value, now: Timestamp) -> Vec<Value> {
+    vec![
+        cells::name(scale),
+        json!(num(get(scale, "spec"), "replicas")),
+        json!(num(get(scale, "status"), "replicas")),
+        cells::age(scale, now),
+    ]
+}

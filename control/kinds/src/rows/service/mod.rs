@@ -1,0 +1,223 @@
+//! Services.
+//!
+//! Addresses and ports are allocated by the API, which owns the pools; here is everything that
+//! can be said without them. [`needs_cluster_ip`], [`needs_node_ports`] and
+//! [`needs_health_check_port`] tell what to allocate.
+
+mod addresses;
+mod table;
+mod update;
+mod validate;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::value::{
+    annotation, child, copy, default_text, default_to, flag, get, has, int, items_mut, list, num, set, text, texts,
+    unset,
+};
+use super::vocab::Errors;
+use super::{READ_WRITE, STATUS_VERBS};
+use crate::field_error::quote;
+use crate::{FieldError, GroupResource, ResourceDef, Scope, Strategy, Subresource, meta};
+
+/// The row.
+pub static DEF: ResourceDef = ResourceDef {
+    group: "",
+    version: "v1",
+    plural: "services",
+    singular: "service",
+    kind: "Service",
+    scope: Scope::Namespaced,
+    verbs: READ_WRITE,
+    short: &["svc"],
+    categories: &["all"],
+    subresources: &[Subresource { name: "status", group: "", version: "v1", kind: "Service", verbs: STATUS_VERBS }],
+    schema: SCHEMA,
+    storage: GroupResource { group: "", resource: "services" },
+    storage_kind: ("v1", "Service"),
+    strategy: &Services,
+};
+
+const SCHEMA: &str = "io.k8s.api.core.v1.Service";
+const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+const MODE: &str = "service.kubernetes.io/topology-mode";
+
+fn kind(service: &Value) -> &str {
+    text(get(service, "spec"), "type")
+}
+
+/// Whether it has an address in the cluster (or says that it wants none).
+#[must_use]
+pub fn needs_cluster_ip(service: &Value) -> bool {
+    ["ClusterIP", "NodePort", "LoadBalancer"].contains(&kind(service))
+}
+
+/// Whether its ports are open on every node.
+#[must_use]
+pub fn needs_node_ports(service: &Value) -> bool {
+    match kind(service) {
+        "NodePort" => true,
+        "LoadBalancer" => flag(get(service, "spec"), "allocateLoadBalancerNodePorts") != Some(false),
+        _ => false,
+    }
+}
+
+/// Whether a load balancer asks each node for the health of the service.
+#[must_use]
+pub fn needs_health_check_port(service: &Value) -> bool {
+    kind(service) == "LoadBalancer" && text(get(service, "spec"), "externalTrafficPolicy") == "Local"
+}
+
+/// Whether it has no address of its own: its name stands for those of its pods.
+#[must_use]
+pub fn is_headless(service: &Value) -> bool {
+    texts(get(service, "spec"), "clusterIPs") == ["None"]
+}
+
+fn externally_accessible(service: &Value) -> bool {
+    let external = !list(get(service, "spec"), "externalIPs").is_empty();
+    ["NodePort", "LoadBalancer"].contains(&kind(service)) || (kind(service) == "ClusterIP" && external)
+}
+
+struct Services;
+
+impl Strategy for Services {
+    fn default(&self, obj: &mut Value) {
+        default(obj);
+    }
+
+    fn prepare_create(&self, obj: &mut Value) {
+        set(obj, "status", json!({"loadBalancer": {}}));
+        let spec = child(obj, "spec");
+        let ip = text(spec, "clusterIP").to_owned();
+        if !ip.is_empty() && list(spec, "clusterIPs").is_empty() {
+            set(spec, "clusterIPs", json!([ip]));
+        }
+        addresses::default_families(obj);
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value, sub: Option<&str>) {
+        if sub == Some("status") {
+            copy(new, old, "spec");
+            return;
+        }
+        copy(new, old, "status");
+        update::keep_allocated(new, old);
+        update::sync_addresses(new, old);
+        update::drop_by_type(new, old);
+        addresses::default_families(new);
+    }
+
+    fn validate(&self, obj: &Value) -> Vec<FieldError> {
+        // Upstream allocates addresses before it looks at the rest, and stops if it cannot.
+        let errs = addresses::check(obj);
+        if errs.is_empty() { validate::check(obj) } else { errs }
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> Vec<FieldError> {
+        let mut errs = Errors::new();
+        if sub == Some("status") {
+            validate::check_status(&mut errs, new);
+            return errs;
+        }
+        errs = addresses::check(new);
+        if !errs.is_empty() {
+            return errs;
+        }
+        update::check(&mut errs, new, old);
+        errs.extend(meta::validate_object_meta(new, true, &|name, prefix| self.name_errors(name, prefix)));
+        errs.extend(validate::check(new));
+        errs
+    }
+
+    fn name_errors(&self, name: &str, prefix: bool) -> Vec<String> {
+        meta::name_is_dns_label(name, prefix)
+    }
+
+    fn warnings(&self, obj: &Value, _old: Option<&Value>) -> Vec<String> {
+        warnings(obj)
+    }
+
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        table::row(obj, now)
+    }
+
+    fn field(&self, obj: &Value, path: &str) -> Option<String> {
+        let field = path.strip_prefix("spec.").filter(|field| ["clusterIP", "type"].contains(field))?;
+        Some(text(get(obj, "spec"), field).to_owned())
+    }
+}
+
+fn default(obj: &mut Value) {
+    let spec = child(obj, "spec");
+    default_text(spec, "sessionAffinity", "None");
+    match text(spec, "sessionAffinity") {
+        "None" => unset(spec, "sessionAffinityConfig"),
+        "ClientIP" => {
+            let client = get(get(spec, "sessionAffinityConfig"), "clientIP");
+            if int(client, "timeoutSeconds").is_none() {
+                set(spec, "sessionAffinityConfig", json!({"clientIP": {"timeoutSeconds": 10800}}));
+            }
+        }
+        _ => {}
+    }
+    default_text(spec, "type", "ClusterIP");
+    for port in items_mut(spec, "ports") {
+        default_text(port, "protocol", "TCP");
+        let target = get(port, "targetPort");
+        if target.is_null() || target.as_i64() == Some(0) || target.as_str() == Some("") {
+            let number = num(port, "port");
+            set(port, "targetPort", number);
+        }
+    }
+    if externally_accessible(obj) {
+        default_text(child(obj, "spec"), "externalTrafficPolicy", "Cluster");
+    }
+    if needs_cluster_ip(obj) {
+        default_to(child(obj, "spec"), "internalTrafficPolicy", "Cluster");
+    }
+    if kind(obj) == "LoadBalancer" {
+        default_to(child(obj, "spec"), "allocateLoadBalancerNodePorts", true);
+        for ingress in items_mut(child(child(obj, "status"), "loadBalancer"), "ingress") {
+            if has(ingress, "ip") {
+                default_to(ingress, "ipMode", "VIP");
+            }
+        }
+    }
+}
+
+fn warnings(service: &Value) -> Vec<String> {
+    let spec = get(service, "spec");
+    let external = !list(spec, "externalIPs").is_empty();
+    let headless = kind(service) == "ClusterIP" && text(spec, "clusterIP") == "None";
+    let named = kind(service) == "ExternalName";
+    let mut out = Vec::new();
+    if annotation(service, HINTS).is_some() {
+        out.push(format!("annotation {HINTS} is deprecated, please use {MODE} instead"));
+    }
+    for (wrong, message) in [
+        (headless && has(spec, "loadBalancerIP"), "spec.loadBalancerIP is ignored for headless services"),
+        (headless && external, "spec.externalIPs is ignored for headless services"),
+        (headless && text(spec, "sessionAffinity") != "None", "spec.SessionAffinity is ignored for headless services"),
+        (
+            external && !headless && !named,
+            "spec.externalIPs is deprecated and may no longer be implemented in some clusters",
+        ),
+        (external && named, "spec.externalIPs is ignored when spec.type is \"ExternalName\""),
+        (!named && has(spec, "externalName"), "spec.externalName is ignored when spec.type is not \"ExternalName\""),
+    ] {
+        if wrong {
+            out.push(message.to_owned());
+        }
+    }
+    if text(spec, "trafficDistribution") == "PreferClose" {
+        let (old, new) = (quote("PreferClose"), quote("PreferSameZone"));
+        out.push(format!("spec.trafficDistribution: {old} is deprecated; use {new}"));
+    }
+    out
+}

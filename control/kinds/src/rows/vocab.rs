@@ -1,0 +1,311 @@
+//! The vocabulary of upstream's validation: names, numbers and addresses, and their messages.
+//!
+//! `*_errors` functions answer with the messages for one value (empty: it is fine); the functions
+//! that take a [`Path`] add findings to a list.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use crate::{FieldError, Path};
+
+/// Findings.
+pub type Errors = Vec<FieldError>;
+
+/// Message for a value below zero.
+pub const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
+/// Message for a field that may never change.
+pub const IMMUTABLE: &str = "field is immutable";
+/// Message for a mode outside of 0..=0777.
+const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
+
+const SUBDOMAIN_UNDERSCORE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
+const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
+const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
+const HEADER: &str = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
+
+fn lower_alnum(c: u8) -> bool {
+    c.is_ascii_lowercase() || c.is_ascii_digit()
+}
+
+fn edges(text: &str, good: impl Fn(u8) -> bool) -> bool {
+    text.bytes().next().is_some_and(&good) && text.bytes().next_back().is_some_and(&good)
+}
+
+/// A DNS label.
+pub use crate::meta::dns1123_label as label_errors;
+/// A DNS subdomain.
+pub use crate::meta::dns1123_subdomain as subdomain_errors;
+/// A label value.
+pub use crate::meta::label_value as label_value_errors;
+/// A qualified name.
+pub use crate::meta::qualified_name as qualified_errors;
+
+/// A DNS subdomain whose labels may hold underscores: a search path.
+pub fn search_errors(text: &str) -> Vec<String> {
+    let shaped = |label: &str| {
+        let rest = label.strip_prefix('_').unwrap_or(label);
+        edges(rest, lower_alnum) && rest.bytes().all(|c| lower_alnum(c) || c == b'-' || c == b'_')
+    };
+    let mut out = Vec::new();
+    if text.len() > 253 {
+        out.push("must be no more than 253 characters".into());
+    }
+    if !text.split('.').all(shaped) {
+        out.push(SUBDOMAIN_UNDERSCORE.into());
+    }
+    out
+}
+
+/// A key of a ConfigMap or Secret.
+pub fn config_key_errors(text: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    if text.len() > 253 {
+        out.push("must be no more than 253 characters".into());
+    }
+    if text.is_empty() || !text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-._".contains(&c)) {
+        out.push(CONFIG_KEY.into());
+    }
+    match text {
+        "." => out.push("must not be '.'".into()),
+        ".." => out.push("must not be '..'".into()),
+        _ if text.starts_with("..") => out.push("must not start with '..'".into()),
+        _ => {}
+    }
+    out
+}
+
+/// The name of an environment variable.
+pub fn env_name_errors(text: &str) -> Vec<String> {
+    if !text.is_empty() && text.bytes().all(|c| (0x20..0x7f).contains(&c) && c != b'=') {
+        return Vec::new();
+    }
+    vec!["a valid environment variable name must consist only of printable ASCII characters other than '='".into()]
+}
+
+/// A port number.
+pub fn port_errors(port: i64) -> Vec<String> {
+    if (1..=65535).contains(&port) { Vec::new() } else { vec!["must be between 1 and 65535, inclusive".into()] }
+}
+
+/// The name of a port.
+pub fn port_name_errors(text: &str) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    if text.len() > 15 {
+        out.push("must be no more than 15 characters".into());
+    }
+    if text.is_empty() || !text.bytes().all(|c| lower_alnum(c) || c == b'-') {
+        out.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".into());
+    }
+    if !text.bytes().any(|c| c.is_ascii_lowercase()) {
+        out.push("must contain at least one letter (a-z)".into());
+    }
+    if text.contains("--") {
+        out.push("must not contain consecutive hyphens".into());
+    }
+    if text.starts_with('-') || text.ends_with('-') {
+        out.push("must not begin or end with a hyphen".into());
+    }
+    out
+}
+
+/// A user or group ID.
+pub fn id_errors(id: i64) -> Vec<String> {
+    if (0..=i64::from(i32::MAX)).contains(&id) { Vec::new() } else { vec![between(0, i64::from(i32::MAX))] }
+}
+
+/// The name of an HTTP header.
+pub fn header_errors(text: &str) -> Vec<String> {
+    let good = !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
+    if good { Vec::new() } else { vec![HEADER.into()] }
+}
+
+/// Message for a number out of its bounds.
+pub fn between(low: i64, high: i64) -> String {
+    format!("must be between {low} and {high}, inclusive")
+}
+
+/// Adds each message as "invalid".
+pub fn invalid(errs: &mut Errors, path: &Path, value: impl Into<Value>, messages: Vec<String>) {
+    let value = value.into();
+    errs.extend(messages.into_iter().map(|message| FieldError::invalid(path, value.clone(), message)));
+}
+
+/// A DNS label at a path.
+pub fn label(errs: &mut Errors, path: &Path, text: &str) {
+    invalid(errs, path, text, label_errors(text));
+}
+
+/// A DNS subdomain at a path.
+pub fn subdomain(errs: &mut Errors, path: &Path, text: &str) {
+    invalid(errs, path, text, subdomain_errors(text));
+}
+
+/// A qualified name at a path.
+pub fn qualified_name(errs: &mut Errors, path: &Path, text: &str) {
+    invalid(errs, path, text, qualified_errors(text));
+}
+
+/// A map of labels at a path.
+pub fn labels(errs: &mut Errors, path: &Path, labels: &Value) {
+    errs.extend(crate::meta::validate_labels(labels, path));
+}
+
+/// A number that may not be negative.
+pub fn not_negative(errs: &mut Errors, path: &Path, value: i64) {
+    if value < 0 {
+        errs.push(FieldError::invalid(path, value, NOT_NEGATIVE));
+    }
+}
+
+/// A file mode, if set.
+pub fn file_mode(errs: &mut Errors, path: &Path, mode: Option<i64>) {
+    if let Some(mode) = mode.filter(|mode| !(0..=0o777).contains(mode)) {
+        errs.push(FieldError::invalid(path, mode, FILE_MODE));
+    }
+}
+
+/// One of `known`. Empty counts as required.
+pub fn one_of(errs: &mut Errors, path: &Path, text: &str, known: &[&str]) {
+    if text.is_empty() {
+        errs.push(FieldError::required(path, ""));
+    } else {
+        known_value(errs, path, text, known);
+    }
+}
+
+/// One of `known`, whatever it is.
+pub fn known_value(errs: &mut Errors, path: &Path, text: &str, known: &[&str]) {
+    if !known.contains(&text) {
+        errs.push(FieldError::not_supported(path, text, known));
+    }
+}
+
+/// A port number or the name of one.
+pub fn port_or_name(errs: &mut Errors, path: &Path, port: &Value) {
+    match port {
+        Value::String(name) => invalid(errs, path, name.as_str(), port_name_errors(name)),
+        port => {
+            let number = port.as_i64().unwrap_or(0);
+            invalid(errs, path, number, port_errors(number));
+        }
+    }
+}
+
+/// A number or percentage, not negative. Answers whether it is well formed.
+pub fn count_or_percent(errs: &mut Errors, path: &Path, value: &Value) {
+    match value {
+        Value::String(text) => {
+            if percent(value).is_none() {
+                errs.push(FieldError::invalid(path, text.as_str(), PERCENT));
+            }
+        }
+        value => not_negative(errs, path, value.as_i64().unwrap_or(0)),
+    }
+}
+
+/// The number before the percent sign.
+pub fn percent(value: &Value) -> Option<i64> {
+    let digits = value.as_str()?.strip_suffix('%')?;
+    let good = !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit());
+    good.then(|| digits.parse().unwrap_or(i64::MAX))
+}
+
+/// Reads an address as upstream's older code does: leading zeros and all.
+pub fn loose_ip(text: &str) -> Option<IpAddr> {
+    if let Ok(ip) = text.parse() {
+        return Some(ip);
+    }
+    let trimmed: Vec<String> = text
+        .split('.')
+        .map(|part| {
+            let rest = part.trim_start_matches('0');
+            if rest.is_empty() && !part.is_empty() { "0".to_owned() } else { rest.to_owned() }
+        })
+        .collect();
+    trimmed.join(".").parse().ok()
+}
+
+/// An IP address at a path.
+pub fn ip(errs: &mut Errors, path: &Path, text: &str) {
+    match (text.parse::<IpAddr>(), loose_ip(text)) {
+        (Ok(IpAddr::V6(ip)), _) if ip.to_ipv4_mapped().is_some() => {
+            errs.push(FieldError::invalid(path, text, "must not be an IPv4-mapped IPv6 address"));
+        }
+        (Ok(_), _) => {}
+        (Err(_), Some(_)) => errs.push(FieldError::invalid(path, text, "must not have leading 0s")),
+        (Err(_), None) => {
+            errs.push(FieldError::invalid(path, text, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
+        }
+    }
+}
+
+/// An address block at a path.
+pub fn cidr(errs: &mut Errors, path: &Path, text: &str) {
+    let parsed = text.parse::<ipnet::IpNet>();
+    let message = match &parsed {
+        Ok(net) if net.addr() != net.network() => "must not have bits set beyond the prefix length",
+        Ok(_) => return,
+        Err(_) => "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+    };
+    errs.push(FieldError::invalid(path, text, message));
+}
+
+/// An address that may serve as an endpoint: not loopback, link-local or unspecified.
+pub fn non_special_ip(errs: &mut Errors, path: &Path, text: &str) {
+    let Some(ip) = loose_ip(text) else {
+        errs.push(FieldError::invalid(path, text, "must be a valid IP address"));
+        return;
+    };
+    if ip.is_unspecified() {
+        errs.push(FieldError::invalid(path, text, format!("may not be unspecified ({text})")));
+    }
+    if ip.is_loopback() {
+        errs.push(FieldError::invalid(path, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)"));
+    }
+    let (unicast, multicast) = match ip {
+        IpAddr::V4(ip) => (ip.is_link_local(), ip.octets()[..3] == [224, 0, 0]),
+        IpAddr::V6(ip) => (ip.segments()[0] & 0xffc0 == 0xfe80, ip.segments()[0] & 0xff0f == 0xff02),
+    };
+    if unicast {
+        errs.push(FieldError::invalid(path, text, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"));
+    }
+    if multicast {
+        let message = "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)";
+        errs.push(FieldError::invalid(path, text, message));
+    }
+}
+
+/// Adds a finding if a field changed.
+pub fn immutable(errs: &mut Errors, path: &str, new: &Value, old: &Value) {
+    if new != old {
+        errs.push(FieldError::invalid(path, new.clone(), IMMUTABLE));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn judges_names_and_addresses() {
+        for (text, good) in
+            [("a", true), ("a-b", true), ("1", true), ("-a", false), ("a-", false), ("A", false), ("", false)]
+        {
+            assert_eq!(label_errors(text).is_empty(), good, "{text}");
+        }
+        assert_eq!(label_errors("a.b"), ["must not contain dots"]);
+        assert_eq!(qualified_errors("a/b/c").len(), 1);
+        assert_eq!(qualified_errors("").len(), 2);
+        assert_eq!(port_name_errors("A_B").len(), 2);
+        let mut errs = Errors::new();
+        let path = Path::new("ip");
+        for (text, count) in
+            [("10.0.0.1", 0), ("010.0.0.1", 1), ("x", 1), ("::1", 0), ("::ffff:1.2.3.4", 1), ("1.2.3", 1)]
+        {
+            errs.clear();
+            ip(&mut errs, &path, text);
+            assert_eq!(errs.len(), count, "{text}");
+        }
+    }
+}

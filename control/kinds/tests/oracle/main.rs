@@ -1,0 +1,202 @@
+//! Replays the oracle's scenarios on the pure part of the API and compares with its golden answers.
+//!
+//! Finds the oracle in `KONTIKI_ORACLE` or `../shared/oracle` beside the repository; without one
+//! the test is skipped, and says so. `KONTIKI_ORACLE_SHOW=<part of file:scenario:step>` prints the
+//! differences of the steps it matches (`all` for all).
+
+mod script;
+mod server;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use script::{Script, lookup, remove, split};
+use serde_json::Value;
+use server::{Answer, Server, hide_namespace};
+
+/// The files about kinds; the others are about what the API does around them.
+const KINDS: &[&str] = &[
+    "a-configmap",
+    "a-deployment",
+    "a-endpoints",
+    "a-endpointslice",
+    "a-event",
+    "a-lease",
+    "a-metadata",
+    "a-namespace",
+    "a-node",
+    "a-patch",
+    "a-pod",
+    "a-replicaset",
+    "a-secret",
+    "a-service",
+    "a-serviceaccount",
+];
+/// Share of equal answers below which the test fails, in percent.
+const LEAST: usize = 99;
+
+fn oracle() -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/oracle");
+    let dir = std::env::var_os("KONTIKI_ORACLE").map_or(beside, PathBuf::from);
+    dir.join("scenarios").is_dir().then_some(dir)
+}
+
+fn read(path: &Path) -> Value {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+#[test]
+fn answers_equal_upstreams() {
+    let Some(dir) = oracle() else {
+        println!("SKIPPED: no oracle beside the repository, and KONTIKI_ORACLE is not set");
+        return;
+    };
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir.join("scenarios"))
+        .expect("the folder of scenarios can be read")
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.file_stem().is_some_and(|stem| KINDS.contains(&stem.to_string_lossy().as_ref())))
+        .collect();
+    files.sort();
+    let mut score: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for file in files {
+        let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let golden = read(&dir.join("golden").join(format!("{stem}.json")));
+        let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        let script = Script::new(script::read(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display())));
+        for scenario in script.scenarios() {
+            play(&stem, &scenario, &script, &golden[&scenario], &mut score);
+        }
+    }
+    let (mut good, mut all) = (0, 0);
+    for (file, (equal, asked)) in &score {
+        println!("{file:28} {equal:4} of {asked:4}");
+        if !file.ends_with(" create") {
+            continue;
+        }
+        good += equal;
+        all += asked;
+    }
+    println!("creates: {good} of {all}");
+    assert!(good * 100 >= all * LEAST, "only {good} of {all} creates are answered as upstream answers");
+}
+
+fn play(stem: &str, scenario: &str, script: &Script, golden: &Value, score: &mut BTreeMap<String, (usize, usize)>) {
+    let mut server = Server::default();
+    for request in script.setup() {
+        server.handle(&request);
+    }
+    for request in script.requests(scenario) {
+        let Some(want) = golden.get(&request.name).filter(|want| comparable(want) && request.plain) else { continue };
+        let Some(got) = server.handle(&request) else { continue };
+        let differences = compare(want, &got, &request);
+        let what = if request.verb == "POST" { "create" } else { "other" };
+        let count = score.entry(format!("{stem} {what}")).or_default();
+        count.0 += usize::from(differences.is_empty());
+        count.1 += 1;
+        let at = format!("{stem}:{scenario}:{}", request.name);
+        let shown = std::env::var("KONTIKI_ORACLE_SHOW").is_ok_and(|part| part == "all" || at.contains(&part));
+        if shown && !differences.is_empty() {
+            println!("{at}");
+            differences.iter().take(6).for_each(|line| println!("    {line}"));
+        }
+    }
+}
+
+/// Answers that a strategy gives: not those about versions, permissions, or what is not there.
+fn comparable(want: &Value) -> bool {
+    let decoder = want["body"]["message"].as_str().is_some_and(|message| message.contains("cannot be handled as a"));
+    match want["status"].as_u64() {
+        Some(200 | 201 | 422) => true,
+        Some(400) => decoder,
+        _ => false,
+    }
+}
+
+fn compare(want: &Value, got: &Answer, request: &script::Request) -> Vec<String> {
+    let (status, mut body, warnings) = got.clone();
+    let mut out = Vec::new();
+    if want["status"].as_u64() != Some(u64::from(status)) {
+        out.push(format!("status {} expected, {status} answered: {}", want["status"], body));
+        return out;
+    }
+    if status == 400 {
+        return out;
+    }
+    let mut expected = want.get("body").cloned().unwrap_or_default();
+    if request.verb == "TABLE" {
+        if let Some(rows) = expected.get("rows").or(expected.get("/rows")) {
+            expected = serde_json::json!({"/rows/*/cells": lookup(rows, &split("/*/cells"))});
+        }
+        body = serde_json::json!({"/rows/*/cells": lookup(&body, &split("/rows/*/cells"))});
+    } else if let (Some(only), false) = (&request.only, status == 422) {
+        body = Value::Object(only.iter().filter_map(|p| Some((p.clone(), lookup(&body, &split(p))?))).collect());
+    }
+    request.ignore.iter().for_each(|pointer| remove(&mut body, &split(pointer)));
+    differ(&expected, &body, "", &mut out);
+    let shown: Vec<String> = warnings.iter().map(|w| format!("299 - {}", Value::from(w.as_str()))).collect();
+    let expected: Vec<&str> = want["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let deprecated = |text: &&str| !text.contains("v1 Endpoints is deprecated");
+    let expected: Vec<&str> = expected.into_iter().filter(deprecated).collect();
+    if shown.len() != expected.len() || shown.iter().zip(&expected).any(|(a, b)| !fits(b, &hide_namespace(a))) {
+        out.push(format!("warnings {expected:?} expected, {shown:?} given"));
+    }
+    out
+}
+
+fn differ(want: &Value, got: &Value, at: &str, out: &mut Vec<String>) {
+    match (want, got) {
+        (Value::Object(a), Value::Object(b)) => {
+            for key in a.keys().chain(b.keys().filter(|key| !a.contains_key(*key))) {
+                let key_there = hide_namespace(key);
+                // Versions and uids are the store's.
+                if ["resourceVersion", "uid", "managedFields"].contains(&key.as_str()) {
+                    continue;
+                }
+                let found = b.iter().find(|(k, _)| **k == *key || hide_namespace(k) == *key).map(|(_, v)| v);
+                match (a.get(key).or(a.get(&key_there)), found) {
+                    (Some(a), Some(b)) => differ(a, b, &format!("{at}/{key}"), out),
+                    (a, b) => out.push(format!("{at}/{key}: {a:?} expected, {b:?} given")),
+                }
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            a.iter().zip(b).enumerate().for_each(|(i, (a, b))| differ(a, b, &format!("{at}/{i}"), out));
+        }
+        (Value::String(a), Value::String(b)) if fits(a, &hide_namespace(b)) => {}
+        (Value::String(a), Value::Number(_)) if a == "<nodePort>" => {}
+        (a, b) if a == b => {}
+        (a, b) => out.push(format!("{at}: {a} expected, {b} given")),
+    }
+}
+
+/// Whether a text fits one with placeholders like `<time>`: those stand for anything.
+fn fits(want: &str, got: &str) -> bool {
+    const HOLES: &[&str] = &[
+        "<time>",
+        "<microtime>",
+        "<uid>",
+        "<clusterIP>",
+        "<nodePort>",
+        "<age>",
+        "<x>",
+        "<diff>",
+        "<detail>",
+        "<rv>",
+        "<rv first>",
+        "<rv same>",
+        "<rv newer>",
+    ];
+    let mut parts = vec![want.to_owned()];
+    for hole in HOLES {
+        parts = parts.iter().flat_map(|part| part.split(hole).map(str::to_owned).collect::<Vec<_>>()).collect();
+    }
+    let mut rest = got;
+    for (i, part) in parts.iter().enumerate() {
+        let part = if i + 1 < parts.len() { part.trim_end() } else { part.as_str() };
+        let found = if i == 0 { rest.starts_with(part).then_some(0) } else { rest.find(part) };
+        let Some(at) = found else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.is_empty() || want.ends_with('>') && parts.last().is_some_and(String::is_empty)
+}

@@ -1,0 +1,286 @@
+//! What planners ask for. Plain data; one executor carries all of it out.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::{Metadata, Resource};
+use kontiki_model::{GroupResource, ObjectKey};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::hash::prune;
+
+/// What to do now, and when to look again if nothing happens before.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// In order; creations and deletions next to each other may be done together.
+    pub actions: Vec<Action>,
+    /// When time alone will change the plan.
+    pub wake: Option<Timestamp>,
+}
+
+impl Plan {
+    /// A plan of `actions` that time alone will not change.
+    #[must_use]
+    pub fn now(actions: Vec<Action>) -> Self {
+        Self { actions, wake: None }
+    }
+
+    /// Asks to be woken at `at`, or earlier if something else asked for that.
+    pub fn wake_at(&mut self, at: Timestamp) {
+        self.wake = Some(self.wake.map_or(at, |old| old.min(at)));
+    }
+
+    /// Adds another plan's actions and wake-up.
+    pub fn extend(&mut self, other: Self) {
+        self.actions.extend(other.actions);
+        if let Some(at) = other.wake {
+            self.wake_at(at);
+        }
+    }
+}
+
+/// One write, or one event for people.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Creates an object; its name may be left to `generateName`.
+    Create {
+        /// Group of the resource.
+        group: &'static str,
+        /// Plural of the resource.
+        resource: &'static str,
+        /// Namespace of the new object.
+        namespace: Option<String>,
+        /// The object.
+        object: Value,
+        /// Event to record about the outcome.
+        announce: Option<Announce>,
+    },
+    /// A merge patch. Its body carries the precondition.
+    Patch(Patch),
+    /// Deletes one incarnation of an object.
+    Delete {
+        /// Its address.
+        key: ObjectKey,
+        /// The incarnation; a namesake is left alone.
+        uid: String,
+        /// How.
+        how: DeleteHow,
+        /// Event to record about the outcome.
+        announce: Option<Announce>,
+    },
+    /// Binds a namespace's fate: removes `kubernetes` from its `spec.finalizers`.
+    FinalizeNamespace {
+        /// Name of the namespace.
+        name: String,
+        /// The namespace, without the finalizer.
+        object: Value,
+    },
+    /// Records an event.
+    Event(EventRecord),
+}
+
+/// A merge patch (RFC 7386) of one object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Patch {
+    /// What is patched.
+    pub key: ObjectKey,
+    /// Through which subresource.
+    pub subresource: Option<&'static str>,
+    /// The patch, with `metadata.resourceVersion` or `metadata.uid` as precondition.
+    pub body: Value,
+    /// Event to record once it is done.
+    pub announce: Option<EventRecord>,
+}
+
+/// Options of a deletion.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeleteHow {
+    /// Zero removes a pod at once.
+    pub grace_seconds: Option<i64>,
+    /// What happens to what it owns.
+    pub propagation: Option<Propagation>,
+    /// Delete only this version of the object.
+    pub revision: Option<u64>,
+}
+
+impl DeleteHow {
+    /// Without waiting for anybody.
+    pub const FORCE: Self = Self { grace_seconds: Some(0), propagation: None, revision: None };
+
+    /// With `propagation`, and the grace that the object asks for.
+    #[must_use]
+    pub fn with(propagation: Propagation) -> Self {
+        Self { grace_seconds: None, propagation: Some(propagation), revision: None }
+    }
+}
+
+/// What a deletion means for what the object owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    /// Collected afterwards.
+    Background,
+    /// Collected first.
+    Foreground,
+    /// Kept, without the owner.
+    Orphan,
+}
+
+/// An event about the outcome of a creation or deletion: the name is known only afterwards.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Announce {
+    /// Whom it is about.
+    pub regarding: ObjectReference,
+    /// Who says so.
+    pub component: &'static str,
+    /// Reason, and the text before the name, on success.
+    pub done: (&'static str, &'static str),
+    /// Reason, and the text before the error, on failure.
+    pub failed: (&'static str, &'static str),
+}
+
+/// One event, before repeats are counted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventRecord {
+    /// Whom it is about.
+    pub regarding: ObjectReference,
+    /// Who says so.
+    pub component: &'static str,
+    /// Whether it is a warning.
+    pub warning: bool,
+    /// One word.
+    pub reason: String,
+    /// A sentence.
+    pub message: String,
+}
+
+impl EventRecord {
+    /// A normal event.
+    #[must_use]
+    pub fn normal(regarding: ObjectReference, component: &'static str, reason: &str, message: String) -> Self {
+        Self { regarding, component, warning: false, reason: reason.to_owned(), message }
+    }
+
+    /// A warning.
+    #[must_use]
+    pub fn warning(regarding: ObjectReference, component: &'static str, reason: &str, message: String) -> Self {
+        Self { warning: true, ..Self::normal(regarding, component, reason, message) }
+    }
+}
+
+/// A kind that planners can write.
+pub trait Kind: Resource + Metadata<Ty = ObjectMeta> {}
+impl<K: Resource + Metadata<Ty = ObjectMeta>> Kind for K {}
+
+/// The address of an object.
+#[must_use]
+pub fn key_of<K: Kind>(object: &K) -> ObjectKey {
+    let meta = object.metadata();
+    let resource = GroupResource { group: K::GROUP, resource: K::URL_PATH_SEGMENT };
+    ObjectKey::new(resource, meta.namespace.as_deref(), meta.name.as_deref().unwrap_or_default())
+}
+
+/// A reference to an object, for events.
+#[must_use]
+pub fn reference<K: Kind>(object: &K) -> ObjectReference {
+    let meta = object.metadata();
+    ObjectReference {
+        api_version: Some(K::API_VERSION.to_owned()),
+        kind: Some(K::KIND.to_owned()),
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone(),
+        uid: meta.uid.clone(),
+        resource_version: meta.resource_version.clone(),
+        field_path: None,
+    }
+}
+
+/// Creates `object` in its own namespace.
+#[must_use]
+pub fn create<K: Kind + Serialize>(object: &K, announce: Option<Announce>) -> Action {
+    Action::Create {
+        group: K::GROUP,
+        resource: K::URL_PATH_SEGMENT,
+        namespace: object.metadata().namespace.clone(),
+        object: to_value(object),
+        announce,
+    }
+}
+
+/// Deletes this incarnation of `object`.
+#[must_use]
+pub fn delete<K: Kind>(object: &K, how: DeleteHow, announce: Option<Announce>) -> Action {
+    Action::Delete { key: key_of(object), uid: object.metadata().uid.clone().unwrap_or_default(), how, announce }
+}
+
+/// Patches exactly this version of `object` with `body`.
+#[must_use]
+pub fn patch<K: Kind>(object: &K, subresource: Option<&'static str>, mut body: Value) -> Action {
+    let meta = object.metadata();
+    if let Some(fields) = body.as_object_mut() {
+        let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
+        if let Some(metadata) = metadata.as_object_mut() {
+            metadata.insert("resourceVersion".into(), json!(meta.resource_version));
+            metadata.insert("uid".into(), json!(meta.uid));
+        }
+    }
+    Action::Patch(Patch { key: key_of(object), subresource, body, announce: None })
+}
+
+/// The patch that turns `old` into `new`; nothing if they are the same, where an empty list is the
+/// same as none. A status goes through the
+/// `status` subresource, so `old` and `new` must not differ in other parts as well then.
+#[must_use]
+pub fn patch_to<K: Kind + Serialize>(old: &K, new: &K, subresource: Option<&'static str>) -> Option<Action> {
+    let body = merge_diff(&prune(to_value(old)), &prune(to_value(new)))?;
+    Some(patch(old, subresource, body))
+}
+
+/// An object as JSON. Typed API objects always have a JSON form.
+#[must_use]
+pub fn to_value<T: Serialize>(object: &T) -> Value {
+    serde_json::to_value(object).expect("API types serialize")
+}
+
+/// The merge patch that turns `old` into `new`; `None` if they are equal.
+#[must_use]
+pub fn merge_diff(old: &Value, new: &Value) -> Option<Value> {
+    let (Value::Object(old), Value::Object(new)) = (old, new) else {
+        return (old != new).then(|| new.clone());
+    };
+    let mut out = Map::new();
+    for (key, value) in new {
+        match old.get(key) {
+            Some(before) => {
+                if let Some(diff) = merge_diff(before, value) {
+                    out.insert(key.clone(), diff);
+                }
+            }
+            None => {
+                out.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    for key in old.keys().filter(|key| !new.contains_key(*key)) {
+        out.insert(key.clone(), Value::Null);
+    }
+    (!out.is_empty()).then_some(Value::Object(out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_diff_says_only_what_changed() {
+        for (old, new, expect) in [
+            (json!({"a": 1}), json!({"a": 1}), None),
+            (json!({"a": 1, "b": 2}), json!({"a": 1}), Some(json!({"b": null}))),
+            (json!({"a": {"x": 1, "y": 1}}), json!({"a": {"x": 2, "y": 1}}), Some(json!({"a": {"x": 2}}))),
+            (json!({"a": [1, 2]}), json!({"a": [2]}), Some(json!({"a": [2]}))),
+            (json!({}), json!({"a": {"b": 1}}), Some(json!({"a": {"b": 1}}))),
+        ] {
+            assert_eq!(merge_diff(&old, &new), expect, "{old} -> {new}");
+        }
+    }
+}

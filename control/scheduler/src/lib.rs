@@ -1,0 +1,91 @@
+//! The shell around the scheduler's decision: follows pods, nodes and Services, decides, binds.
+//! It holds no policy; that is `kontiki_plan::scheduler`.
+//!
+//! Invariants
+//! - One task decides, so no two decisions use the same room. A pod that was placed takes up its
+//!   room from that moment (it is *assumed*), whether or not its binding has landed.
+//! - Bindings run beside the decisions, many at a time; each ends with the pod bound, or with its
+//!   room given back and the pod looked at again on a cache that shows what really happened.
+//! - A pod that fits nowhere is tried again when something changed that may help it, and once a
+//!   minute; never in a tight loop.
+//! - Everything ends with the term.
+
+mod bind;
+mod metrics;
+mod pending;
+mod state;
+
+use std::sync::Arc;
+
+use kontiki_api::Api;
+use kontiki_api::leader::LeaderContext;
+use kontiki_api::recorder::Recorder;
+use tokio::task::JoinSet;
+use tracing::{error, info};
+
+use crate::bind::Binder;
+use crate::metrics::Metrics;
+use crate::state::{Caches, State};
+
+/// Bindings and status writes under way at once.
+const IN_FLIGHT: usize = 128;
+/// Decisions between two looks at what changed.
+const BATCH: usize = 256;
+
+/// Fills the caches that the scheduler works on, and keeps them filled. To be called on every
+/// master at start, from within the runtime.
+pub fn warm(api: &Api) {
+    Caches::new(api.informers());
+}
+
+/// Runs the scheduler until the term ends.
+pub async fn run(context: LeaderContext) {
+    let (recorder, recording) = Recorder::new(context.client.clone(), context.stop.clone());
+    let mut recording = JoinSet::from_iter([recording]);
+    let metrics = Arc::new(Metrics::default());
+    let shown = metrics.clone();
+    context.api.add_metrics("scheduler", Arc::new(move |out: &mut String| shown.write(out)));
+    let informers = context.api.informers().clone();
+    let binder = Binder { client: context.client.clone(), store: context.api.store().clone(), informers: informers.clone(), recorder };
+    let caches = Caches::new(&informers);
+    let (mut pods, mut nodes, mut services) =
+        (caches.pods.subscribe(), caches.nodes.subscribe(), caches.services.subscribe());
+    let mut state = State::new(caches, metrics);
+    let mut writes = JoinSet::new();
+    info!("the scheduler is running");
+    loop {
+        let room = IN_FLIGHT.saturating_sub(writes.len()).min(BATCH);
+        for decision in state.decide(room) {
+            writes.spawn(binder.clone().carry_out(decision));
+        }
+        let retry = state.next_retry(writes.len() < IN_FLIGHT);
+        tokio::select! {
+            biased;
+            () = context.stop.cancelled() => break,
+            // Cancel-safe: a finished write stays in the set.
+            Some(ended) = writes.join_next() => match ended {
+                Ok(result) => state.settle(result),
+                Err(error) => {
+                    // Its pod is assumed for ever; a fresh start is the safe way out.
+                    error!(%error, "a binding failed in an unexpected way; the scheduler starts anew");
+                    break;
+                }
+            },
+            // Cancel-safe: keys stay until they are returned.
+            keys = services.next() => state.services_changed(keys),
+            keys = nodes.next() => state.nodes_changed(keys),
+            keys = pods.next() => state.pods_changed(keys),
+            // Cancel-safe: a timer holds nothing.
+            () = sleep_until(retry) => {}
+        }
+    }
+    writes.shutdown().await;
+    recording.shutdown().await;
+}
+
+async fn sleep_until(at: Option<std::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,307 @@
+//! The objects that agents are told about, as they lie in the store, with what routing needs of them.
+//!
+//! Invariants
+//! - A cache of its own beside the controllers': agents get the stored bytes, not a typed copy, and
+//!   the text with its resourceVersion is made once for all nodes.
+//! - A handler runs after the cache shows the change, so whoever is woken by it finds it.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    marker::PhantomData,
+    sync::{Arc, OnceLock, Weak},
+};
+
+use bytes::Bytes;
+use k8s_openapi::api::core::v1::Pod;
+use kontiki_api::informer::{Cached, Informer, Informers, Registration};
+use kontiki_model::{GroupResource, ObjectKey, Revision, key};
+use kontiki_store::{Entry, Store};
+use parking_lot::RwLock;
+use serde_json::Value;
+
+use super::{
+    feed::{Inbox, Source},
+    needs::{Item, Kind, needs},
+};
+
+const BY_NODE: &str = "node";
+
+/// A stored object, and the text that agents get.
+pub struct Text {
+    value: Bytes,
+    revision: Revision,
+    text: OnceLock<Arc<str>>,
+}
+
+impl Text {
+    fn new(entry: &Entry) -> Self {
+        Self { value: entry.value.clone(), revision: entry.mod_revision, text: OnceLock::new() }
+    }
+
+    /// The object with its resourceVersion.
+    #[must_use]
+    pub fn value(&self) -> Value {
+        let mut object: Value = serde_json::from_slice(&self.value).unwrap_or_default();
+        if object["metadata"].is_object() {
+            object["metadata"]["resourceVersion"] = Value::String(self.revision.to_string());
+        }
+        object
+    }
+
+    fn json(&self) -> Arc<str> {
+        self.text.get_or_init(|| self.value().to_string().into()).clone()
+    }
+}
+
+/// Which kind a cache holds.
+pub trait Tag: Send + Sync + 'static {
+    /// Its storage.
+    const RESOURCE: GroupResource<'static>;
+}
+
+macro_rules! tags {
+    ($($name:ident $group:literal $resource:literal)*) => {
+        $(
+            /// Tag of one kind.
+            pub struct $name;
+            impl Tag for $name {
+                const RESOURCE: GroupResource<'static> = GroupResource { group: $group, resource: $resource };
+            }
+        )*
+    };
+}
+tags! {
+    ConfigMaps "" "configmaps"
+    Secrets "" "secrets"
+    ServiceAccounts "" "serviceaccounts"
+    Nodes "" "nodes"
+    Services "" "services"
+    EndpointSlices "discovery.k8s.io" "endpointslices"
+}
+
+/// An object of the kind `T`.
+pub struct Tagged<T> {
+    text: Text,
+    tag: PhantomData<fn() -> T>,
+}
+
+impl<T: Tag> Cached for Tagged<T> {
+    fn prefix(namespace: Option<&str>) -> String {
+        key::prefix(T::RESOURCE, namespace)
+    }
+
+    fn key(namespace: Option<&str>, name: &str) -> Bytes {
+        ObjectKey::new(T::RESOURCE, namespace, name).encode()
+    }
+
+    fn read(_: &ObjectKey, entry: &Entry) -> Result<Self, String> {
+        Ok(Self { text: Text::new(entry), tag: PhantomData })
+    }
+}
+
+/// A pod, with what decides who is told of it.
+pub struct PodEntry {
+    /// The object.
+    pub text: Text,
+    /// Where it is bound to.
+    pub node: Option<String>,
+    /// Its incarnation.
+    pub uid: String,
+    /// Whose token it may have.
+    pub service_account: String,
+    /// What its node has to know because of it.
+    pub needs: BTreeSet<Item>,
+}
+
+const PODS: GroupResource<'static> = GroupResource { group: "", resource: "pods" };
+
+impl Cached for PodEntry {
+    fn prefix(namespace: Option<&str>) -> String {
+        key::prefix(PODS, namespace)
+    }
+
+    fn key(namespace: Option<&str>, name: &str) -> Bytes {
+        ObjectKey::new(PODS, namespace, name).encode()
+    }
+
+    fn read(_: &ObjectKey, entry: &Entry) -> Result<Self, String> {
+        let pod: Pod = serde_json::from_slice(&entry.value).map_err(|error| error.to_string())?;
+        let needs = needs(&pod);
+        let spec = pod.spec.unwrap_or_default();
+        Ok(Self {
+            text: Text::new(entry),
+            node: spec.node_name.filter(|node| !node.is_empty()),
+            uid: pod.metadata.uid.unwrap_or_default(),
+            service_account: spec.service_account_name.unwrap_or_default(),
+            needs,
+        })
+    }
+}
+
+/// The inboxes of this master's sessions, by node.
+#[derive(Default)]
+pub struct Router {
+    inboxes: RwLock<HashMap<String, Arc<Inbox>>>,
+}
+
+impl Router {
+    /// From now on `inbox` is told what concerns `node`.
+    pub fn insert(&self, node: &str, inbox: Arc<Inbox>) {
+        self.inboxes.write().insert(node.to_owned(), inbox);
+    }
+
+    /// `inbox` is told no more, unless a newer one took its place already.
+    pub fn remove(&self, node: &str, inbox: &Arc<Inbox>) {
+        let mut inboxes = self.inboxes.write();
+        if inboxes.get(node).is_some_and(|current| Arc::ptr_eq(current, inbox)) {
+            inboxes.remove(node);
+        }
+    }
+
+    fn tell(&self, node: &str, item: &Item) {
+        if let Some(inbox) = self.inboxes.read().get(node) {
+            inbox.push(item);
+        }
+    }
+
+    fn tell_all(&self, item: &Item) {
+        self.inboxes.read().values().for_each(|inbox| inbox.push(item));
+    }
+}
+
+/// All caches of the gateway.
+pub struct Caches {
+    informers: Informers,
+    /// Pods.
+    pub pods: Informer<PodEntry>,
+    config_maps: Informer<Tagged<ConfigMaps>>,
+    secrets: Informer<Tagged<Secrets>>,
+    service_accounts: Informer<Tagged<ServiceAccounts>>,
+    nodes: Informer<Tagged<Nodes>>,
+    services: Informer<Tagged<Services>>,
+    endpoint_slices: Informer<Tagged<EndpointSlices>>,
+    /// Who is told.
+    pub router: Arc<Router>,
+    _registrations: Vec<Registration>,
+}
+
+impl Caches {
+    /// Caches over `store`. Must be called within a tokio runtime.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        let informers = Informers::new(store);
+        let router = Arc::new(Router::default());
+        let pods = informers.get::<PodEntry>();
+        pods.add_index(BY_NODE, |pod| pod.node.iter().cloned().collect());
+        let weak = Arc::downgrade(&router);
+        let mut registrations = vec![pods.on_change(move |change| {
+            let Some(router) = weak.upgrade() else { return };
+            let item = item(Kind::Pod, &change.key);
+            change.both().filter_map(|pod| pod.node.as_deref()).for_each(|node| router.tell(node, &item));
+        })];
+        let mut all = Registrations { informers: &informers, router: Arc::downgrade(&router), out: &mut registrations };
+        Self {
+            pods,
+            config_maps: all.get(Kind::ConfigMap),
+            secrets: all.get(Kind::Secret),
+            service_accounts: all.get(Kind::ServiceAccount),
+            nodes: all.get(Kind::Node),
+            services: all.get(Kind::Service),
+            endpoint_slices: all.get(Kind::EndpointSlice),
+            informers,
+            router,
+            _registrations: registrations,
+        }
+    }
+
+    /// Waits until the caches show `revision`. Cancel-safe.
+    pub async fn wait_for(&self, revision: Revision) {
+        self.informers.wait_for(revision).await;
+    }
+
+    /// The revision that all caches show at least.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.informers.revision()
+    }
+
+    /// Everything that concerns every node, and the pods of `node`.
+    #[must_use]
+    pub fn everything_for(&self, node: &str) -> BTreeSet<Item> {
+        let mut out = BTreeSet::new();
+        let bound = self.pods.by_index(BY_NODE, node);
+        out.extend(bound.iter().map(|pod| meta_item(Kind::Pod, &pod.text)));
+        out.extend(self.nodes.list().iter().map(|o| meta_item(Kind::Node, &o.text)));
+        out.extend(self.services.list().iter().map(|o| meta_item(Kind::Service, &o.text)));
+        out.extend(self.endpoint_slices.list().iter().map(|o| meta_item(Kind::EndpointSlice, &o.text)));
+        out
+    }
+
+    /// The node's own object.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<Value> {
+        self.nodes.get(None, name).map(|node| node.text.value())
+    }
+}
+
+impl Source for Caches {
+    fn pod(&self, item: &Item) -> Option<Arc<PodEntry>> {
+        self.pods.get(Some(&item.namespace), &item.name)
+    }
+
+    fn text(&self, item: &Item) -> Option<(Revision, Arc<str>)> {
+        fn of<T: Tag>(informer: &Informer<Tagged<T>>, namespace: Option<&str>, name: &str) -> Option<(Revision, Arc<str>)> {
+            informer.get(namespace, name).map(|o| (o.text.revision, o.text.json()))
+        }
+        let namespace = Some(item.namespace.as_str());
+        let name = &item.name;
+        match item.kind {
+            Kind::Pod => self.pods.get(namespace, name).map(|o| (o.text.revision, o.text.json())),
+            Kind::ConfigMap => of(&self.config_maps, namespace, name),
+            Kind::Secret => of(&self.secrets, namespace, name),
+            Kind::ServiceAccount => of(&self.service_accounts, namespace, name),
+            Kind::Node => of(&self.nodes, None, name),
+            Kind::Service => of(&self.services, namespace, name),
+            Kind::EndpointSlice => of(&self.endpoint_slices, namespace, name),
+        }
+    }
+}
+
+struct Registrations<'a> {
+    informers: &'a Informers,
+    router: Weak<Router>,
+    out: &'a mut Vec<Registration>,
+}
+
+impl Registrations<'_> {
+    fn get<T: Tag>(&mut self, kind: Kind) -> Informer<Tagged<T>> {
+        let informer = self.informers.get::<Tagged<T>>();
+        let router = self.router.clone();
+        self.out.push(informer.on_change(move |change| {
+            if let Some(router) = router.upgrade() {
+                router.tell_all(&item(kind, &change.key));
+            }
+        }));
+        informer
+    }
+}
+
+fn item(kind: Kind, key: &ObjectKey) -> Item {
+    Item::new(kind, key.namespace.as_deref().unwrap_or_default(), &key.name)
+}
+
+fn meta_item(kind: Kind, text: &Text) -> Item {
+    #[derive(serde::Deserialize, Default)]
+    struct Meta {
+        #[serde(default)]
+        namespace: String,
+        #[serde(default)]
+        name: String,
+    }
+    #[derive(serde::Deserialize, Default)]
+    struct Object {
+        metadata: Meta,
+    }
+    let object: Object = serde_json::from_slice(&text.value).unwrap_or_default();
+    Item { kind, namespace: object.metadata.namespace, name: object.metadata.name }
+}

@@ -1,0 +1,219 @@
+//! What one agent has been told and what it is to be told next.
+//!
+//! Invariants
+//! - An agent is told of an object only while it is its business, and told that it is gone as soon as
+//!   it no longer is.
+//! - What a pod needs is told before the pod.
+//! - The interest in Secrets and the like is widened before they are read, so that a change between
+//!   the two is not missed.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use kontiki_model::Revision;
+use kontiki_proto::node::Object;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{
+    cache::PodEntry,
+    needs::{Item, Kind},
+};
+
+/// What changed and may concern one node, until its feed looks at it. Bounded by the number of
+/// objects: an object is in it once.
+#[derive(Default)]
+pub struct Inbox {
+    state: Mutex<InboxState>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct InboxState {
+    dirty: BTreeSet<Item>,
+    interest: BTreeSet<Item>,
+}
+
+impl Inbox {
+    /// Something happened to `item`.
+    pub fn push(&self, item: &Item) {
+        let mut state = self.state.lock();
+        if item.kind == Kind::Pod || item.kind.is_public() || state.interest.contains(item) {
+            state.dirty.insert(item.clone());
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
+    fn set_interest(&self, interest: BTreeSet<Item>) {
+        self.state.lock().interest = interest;
+    }
+
+    /// What changed since the last call; waits until there is something. Cancel-safe.
+    pub async fn next(&self) -> BTreeSet<Item> {
+        loop {
+            let changed = self.changed.notified();
+            let dirty = std::mem::take(&mut self.state.lock().dirty);
+            if !dirty.is_empty() {
+                return dirty;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// Where a feed reads.
+pub trait Source {
+    /// A pod.
+    fn pod(&self, item: &Item) -> Option<Arc<PodEntry>>;
+    /// The text of an object, and its revision.
+    fn text(&self, item: &Item) -> Option<(Revision, Arc<str>)>;
+}
+
+/// One agent's feed.
+pub struct Feed {
+    node: String,
+    inbox: Arc<Inbox>,
+    pods: HashMap<Item, BTreeSet<Item>>,
+    needs: BTreeSet<Item>,
+    told: HashMap<Item, Revision>,
+}
+
+impl Feed {
+    /// A feed that has told nothing yet.
+    #[must_use]
+    pub fn new(node: &str, inbox: Arc<Inbox>) -> Self {
+        Self { node: node.to_owned(), inbox, pods: HashMap::new(), needs: BTreeSet::new(), told: HashMap::new() }
+    }
+
+    /// What the agent is to be told after `dirty` may have changed.
+    pub fn turn(&mut self, source: &impl Source, mut dirty: BTreeSet<Item>) -> Vec<Object> {
+        let mut moved = false;
+        for item in dirty.iter().filter(|item| item.kind == Kind::Pod) {
+            let mine = source.pod(item).filter(|pod| pod.node.as_deref() == Some(&self.node));
+            let before = match mine {
+                Some(pod) => self.pods.insert(item.clone(), pod.needs.clone()),
+                None => self.pods.remove(item),
+            };
+            moved |= before.as_ref() != self.pods.get(item);
+        }
+        if moved {
+            let needs: BTreeSet<Item> = self.pods.values().flatten().cloned().collect();
+            dirty.extend(needs.symmetric_difference(&self.needs).cloned());
+            self.inbox.set_interest(needs.clone());
+            self.needs = needs;
+        }
+        dirty.into_iter().filter_map(|item| self.tell(source, item)).collect()
+    }
+
+    fn tell(&mut self, source: &impl Source, item: Item) -> Option<Object> {
+        let concerned = match item.kind {
+            Kind::Pod => self.pods.contains_key(&item),
+            kind if kind.is_public() => true,
+            _ => self.needs.contains(&item),
+        };
+        let json = match source.text(&item).filter(|_| concerned) {
+            Some((revision, _)) if self.told.get(&item) == Some(&revision) => return None,
+            Some((revision, text)) => {
+                self.told.insert(item.clone(), revision);
+                text.to_string()
+            }
+            None => {
+                self.told.remove(&item)?;
+                String::new()
+            }
+        };
+        Some(Object { resource: item.kind.resource().to_owned(), namespace: item.namespace, name: item.name, json })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kontiki_api::informer::Cached as _;
+    use kontiki_model::{GroupResource, ObjectKey};
+    use kontiki_store::Entry;
+    use serde_json::json;
+
+    use super::*;
+
+    /// `pod@node:secret`, `Ssecret`; the revision is the position of the change.
+    #[derive(Default)]
+    struct World {
+        pods: HashMap<Item, Arc<PodEntry>>,
+        texts: HashMap<Item, (Revision, Arc<str>)>,
+        revision: u64,
+    }
+
+    impl Source for World {
+        fn pod(&self, item: &Item) -> Option<Arc<PodEntry>> {
+            self.pods.get(item).cloned()
+        }
+        fn text(&self, item: &Item) -> Option<(Revision, Arc<str>)> {
+            self.texts.get(item).cloned()
+        }
+    }
+
+    impl World {
+        fn bind(&mut self, name: &str, node: &str, secret: &str) -> Item {
+            self.revision += 1;
+            let item = Item::new(Kind::Pod, "ns", name);
+            let object = json!({"metadata": {"namespace": "ns", "name": name}, "spec": {"nodeName": node, "containers": [],
+                "imagePullSecrets": [{"name": secret}]}});
+            let key = ObjectKey::new(GroupResource { group: "", resource: "pods" }, Some("ns"), name);
+            let revision = Revision(self.revision);
+            let entry = Entry { key: key.encode(), value: object.to_string().into(), create_revision: revision,
+                mod_revision: revision, version: 1, expires: None };
+            self.pods.insert(item.clone(), Arc::new(PodEntry::read(&key, &entry).expect("a pod")));
+            self.texts.insert(item.clone(), (revision, "{}".into()));
+            item
+        }
+
+        fn put_secret(&mut self, name: &str) -> Item {
+            self.revision += 1;
+            let item = Item::new(Kind::Secret, "ns", name);
+            self.texts.insert(item.clone(), (Revision(self.revision), "{}".into()));
+            item
+        }
+
+        fn remove(&mut self, item: &Item) -> Item {
+            self.pods.remove(item);
+            self.texts.remove(item);
+            item.clone()
+        }
+    }
+
+    fn show(objects: &[Object]) -> String {
+        let one = |o: &Object| format!("{}{}/{}", if o.json.is_empty() { "-" } else { "+" }, o.resource, o.name);
+        objects.iter().map(one).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_secret_comes_before_the_pod_that_names_it_and_goes_with_the_last() {
+        let mut world = World::default();
+        let inbox = Arc::new(Inbox::default());
+        let mut feed = Feed::new("a1", inbox.clone());
+        let mut turn = |world: &World, item: Item| show(&feed.turn(world, BTreeSet::from([item])));
+
+        let secret = world.put_secret("s");
+        assert_eq!(turn(&world, secret.clone()), "", "nobody here names it");
+        inbox.push(&secret);
+        assert!(inbox.state.lock().dirty.is_empty(), "and its changes are not even looked at");
+        let other = world.bind("other", "a2", "s");
+        assert_eq!(turn(&world, other), "", "bound elsewhere");
+        let one = world.bind("one", "a1", "s");
+        assert_eq!(turn(&world, one.clone()), "+secrets/s +pods/one");
+        assert_eq!(turn(&world, one.clone()), "", "nothing changed");
+        let two = world.bind("two", "a1", "s");
+        assert_eq!(turn(&world, two.clone()), "+pods/two");
+        let secret = world.put_secret("s");
+        inbox.push(&secret);
+        assert_eq!(inbox.state.lock().dirty.len(), 1, "its changes matter now");
+        assert_eq!(turn(&world, secret), "+secrets/s");
+        let one = world.remove(&one);
+        assert_eq!(turn(&world, one), "-pods/one");
+        let two = world.remove(&two);
+        assert_eq!(turn(&world, two), "-secrets/s -pods/two");
+    }
+}

@@ -1,0 +1,127 @@
+//! Node Leases, renewed for all live sessions of this master in one transaction.
+//!
+//! Invariants
+//! - A Lease is renewed only while its agent is heard; the leader judges nodes by these renewals.
+//! - A renewal never overwrites a change it has not seen.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use kontiki_api::Client;
+use kontiki_model::{GroupResource, ObjectKey};
+use kontiki_store::{Compare, Op, Snapshot, Store, Txn};
+use serde_json::{Value, json};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::sessions::Sessions;
+
+const NAMESPACE: &str = "kube-node-lease";
+const LEASES: GroupResource<'static> = GroupResource { group: "coordination.k8s.io", resource: "leases" };
+const NODES: GroupResource<'static> = GroupResource { group: "", resource: "nodes" };
+/// A third of the leader's patience, so that two renewals may fail.
+const EVERY: Duration = Duration::from_secs(3);
+/// How soon a new session's node is alive, and a failed renewal repeated.
+const SOON: Duration = Duration::from_millis(500);
+const PER_TXN: usize = 256;
+/// What clients are told; the leader's own grace is shorter.
+const DURATION_SECONDS: u32 = 40;
+
+/// Renews until `stop`. `client` may create Leases.
+pub async fn keep(store: Store, sessions: Arc<Sessions>, client: Client, stop: CancellationToken) {
+    let mut renewed: std::collections::HashMap<String, Instant> = std::collections::HashMap::new();
+    let mut tick = tokio::time::interval(SOON);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            // Cancel-safe: a tick carries nothing.
+            _ = tick.tick() => {}
+        }
+        let now = Instant::now();
+        let live: Vec<String> = sessions.live().iter().map(|handle| handle.node.clone()).collect();
+        renewed.retain(|node, _| live.contains(node));
+        // All at once when the first is due: one transaction instead of many.
+        let due = |node: &String| renewed.get(node).is_none_or(|at| now - *at + SOON >= EVERY);
+        if !live.iter().any(due) {
+            continue;
+        }
+        let late: Vec<String> = live.into_iter().filter(|n| renewed.get(n).is_none_or(|at| now - *at >= EVERY / 2)).collect();
+        for chunk in late.chunks(PER_TXN) {
+            for node in renew(&store, &client, chunk).await {
+                renewed.insert(node, now);
+            }
+        }
+    }
+}
+
+/// Renews the Leases of `nodes`; returns those that were.
+async fn renew(store: &Store, client: &Client, nodes: &[String]) -> Vec<String> {
+    let snapshot = store.snapshot();
+    let now = Timestamp::now();
+    let (mut done, mut batch) = (Vec::new(), Vec::new());
+    for node in nodes {
+        match renewal(&snapshot, node, now) {
+            Some(write) => batch.push((node.clone(), write)),
+            None if create(client, &snapshot, node, now).await => done.push(node.clone()),
+            None => {}
+        }
+    }
+    let (compares, puts) = batch.iter().map(|(_, (compare, put))| (compare.clone(), put.clone())).unzip();
+    if batch.is_empty() {
+        return done;
+    }
+    match store.txn(Txn::guarded(compares, puts)).await {
+        Ok(result) if result.succeeded => done.extend(batch.into_iter().map(|(node, _)| node)),
+        // Somebody touched one of them: each for itself, over what is there now.
+        Ok(_) => {
+            let snapshot = store.snapshot();
+            for (node, _) in batch {
+                let Some((compare, put)) = renewal(&snapshot, &node, now) else { continue };
+                if store.txn(Txn::guarded(vec![compare], vec![put])).await.is_ok_and(|r| r.succeeded) {
+                    done.push(node);
+                }
+            }
+        }
+        Err(error) => debug!(%error, "leases could not be renewed"),
+    }
+    done
+}
+
+fn key(node: &str) -> bytes::Bytes {
+    ObjectKey::new(LEASES, Some(NAMESPACE), node).encode()
+}
+
+/// Kubernetes' MicroTime.
+fn micro(now: Timestamp) -> String {
+    now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+}
+
+fn renewal(snapshot: &Snapshot, node: &str, now: Timestamp) -> Option<(Compare, Op)> {
+    let entry = snapshot.get(&key(node))?;
+    let mut lease: Value = serde_json::from_slice(&entry.value).ok()?;
+    let spec = lease.get_mut("spec")?.as_object_mut()?;
+    spec.insert("renewTime".to_owned(), micro(now).into());
+    spec.insert("holderIdentity".to_owned(), node.into());
+    Some((Compare::unchanged(entry.key.clone(), entry.mod_revision), Op::put(entry.key.clone(), lease.to_string())))
+}
+
+async fn create(client: &Client, snapshot: &Snapshot, node: &str, now: Timestamp) -> bool {
+    // Its owner is the Node, so that it goes with it; a Node that is not there yet gets it next time.
+    let Some(owner) = snapshot.get(&ObjectKey::new(NODES, None, node).encode()) else { return false };
+    let owner: Value = serde_json::from_slice(&owner.value).unwrap_or_default();
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": node, "namespace": NAMESPACE, "ownerReferences": [
+            {"apiVersion": "v1", "kind": "Node", "name": node, "uid": owner["metadata"]["uid"]}]},
+        "spec": {"holderIdentity": node, "leaseDurationSeconds": DURATION_SECONDS, "renewTime": micro(now)},
+    });
+    match client.create(LEASES, Some(NAMESPACE), lease).await {
+        Ok(_) => true,
+        Err(status) => {
+            debug!(node, reason = status.message, "the node's lease could not be created");
+            false
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The master, assembled: certificates, joining, the gateway of node sessions, the virtual
+//! address, and what the leader alone does.
+//!
+//! Invariants
+//! - Everything that changes cluster state goes through `kontiki-api` or the store; nothing here
+//!   holds state that would be lost with the process.
+//! - Only the Raft leader runs controllers and the scheduler, and holds the virtual address.
+
+mod basics;
+pub mod config;
+mod datadir;
+mod gateway;
+mod join;
+mod lifecycle;
+mod logging;
+pub mod pki;
+mod rpc;
+mod run;
+mod servers;
+mod status;
+mod tls;
+pub mod token;
+mod vip;
+
+pub use config::{Config, ConfigError, Join};
+pub use run::run;

@@ -1,0 +1,447 @@
+//! The cluster's certificates: one CA, short-lived leaves, the key that signs ServiceAccount tokens.
+//!
+//! Invariants
+//! - A leaf's subject is built here from a checked name; nothing of a request's subject, extensions
+//!   or lifetime is copied into a certificate.
+//! - Nodes' keys never come here, servers' leaf keys never leave their machine.
+//! - Existing key material is read or refused, never replaced.
+
+use std::{
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType, SubjectPublicKeyInfo,
+};
+use rustls_pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::{datadir, token::CaHash};
+
+/// Organization of servers: peers of the Raft group, callers of `Relay`.
+pub const SERVERS: &str = "kontiki:servers";
+/// Organization of nodes.
+pub const NODES: &str = "system:nodes";
+/// Organization of administrators.
+pub const MASTERS: &str = "system:masters";
+const SERVER_PREFIX: &str = "system:kontiki:server:";
+const NODE_PREFIX: &str = "system:node:";
+
+const DAY: Duration = Duration::from_secs(86_400);
+const CA_LIFE: Duration = Duration::from_secs(3650 * 86_400);
+/// Servers' and nodes' certificates; each is renewed when two thirds are over.
+pub const LEAF_LIFE: Duration = Duration::from_secs(30 * 86_400);
+/// The administrator's certificate, and the one a server shows its peers until it restarts.
+pub const LONG_LIFE: Duration = Duration::from_secs(365 * 86_400);
+/// Clocks differ.
+const BACKDATE: Duration = Duration::from_secs(3600);
+/// A request for one P-256 key takes about 500 bytes.
+const MAX_CSR: usize = 8 * 1024;
+
+/// The names of the files that all servers share.
+pub const SHARED: [&str; 4] = ["ca.crt", "ca.key", "sa.key", "sa.pub"];
+
+/// The CA and the ServiceAccount key, as kept in `pki/`.
+pub struct Pki {
+    dir: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
+    /// The CA certificate.
+    pub ca_pem: String,
+    ca_der: CertificateDer<'static>,
+    /// The key that signs ServiceAccount tokens.
+    pub sa_key_pem: String,
+}
+
+/// A certificate and its key.
+pub struct Leaf {
+    /// The certificate alone.
+    pub cert_pem: String,
+    /// Its key.
+    pub key_pem: String,
+}
+
+/// Whom a certificate is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject<'a> {
+    /// A server, with the names and addresses it is reached by.
+    Server { name: &'a str, addresses: &'a [IpAddr], domain: &'a str },
+    /// A node.
+    Node { name: &'a str },
+    /// The administrator.
+    Admin,
+}
+
+/// Who shows a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bearer {
+    /// The server of this name.
+    Server(String),
+    /// The node of this name.
+    Node(String),
+    /// Somebody else.
+    Other,
+}
+
+impl Pki {
+    /// Reads the PKI in `dir`, or makes a new one if there is none.
+    ///
+    /// # Errors
+    /// A part is missing or damaged, or the disk refused.
+    pub fn open_or_create(dir: &Path) -> anyhow::Result<Self> {
+        if !SHARED.iter().any(|name| dir.join(name).exists()) {
+            Self::install(dir, &new_files()?)?;
+        }
+        Self::open(dir)
+    }
+
+    /// Writes `files` into `dir`, which holds none of them yet. The CA certificate comes last: where
+    /// it is, the others are.
+    ///
+    /// # Errors
+    /// The disk refused, or there is a PKI already.
+    pub fn install(dir: &Path, files: &[(String, Vec<u8>)]) -> anyhow::Result<()> {
+        if dir.join("ca.crt").exists() {
+            bail!("{} holds a cluster's certificates already; nothing was overwritten", dir.display());
+        }
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        for name in SHARED.iter().rev() {
+            let (_, content) = files.iter().find(|(n, _)| n == name).with_context(|| format!("{name} is missing"))?;
+            datadir::write(&dir.join(name), content)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the PKI in `dir`.
+    ///
+    /// # Errors
+    /// A part is missing or damaged.
+    pub fn open(dir: &Path) -> anyhow::Result<Self> {
+        let read = |name: &str| {
+            let path = dir.join(name);
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let damaged = |name: &str| format!("{} is damaged", dir.join(name).display());
+        let (ca_pem, ca_key, sa_key_pem) = (read("ca.crt")?, read("ca.key")?, read("sa.key")?);
+        let key = KeyPair::from_pem(&ca_key).with_context(|| damaged("ca.key"))?;
+        KeyPair::from_pem(&sa_key_pem).with_context(|| damaged("sa.key"))?;
+        let ca_der = pem_der(&ca_pem).with_context(|| damaged("ca.crt"))?;
+        let spki = key.subject_public_key_info();
+        if spki_of(&ca_der).with_context(|| damaged("ca.crt"))? != spki {
+            bail!("{}/ca.key is not the key of ca.crt", dir.display());
+        }
+        let issuer = Issuer::from_ca_cert_der(&ca_der, key).with_context(|| damaged("ca.crt"))?;
+        Ok(Self { dir: dir.to_owned(), issuer, ca_pem, ca_der, sa_key_pem })
+    }
+
+    /// The files that a joining server needs.
+    ///
+    /// # Errors
+    /// One of them cannot be read.
+    pub fn shared_files(&self) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+        let read = |name: &&str| {
+            let path = self.dir.join(name);
+            Ok(((*name).to_owned(), fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?))
+        };
+        SHARED.iter().map(read).collect()
+    }
+
+    /// The CA certificate.
+    #[must_use]
+    pub fn ca_der(&self) -> &CertificateDer<'static> {
+        &self.ca_der
+    }
+
+    /// What joiners pin.
+    #[must_use]
+    pub fn ca_hash(&self) -> CaHash {
+        CaHash::of_spki(&self.issuer.key().subject_public_key_info())
+    }
+
+    /// Issues a certificate with a new key.
+    ///
+    /// # Errors
+    /// A name does not fit into a certificate.
+    pub fn issue(&self, subject: &Subject<'_>, life: Duration, now: Timestamp) -> anyhow::Result<Leaf> {
+        let key = KeyPair::generate()?;
+        let cert = params(subject, life, now)?.signed_by(&key, &self.issuer)?;
+        Ok(Leaf { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
+    }
+
+    /// Signs a node's request. The text of an error is for the agent that sent it.
+    ///
+    /// # Errors
+    /// The request is malformed, asks for another subject, or its key is not ECDSA P-256.
+    pub fn sign_node(&self, node: &str, csr_pem: &str, now: Timestamp) -> Result<String, BadRequest> {
+        let key = check_csr(node, csr_pem)?;
+        let cert: Certificate = params(&Subject::Node { name: node }, LEAF_LIFE, now)
+            .and_then(|params| Ok(params.signed_by(&key, &self.issuer)?))
+            .map_err(|_| BadRequest("the certificate request cannot be signed".into()))?;
+        Ok(cert.pem())
+    }
+
+    /// A kubeconfig with its own administrator's certificate.
+    ///
+    /// # Errors
+    /// Issuing failed.
+    pub fn admin_kubeconfig(&self, server: &str, now: Timestamp) -> anyhow::Result<String> {
+        let leaf = self.issue(&Subject::Admin, LONG_LIFE, now)?;
+        let (ca, cert, key) =
+            (STANDARD.encode(&self.ca_pem), STANDARD.encode(leaf.cert_pem), STANDARD.encode(leaf.key_pem));
+        Ok(format!(
+            "apiVersion: v1\nkind: Config\nclusters:\n- name: kontiki\n  cluster:\n    certificate-authority-data: {ca}\n    \
+             server: {server}\nusers:\n- name: kubernetes-admin\n  user:\n    client-certificate-data: {cert}\n    \
+             client-key-data: {key}\ncontexts:\n- name: kubernetes-admin@kontiki\n  context:\n    cluster: kontiki\n    \
+             user: kubernetes-admin\ncurrent-context: kubernetes-admin@kontiki\n"
+        ))
+    }
+}
+
+/// A certificate request that is refused, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadRequest(String);
+
+fn check_csr(node: &str, csr_pem: &str) -> Result<SubjectPublicKeyInfo, BadRequest> {
+    let bad = |text: &str| BadRequest(text.to_owned());
+    if csr_pem.len() > MAX_CSR {
+        return Err(bad("the certificate request is too long"));
+    }
+    let csr = CertificateSigningRequestParams::from_pem(csr_pem)
+        .map_err(|_| bad("the certificate request is malformed or not signed by its own key"))?;
+    let text = |kind: &DnType| csr.params.distinguished_name.get(kind).map(dn_text);
+    if text(&DnType::CommonName).as_deref() != Some(&format!("{NODE_PREFIX}{node}")) {
+        return Err(BadRequest(format!("the certificate request is not for {NODE_PREFIX}{node}")));
+    }
+    if text(&DnType::OrganizationName).as_deref() != Some(NODES) || csr.params.distinguished_name.iter().count() != 2 {
+        return Err(BadRequest(format!("the certificate request's organization is not {NODES} alone")));
+    }
+    if !matches!(csr.params.is_ca, IsCa::NoCa | IsCa::ExplicitNoCa) {
+        return Err(bad("the certificate request asks for a CA"));
+    }
+    // Re-read as a P-256 point: the request's algorithm alone does not prove the curve.
+    if csr.public_key.algorithm() != &rcgen::PKCS_ECDSA_P256_SHA256 || csr.public_key.der_bytes().len() != 65 {
+        return Err(bad("the certificate request's key is not ECDSA P-256"));
+    }
+    SubjectPublicKeyInfo::from_der(&csr.public_key.subject_public_key_info())
+        .map_err(|_| bad("the certificate request's key is not ECDSA P-256"))
+}
+
+fn dn_text(value: &rcgen::DnValue) -> String {
+    match value {
+        rcgen::DnValue::Utf8String(text) => text.clone(),
+        rcgen::DnValue::PrintableString(text) => text.as_str().to_owned(),
+        rcgen::DnValue::Ia5String(text) => text.as_str().to_owned(),
+        _ => String::new(),
+    }
+}
+
+fn new_files() -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+    let ca_key = KeyPair::generate()?;
+    let mut ca = CertificateParams::default();
+    ca.distinguished_name = DistinguishedName::new();
+    ca.distinguished_name.push(DnType::CommonName, "kontiki-ca");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
+    set_life(&mut ca, CA_LIFE, Timestamp::now())?;
+    let ca_pem = ca.self_signed(&ca_key)?.pem();
+    let sa_key = KeyPair::generate()?;
+    let text = |name: &str, text: String| (name.to_owned(), text.into_bytes());
+    Ok(vec![
+        text("ca.crt", ca_pem),
+        text("ca.key", ca_key.serialize_pem()),
+        text("sa.key", sa_key.serialize_pem()),
+        text("sa.pub", sa_key.public_key_pem()),
+    ])
+}
+
+fn set_life(params: &mut CertificateParams, life: Duration, now: Timestamp) -> anyhow::Result<()> {
+    let date = |at: Timestamp| {
+        let date = jiff::tz::TimeZone::UTC.to_datetime(at).date();
+        rcgen::date_time_ymd(i32::from(date.year()), date.month().unsigned_abs(), date.day().unsigned_abs())
+            + Duration::from_secs(u64::try_from(at.as_second().rem_euclid(86_400)).unwrap_or_default())
+    };
+    params.not_before = date(now.checked_sub(BACKDATE)?);
+    params.not_after = date(now.checked_add(life)?);
+    Ok(())
+}
+
+fn params(subject: &Subject<'_>, life: Duration, now: Timestamp) -> anyhow::Result<CertificateParams> {
+    let mut params = CertificateParams::default();
+    set_life(&mut params, life, now)?;
+    params.distinguished_name = DistinguishedName::new();
+    let name = &mut params.distinguished_name;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    match *subject {
+        Subject::Server { name: server, addresses, domain } => {
+            name.push(DnType::OrganizationName, SERVERS);
+            // A second organization: the library keeps one value per type, so it is named by its OID.
+            name.push(DnType::CustomDnType(vec![2, 5, 4, 10]), MASTERS);
+            name.push(DnType::CommonName, format!("{SERVER_PREFIX}{server}"));
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+            for dns in server_names(server, domain) {
+                params.subject_alt_names.push(SanType::DnsName(dns.try_into()?));
+            }
+            params.subject_alt_names.extend(addresses.iter().map(|ip| SanType::IpAddress(*ip)));
+        }
+        Subject::Node { name: node } => {
+            name.push(DnType::OrganizationName, NODES);
+            name.push(DnType::CommonName, format!("{NODE_PREFIX}{node}"));
+        }
+        Subject::Admin => {
+            name.push(DnType::OrganizationName, MASTERS);
+            name.push(DnType::CommonName, "kubernetes-admin");
+        }
+    }
+    Ok(params)
+}
+
+fn server_names(server: &str, domain: &str) -> Vec<String> {
+    let mut names: Vec<String> = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", server]
+        .map(str::to_owned)
+        .into();
+    names.push(format!("kubernetes.default.svc.{domain}"));
+    names
+}
+
+/// The DER in the first PEM block of `pem`.
+///
+/// # Errors
+/// There is none.
+pub fn pem_der(pem: &str) -> anyhow::Result<CertificateDer<'static>> {
+    use rustls_pki_types::pem::PemObject as _;
+    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| anyhow::anyhow!("not a certificate: {error}"))
+}
+
+/// The DER of a certificate's SubjectPublicKeyInfo.
+///
+/// # Errors
+/// It is not a certificate.
+pub fn spki_of(der: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let (_, cert) = X509Certificate::from_der(der).map_err(|_| anyhow::anyhow!("not a certificate"))?;
+    Ok(cert.public_key().raw.to_vec())
+}
+
+/// When a certificate was made, and when two thirds of its life are over.
+///
+/// # Errors
+/// It is not a certificate.
+pub fn renew_at(der: &[u8]) -> anyhow::Result<Timestamp> {
+    let (_, cert) = X509Certificate::from_der(der).map_err(|_| anyhow::anyhow!("not a certificate"))?;
+    let (from, to) = (cert.validity().not_before.timestamp(), cert.validity().not_after.timestamp());
+    Ok(Timestamp::from_second(from + (to - from) / 3 * 2)?)
+}
+
+/// Whom a certificate that the cluster's CA signed speaks for.
+#[must_use]
+pub fn bearer(der: &[u8]) -> Bearer {
+    let Ok((_, cert)) = X509Certificate::from_der(der) else { return Bearer::Other };
+    let Some(name) = cert.subject().iter_common_name().next().and_then(|cn| cn.as_str().ok()) else {
+        return Bearer::Other;
+    };
+    let in_group = |group| cert.subject().iter_organization().any(|o| o.as_str().is_ok_and(|o| o == group));
+    match (name.strip_prefix(SERVER_PREFIX), name.strip_prefix(NODE_PREFIX)) {
+        (Some(server), _) if in_group(SERVERS) => Bearer::Server(server.to_owned()),
+        (_, Some(node)) if in_group(NODES) => Bearer::Node(node.to_owned()),
+        _ => Bearer::Other,
+    }
+}
+
+/// How long a rotation may wait until it looks at the clock again.
+pub const ROTATION_CHECK: Duration = Duration::from_secs(DAY.as_secs() / 24);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn csr(build: impl FnOnce(&mut CertificateParams), algorithm: &'static rcgen::SignatureAlgorithm) -> String {
+        let key = KeyPair::generate_for(algorithm).expect("key");
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "system:node:a1");
+        params.distinguished_name.push(DnType::OrganizationName, NODES);
+        build(&mut params);
+        params.serialize_request(&key).expect("request").pem().expect("pem")
+    }
+
+    fn pki() -> (tempfile::TempDir, Pki) {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let pki = Pki::open_or_create(dir.path()).expect("new PKI");
+        (dir, pki)
+    }
+
+    #[test]
+    fn hostile_requests_are_refused() {
+        let (_dir, pki) = pki();
+        let p256 = &rcgen::PKCS_ECDSA_P256_SHA256;
+        let good = csr(|_| {}, p256);
+        let mut flipped = good.clone().into_bytes();
+        let middle = flipped.len() / 2;
+        flipped[middle] = if flipped[middle] == b'A' { b'B' } else { b'A' };
+        for (name, request, expect) in [
+            ("as it should be", good.clone(), "ok"),
+            ("another node", csr(|p| p.distinguished_name.push(DnType::CommonName, "system:node:a2"), p256), "not for system:node:a1"),
+            ("an administrator", csr(|p| p.distinguished_name.push(DnType::OrganizationName, MASTERS), p256), "organization"),
+            ("one more organization", csr(|p| p.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 10]), MASTERS), p256), "organization"),
+            ("a CA", csr(|p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained), p256), "asks for a CA"),
+            ("another curve", csr(|_| {}, &rcgen::PKCS_ECDSA_P384_SHA384), "not ECDSA P-256"),
+            ("another algorithm", csr(|_| {}, &rcgen::PKCS_ED25519), "not ECDSA P-256"),
+            ("altered", String::from_utf8(flipped).expect("ascii"), "malformed"),
+            ("nothing", String::new(), "malformed"),
+            ("too long", "x".repeat(MAX_CSR + 1), "too long"),
+            ("a certificate", pki.ca_pem.clone(), "malformed"),
+        ] {
+            let got = pki.sign_node("a1", &request, Timestamp::now()).map_or_else(|e| e.to_string(), |_| "ok".into());
+            assert!(got.contains(expect), "{name}: {got}");
+        }
+    }
+
+    #[test]
+    fn certificates_say_who_bears_them() {
+        let (_dir, pki) = pki();
+        let now = Timestamp::now();
+        let addresses = ["10.0.0.1".parse().expect("address")];
+        let server = Subject::Server { name: "s1", addresses: &addresses, domain: "cluster.local" };
+        for (subject, expect) in [
+            (server, Bearer::Server("s1".into())),
+            (Subject::Node { name: "a1" }, Bearer::Node("a1".into())),
+            (Subject::Admin, Bearer::Other),
+        ] {
+            let leaf = pki.issue(&subject, LEAF_LIFE, now).expect("issued");
+            let der = pem_der(&leaf.cert_pem).expect("pem");
+            assert_eq!(bearer(&der), expect);
+            let at = renew_at(&der).expect("dates");
+            assert!(at > now && at < now + LEAF_LIFE, "{at}");
+        }
+        assert_eq!(bearer(b"\x30\x80garbage"), Bearer::Other);
+        // A node's own request cannot name more than itself.
+        let signed = pki.sign_node("a1", &csr(|p| p.subject_alt_names.push(SanType::IpAddress(addresses[0])), &rcgen::PKCS_ECDSA_P256_SHA256), now).expect("signed");
+        let der = pem_der(&signed).expect("pem");
+        let (_, cert) = X509Certificate::from_der(&der).expect("certificate");
+        assert!(cert.subject_alternative_name().expect("extensions").is_none());
+    }
+
+    #[test]
+    fn a_pki_survives_and_damage_is_named() {
+        let (dir, first) = pki();
+        let again = Pki::open_or_create(dir.path()).expect("reopened");
+        assert_eq!(first.ca_hash(), again.ca_hash());
+        assert!(Pki::install(dir.path(), &new_files().expect("files")).is_err(), "nothing is overwritten");
+        let other = new_files().expect("files");
+        fs::write(dir.path().join("ca.key"), &other[1].1).expect("write");
+        let error = Pki::open_or_create(dir.path()).err().expect("keys differ").to_string();
+        assert!(error.contains("is not the key of ca.crt"), "{error}");
+        fs::write(dir.path().join("ca.key"), "x").expect("write");
+        assert!(format!("{:#}", Pki::open_or_create(dir.path()).err().expect("damaged")).contains("ca.key is damaged"));
+        fs::remove_file(dir.path().join("ca.key")).expect("removed");
+        assert!(format!("{:#}", Pki::open_or_create(dir.path()).err().expect("missing")).contains("cannot read"));
+    }
+}

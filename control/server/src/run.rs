@@ -1,0 +1,369 @@
+//! A server from start to end: take the directory, know the cluster, open the store, serve, stop.
+//!
+//! Invariants
+//! - Ports are taken before anything is written, so a second server by mistake leaves no trace.
+//! - Whatever fails before serving is one error for a person, and overwrites nothing.
+//! - Stopping goes from the outside in: sessions and the API first, the store last, each with a
+//!   deadline.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use jiff::Timestamp;
+use kontiki_api::{Api, User, leader};
+use kontiki_proto::node::AdmitRequest;
+use kontiki_store::{PeerTls, Store};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info, warn};
+
+use crate::{
+    basics::Basics,
+    config::{ClusterSettings, Config, Origin, Settings},
+    datadir::{self, DataDir, State},
+    gateway::{
+        self,
+        cache::Caches,
+        joining::Joining,
+        leases,
+        session::Context as SessionContext,
+        sessions::Sessions,
+    },
+    join, lifecycle, logging,
+    pki::{self, Pki, Subject},
+    servers, status,
+    tls::{self, Identity},
+    vip,
+};
+
+/// Pods of a node that is lost are replaced after its grace and this.
+const TOLERATION_SECONDS: i64 = 10;
+const NODE_GRACE: Duration = Duration::from_secs(10);
+const EVENT_TTL: Duration = Duration::from_secs(3600);
+/// How long open requests may take to end when the server stops.
+const DRAIN: Duration = Duration::from_secs(3);
+const STORE_STOP: Duration = Duration::from_secs(10);
+
+/// Runs a server until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Why it could not start or had to stop; prints as one line (`{:#}`).
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let settings = config.validate()?;
+    logging::init(&config.log_level, config.log_file.as_deref())?;
+    let stop = CancellationToken::new();
+    watch_signals(&stop)?;
+    tokio::select! {
+        outcome = start_and_serve(&settings, &stop) => outcome,
+        // Before serving there is nothing to wind down; while serving, the other branch does it.
+        () = impatient(&stop) => bail!("stopped before it was ready"),
+    }
+}
+
+/// Waits until a stop is asked for and the whole wind-down is overdue.
+async fn impatient(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(DRAIN * 2 + STORE_STOP).await;
+}
+
+fn watch_signals(stop: &CancellationToken) -> anyhow::Result<()> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        // Cancel-safe: an unseen signal stays pending.
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        info!("stopping");
+        stop.cancel();
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        warn!("stopping at once");
+        std::process::exit(130);
+    });
+    Ok(())
+}
+
+/// What starting up found or made.
+struct Started {
+    dir: DataDir,
+    state: State,
+    pki: Arc<Pki>,
+    identity: Arc<Identity>,
+    store: Store,
+    api_listener: TcpListener,
+    node_listener: TcpListener,
+}
+
+async fn start_and_serve(settings: &Settings, stop: &CancellationToken) -> anyhow::Result<()> {
+    let started = tokio::select! {
+        started = start(settings) => started?,
+        // Nothing is half done: every file is whole, and starting again goes on from there.
+        () = stop.cancelled() => return Ok(()),
+    };
+    serve(settings, started, stop).await
+}
+
+async fn start(settings: &Settings) -> anyhow::Result<Started> {
+    let (dir, state) = DataDir::open(&settings.data_dir, &settings.name)?;
+    let api_listener = listen("api_port", settings.api_listen)?;
+    let node_listener = listen("node_port", settings.node_listen)?;
+    // The store takes this one itself; asking now spares a half-made cluster.
+    drop(listen("peer_port", settings.peer_listen)?);
+    let peer_address = host_port(settings.advertise, settings.peer_listen.port());
+    let (pki, mut state) = know_cluster(settings, &dir, state, &peer_address).await?;
+    settings.wishes.agree_with(&state.cluster)?;
+    let pki = Arc::new(pki);
+    let addresses = addresses(settings, &state.cluster);
+    let identity = Identity::open(pki.clone(), &dir.join("pki"), &settings.name, addresses.clone(), &state.cluster.cluster_domain)?;
+    let store = open_store(settings, &dir, &pki, &state, &addresses, peer_address.clone()).await?;
+    enter(&store, &state, &identity, peer_address).await?;
+    if !state.admitted {
+        state.admitted = true;
+        dir.save(&state)?;
+    }
+    let server = state.cluster.vip.map_or(settings.advertise, |vip| vip.addr());
+    let kubeconfig = pki.admin_kubeconfig(&format!("https://{}", host_port(server, settings.api_listen.port())), Timestamp::now())?;
+    datadir::write(&dir.join("admin.kubeconfig"), kubeconfig.as_bytes())?;
+    Ok(Started { dir, state, pki, identity, store, api_listener, node_listener })
+}
+
+fn host_port(ip: IpAddr, port: u16) -> String {
+    SocketAddr::new(ip, port).to_string()
+}
+
+fn listen(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address).with_context(|| format!("{key}: cannot listen on {address}"))?;
+    socket.listen(1024).with_context(|| format!("{key}: cannot listen on {address}"))
+}
+
+/// The first address of the service range is the API's own.
+fn service_ip(cluster: &ClusterSettings) -> IpAddr {
+    cluster.service_cidr.hosts().next().unwrap_or_else(|| cluster.service_cidr.addr())
+}
+
+fn addresses(settings: &Settings, cluster: &ClusterSettings) -> Vec<IpAddr> {
+    let mut out = vec![settings.advertise, IpAddr::from([127, 0, 0, 1]), service_ip(cluster)];
+    out.extend(cluster.vip.map(|vip| vip.addr()));
+    out
+}
+
+/// The cluster's certificates and this server's place in it: remembered, made, or asked for.
+async fn know_cluster(settings: &Settings, dir: &DataDir, state: Option<State>, peer_address: &str) -> anyhow::Result<(Pki, State)> {
+    let pki_dir = dir.join("pki");
+    if let Some(state) = state {
+        return Ok((Pki::open(&pki_dir)?, state));
+    }
+    match &settings.origin {
+        Origin::Restart => bail!(
+            "data_dir: {} is empty, and neither bootstrap nor join says how to begin",
+            settings.data_dir.display()
+        ),
+        Origin::Bootstrap => {
+            let pki = Pki::open_or_create(&pki_dir)?;
+            let state = State::new(&settings.name, 1, true, settings.wishes.settle()?, Vec::new());
+            dir.save(&state)?;
+            info!(ca_hash = %pki.ca_hash(), "a new cluster begins");
+            Ok((pki, state))
+        }
+        Origin::Join(wanted) => {
+            if pki_dir.join("ca.crt").exists() && Pki::open(&pki_dir)?.ca_hash() != wanted.ca_hash {
+                bail!("{} holds another cluster's certificates; nothing was overwritten", pki_dir.display());
+            }
+            let answer = join::ask(wanted, &settings.name, peer_address).await?;
+            let cluster: ClusterSettings = serde_json::from_str(&answer.config_json).context("the cluster's settings")?;
+            settings.wishes.agree_with(&cluster)?;
+            if !pki_dir.join("ca.crt").exists() {
+                let files: Vec<_> = answer.files.into_iter().collect();
+                Pki::install(&pki_dir, &files)?;
+            }
+            let pki = Pki::open(&pki_dir)?;
+            if pki.ca_hash() != wanted.ca_hash {
+                bail!("join.ca_hash: the servers gave out a CA with {}", pki.ca_hash());
+            }
+            let mut known = answer.servers;
+            known.extend(wanted.servers.iter().cloned());
+            known.dedup();
+            let state = State::new(&settings.name, answer.member_id, false, cluster, known);
+            dir.save(&state)?;
+            info!(member_id = answer.member_id, "joined the cluster");
+            Ok((pki, state))
+        }
+    }
+}
+
+async fn open_store(
+    settings: &Settings,
+    dir: &DataDir,
+    pki: &Pki,
+    state: &State,
+    addresses: &[IpAddr],
+    advertise: String,
+) -> anyhow::Result<Store> {
+    // Peers keep their connections for long and read certificates once: this one outlives a leaf.
+    let subject = Subject::Server { name: &settings.name, addresses, domain: &state.cluster.cluster_domain };
+    let leaf = pki.issue(&subject, pki::LONG_LIFE, Timestamp::now())?;
+    let config = kontiki_store::Config {
+        id: state.member_id,
+        name: settings.name.clone(),
+        dir: dir.join("raft"),
+        listen: settings.peer_listen,
+        advertise,
+        tls: PeerTls { ca_pem: pki.ca_pem.clone(), cert_pem: leaf.cert_pem, key_pem: leaf.key_pem },
+        heartbeat: kontiki_store::Config::HEARTBEAT,
+        election: kontiki_store::Config::ELECTION,
+    };
+    Ok(Store::open(config).await?)
+}
+
+/// Makes sure that this server belongs to the group.
+async fn enter(store: &Store, state: &State, identity: &Arc<Identity>, peer_address: String) -> anyhow::Result<()> {
+    match (state.admitted, store.initialized()) {
+        (true, true) => return Ok(()),
+        (true, false) => bail!(
+            "the store's data is gone although this server was a member; remove the member, empty data_dir and join again"
+        ),
+        (false, true) if state.founder => return Ok(()),
+        (false, false) if state.founder => return store.bootstrap().await.context("starting the store"),
+        // Perhaps a learner already: asking again is safe, and makes it a voter.
+        (false, _) => {}
+    }
+    let request = AdmitRequest { member_id: state.member_id, name: state.name.clone(), peer_address };
+    join::admit(store, request, &state.servers, tls::between_servers(identity)?).await
+}
+
+async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) -> anyhow::Result<()> {
+    let Started { dir, state, pki, identity, store, api_listener, node_listener } = started;
+    let cluster = state.cluster;
+    let sessions = Sessions::new(&settings.name, store.clone(), tls::between_servers(&identity)?);
+    let api = Api::new(store.clone(), api_config(settings, &cluster, &pki, &store, sessions.clone())).context("the ServiceAccount key")?;
+    // Followers keep the leader's caches too: taking over is starting tasks.
+    kontiki_controllers::warm(&api);
+    kontiki_scheduler::warm(&api);
+    let masters = api.client(User::new("system:kontiki-server", &[pki::MASTERS, "system:authenticated"]));
+    let context = Arc::new(SessionContext {
+        api: api.clone(),
+        store: store.clone(),
+        caches: Arc::new(Caches::new(store.clone())),
+        sessions: sessions.clone(),
+    });
+    let joining = Joining { pki: pki.clone(), client: masters.clone(), store: store.clone(), cluster: cluster.clone() };
+
+    // Leader's work and the address outlive the API by a moment: they end when leadership is handed on.
+    let (front, back) = (CancellationToken::new(), CancellationToken::new());
+    let tasks = TaskTracker::new();
+    let failed = CancellationToken::new();
+    let api_tls = tls::serving(&identity, &[b"h2", b"http/1.1"])?;
+    let node_tls = tls::serving(&identity, &[b"h2"])?;
+    let serving = {
+        let (api, front) = (api.clone(), front.clone());
+        async move { Ok(api.serve(api_listener, api_tls, front).await?) }
+    };
+    tasks.spawn(essential("the API", serving, front.clone(), failed.clone()));
+    let serving = gateway::serve(context, joining, node_listener, node_tls, front.clone());
+    tasks.spawn(essential("the gateway", serving, front.clone(), failed.clone()));
+    tasks.spawn(identity.rotate(front.clone()));
+    tasks.spawn(sessions.clone().watch_over(front.clone()));
+    tasks.spawn(leases::keep(store.clone(), sessions, masters, front.clone()));
+    tasks.spawn(publish(store.clone(), record(settings, state.member_id), front.clone()));
+    let leader_settings = Arc::new(leader_settings(&cluster, &pki));
+    let basics = Basics { service_ip: service_ip(&cluster) };
+    tasks.spawn(lifecycle::run(api, store.clone(), leader_settings, basics, back.clone()));
+    if let Some(vip) = cluster.vip {
+        let keeper = vip::Keeper { vip: vip.addr(), advertise: settings.advertise, election: kontiki_store::Config::ELECTION.0 };
+        tasks.spawn(keeper.run(store.clone(), back.clone()));
+    }
+    tasks.close();
+    info!(name = settings.name, api = %settings.api_listen, "serving");
+
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = failed.cancelled() => {}
+    }
+    wind_down(&store, &front, &back, &tasks).await;
+    drop(dir);
+    if failed.is_cancelled() { bail!("a part of the server failed; see the log") } else { Ok(()) }
+}
+
+/// Runs a part without which the server is none: if it ends before `stop`, the server stops.
+async fn essential(
+    what: &'static str,
+    part: impl Future<Output = anyhow::Result<()>>,
+    stop: CancellationToken,
+    failed: CancellationToken,
+) {
+    let outcome = part.await;
+    if stop.is_cancelled() {
+        return;
+    }
+    let reason = outcome.err().map_or_else(|| "it ended".to_owned(), |error| format!("{error:#}"));
+    error!(reason, "{what} stopped serving");
+    failed.cancel();
+}
+
+async fn publish(store: Store, record: servers::Record, stop: CancellationToken) {
+    servers::publish(&store, &record, &stop).await;
+}
+
+async fn wind_down(store: &Store, front: &CancellationToken, back: &CancellationToken, tasks: &TaskTracker) {
+    // Another leader first: nobody should wait for an election because of a planned stop.
+    if store.status().borrow().is_leader
+        && let Ok(Err(error)) = timeout(DRAIN, store.transfer_leadership()).await
+    {
+        info!(%error, "leadership was not handed on");
+    }
+    front.cancel();
+    back.cancel();
+    if timeout(DRAIN, tasks.wait()).await.is_err() {
+        warn!("some requests did not end in time and are dropped");
+    }
+    if timeout(STORE_STOP, store.shutdown()).await.is_err() {
+        warn!("the store did not stop in time; it recovers from its log");
+    }
+    info!("stopped");
+}
+
+fn record(settings: &Settings, id: u64) -> servers::Record {
+    servers::Record {
+        name: settings.name.clone(),
+        id,
+        api: host_port(settings.advertise, settings.api_listen.port()),
+        node: host_port(settings.advertise, settings.node_listen.port()),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn api_config(settings: &Settings, cluster: &ClusterSettings, pki: &Pki, store: &Store, sessions: Arc<Sessions>) -> kontiki_api::Config {
+    kontiki_api::Config {
+        server_name: settings.name.clone(),
+        cluster_domain: cluster.cluster_domain.clone(),
+        pod_cidr: cluster.pod_cidr,
+        service_cidr: cluster.service_cidr,
+        node_ports: 30000..=32767,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ca_pem: pki.ca_pem.clone(),
+        service_account_key_pem: pki.sa_key_pem.clone(),
+        issuer: format!("https://kubernetes.default.svc.{}", cluster.cluster_domain),
+        default_toleration_seconds: TOLERATION_SECONDS,
+        node_proxy: sessions,
+        extra_routes: status::routes(store.clone()),
+    }
+}
+
+fn leader_settings(cluster: &ClusterSettings, pki: &Pki) -> leader::Settings {
+    leader::Settings {
+        pod_cidr: cluster.pod_cidr,
+        node_cidr_bits: if cluster.pod_cidr.addr().is_ipv4() { 24 } else { 64 },
+        node_grace: NODE_GRACE,
+        ca_pem: pki.ca_pem.clone(),
+        cluster_domain: cluster.cluster_domain.clone(),
+        event_ttl: EVENT_TTL,
+    }
+}

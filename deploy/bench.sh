@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Figures for docs/performance.md, with a release build: the store's parts by criterion, then a whole
+# local cluster (idle memory, pod start against the raw CRI time on the same machine).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/kontiki/target}"
+
+cargo build --release --workspace --bins
+cargo bench --workspace --benches
+KONTIKI_BIN="$CARGO_TARGET_DIR/release/kontiki" cargo test --release --package kontiki-chaos-tests --test cluster -- figures

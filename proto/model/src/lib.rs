@@ -1,0 +1,17 @@
+//! The leaf crate: names, keys, revisions, selectors and quantities shared by masters and agents.
+//!
+//! Invariants
+//! - Nothing here does I/O, reads a clock or knows a transport.
+//! - [`key::ObjectKey`] is the only road between an object's name and its bytes in the store.
+
+pub mod key;
+pub mod quantity;
+pub mod resource;
+pub mod revision;
+pub mod selector;
+
+pub use k8s_openapi;
+pub use key::ObjectKey;
+pub use quantity::Quantity;
+pub use resource::{GroupResource, GroupVersionKind, GroupVersionResource};
+pub use revision::{Revision, Term};

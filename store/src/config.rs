@@ -1,0 +1,49 @@
+//! How one member is configured.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// One member's configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Member id, never used again once removed.
+    pub id: u64,
+    /// Member name.
+    pub name: String,
+    /// Data directory; made if missing.
+    pub dir: PathBuf,
+    /// Where the peer server listens.
+    pub listen: SocketAddr,
+    /// How other members reach it, `host:port`.
+    pub advertise: String,
+    /// Certificates for talking to peers.
+    pub tls: PeerTls,
+    /// How often a leader shows that it lives.
+    pub heartbeat: Duration,
+    /// A follower that hears nothing for a random time between these two calls an election.
+    pub election: (Duration, Duration),
+}
+
+impl Config {
+    /// 50 ms, for members in one building.
+    pub const HEARTBEAT: Duration = Duration::from_millis(50);
+    /// 300 to 600 ms, for members in one building.
+    pub const ELECTION: (Duration, Duration) = (Duration::from_millis(300), Duration::from_millis(600));
+}
+
+/// PEM texts for mutual TLS between members. A peer must show a certificate signed by this CA
+/// whose subject has the organization `kontiki:servers`.
+#[derive(Clone)]
+pub struct PeerTls {
+    /// Certificates of the cluster's CA.
+    pub ca_pem: String,
+    /// This member's certificate.
+    pub cert_pem: String,
+    /// Its key.
+    pub key_pem: String,
+}
+
+impl std::fmt::Debug for PeerTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PeerTls(..)")
+    }
+}

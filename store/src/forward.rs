@@ -1,0 +1,323 @@
+//! Requests that a member passes to the leader, and their answers.
+//!
+//! Invariants
+//! - Commands that wait while others are under way travel together.
+//! - A command whose fate the leader did not tell, after it may have arrived, is `Unknown`.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::{
+    Member, MemberError, Role, Term,
+    codec::{Malformed, Reader, Writer},
+    command::{Command, Outcome},
+    peer::{ForwardError, Peers},
+};
+
+/// What a member asks the leader for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// Put these into the log.
+    Propose(Vec<Command>),
+    /// The log index that a read now has to reach.
+    ReadIndex,
+    AddMember {
+        id: u64,
+        name: String,
+        address: String,
+    },
+    RemoveMember {
+        id: u64,
+    },
+    TransferLeadership,
+    /// How all members do.
+    Members,
+}
+
+/// The fate of a proposed command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Done(Outcome),
+    /// Certainly not proposed: asked the wrong member.
+    NotLeader,
+    /// Certainly not proposed.
+    DiskFull,
+    /// Certainly not proposed.
+    Stopped,
+    /// May have been proposed, may yet be applied.
+    Unknown,
+}
+
+impl Ask {
+    pub fn encode(&self) -> Bytes {
+        let mut out = Writer::default();
+        match self {
+            Self::Propose(commands) => {
+                let size = commands.iter().map(|command| command.0.len() + 8).sum::<usize>();
+                out = Writer::with_capacity(size + 8);
+                out.u8(1);
+                out.varint(commands.len() as u64);
+                commands.iter().for_each(|command| out.bytes(&command.0));
+            }
+            Self::ReadIndex => out.u8(2),
+            Self::AddMember { id, name, address } => {
+                out.u8(3);
+                out.varint(*id);
+                out.bytes(name.as_bytes());
+                out.bytes(address.as_bytes());
+            }
+            Self::RemoveMember { id } => {
+                out.u8(4);
+                out.varint(*id);
+            }
+            Self::TransferLeadership => out.u8(5),
+            Self::Members => out.u8(6),
+        }
+        out.finish()
+    }
+
+    pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
+        let mut input = Reader::new(bytes);
+        let ask = match input.u8()? {
+            1 => {
+                let commands = (0..input.count()?).map(|_| input.bytes().map(Command));
+                Self::Propose(commands.collect::<Result<_, _>>()?)
+            }
+            2 => Self::ReadIndex,
+            3 => Self::AddMember { id: input.varint()?, name: input.text()?, address: input.text()? },
+            4 => Self::RemoveMember { id: input.varint()? },
+            5 => Self::TransferLeadership,
+            6 => Self::Members,
+            _ => return Err(Malformed("unknown request")),
+        };
+        input.end()?;
+        Ok(ask)
+    }
+}
+
+pub(crate) fn encode_verdicts(verdicts: &[Verdict]) -> Bytes {
+    let mut out = Writer::default();
+    out.varint(verdicts.len() as u64);
+    for verdict in verdicts {
+        match verdict {
+            Verdict::Done(outcome) => {
+                out.u8(0);
+                outcome.write(&mut out);
+            }
+            Verdict::NotLeader => out.u8(1),
+            Verdict::DiskFull => out.u8(2),
+            Verdict::Stopped => out.u8(3),
+            Verdict::Unknown => out.u8(4),
+        }
+    }
+    out.finish()
+}
+
+pub(crate) fn decode_verdicts(bytes: Bytes) -> Result<Vec<Verdict>, Malformed> {
+    let mut input = Reader::new(bytes);
+    (0..input.count()?)
+        .map(|_| {
+            Ok(match input.u8()? {
+                0 => Verdict::Done(Outcome::read(&mut input)?),
+                1 => Verdict::NotLeader,
+                2 => Verdict::DiskFull,
+                3 => Verdict::Stopped,
+                4 => Verdict::Unknown,
+                _ => return Err(Malformed("unknown verdict")),
+            })
+        })
+        .collect()
+}
+
+/// The answer to `ReadIndex`; `None` from a member that does not (surely) lead.
+pub(crate) fn encode_index(index: Option<u64>) -> Bytes {
+    let mut out = Writer::default();
+    out.option(index);
+    out.finish()
+}
+
+pub(crate) fn decode_index(bytes: Bytes) -> Result<Option<u64>, Malformed> {
+    Reader::new(bytes).option()
+}
+
+pub(crate) fn encode_change(result: &Result<(), MemberError>) -> Bytes {
+    let mut out = Writer::default();
+    let (tag, id, text) = match result {
+        Ok(()) => (0, 0, ""),
+        Err(MemberError::Refused(text)) => (1, 0, text.as_str()),
+        Err(MemberError::Conflict(text)) => (2, 0, text.as_str()),
+        Err(MemberError::NotFound(id)) => (3, *id, ""),
+        Err(MemberError::Busy) => (4, 0, ""),
+        Err(MemberError::NotCaughtUp(id)) => (5, *id, ""),
+        Err(MemberError::NoLeader) => (6, 0, ""),
+        Err(MemberError::Unknown) => (7, 0, ""),
+        Err(MemberError::Stopped) => (8, 0, ""),
+    };
+    out.u8(tag);
+    out.varint(id);
+    out.bytes(text.as_bytes());
+    out.finish()
+}
+
+pub(crate) fn decode_change(bytes: Bytes) -> Result<Result<(), MemberError>, Malformed> {
+    let mut input = Reader::new(bytes);
+    let (tag, id, text) = (input.u8()?, input.varint()?, input.text()?);
+    Ok(match tag {
+        0 => Ok(()),
+        1 => Err(MemberError::Refused(text)),
+        2 => Err(MemberError::Conflict(text)),
+        3 => Err(MemberError::NotFound(id)),
+        4 => Err(MemberError::Busy),
+        5 => Err(MemberError::NotCaughtUp(id)),
+        6 => Err(MemberError::NoLeader),
+        7 => Err(MemberError::Unknown),
+        8 => Err(MemberError::Stopped),
+        _ => return Err(Malformed("unknown result")),
+    })
+}
+
+pub(crate) fn encode_members(members: &[Member]) -> Bytes {
+    let mut out = Writer::default();
+    out.varint(members.len() as u64);
+    for member in members {
+        out.varint(member.id);
+        out.bytes(member.name.as_bytes());
+        out.bytes(member.address.as_bytes());
+        out.u8(match member.role {
+            Role::Leader => 0,
+            Role::Follower => 1,
+            Role::Learner => 2,
+        });
+        out.bool(member.reachable);
+        out.option(member.matched);
+        out.option(member.lag);
+        out.varint(member.term.0);
+    }
+    out.finish()
+}
+
+pub(crate) fn decode_members(bytes: Bytes) -> Result<Vec<Member>, Malformed> {
+    let mut input = Reader::new(bytes);
+    (0..input.count()?)
+        .map(|_| {
+            let (id, name, address) = (input.varint()?, input.text()?, input.text()?);
+            let role = match input.u8()? {
+                0 => Role::Leader,
+                1 => Role::Follower,
+                2 => Role::Learner,
+                _ => return Err(Malformed("unknown role")),
+            };
+            let (reachable, matched, lag) = (input.bool()?, input.option()?, input.option()?);
+            Ok(Member { id, name, address, role, reachable, matched, lag, term: Term(input.varint()?) })
+        })
+        .collect()
+}
+
+/// Commands that may wait for one leader.
+const QUEUE: usize = 16_384;
+/// Commands in one request.
+const BATCH: usize = 256;
+/// Requests under way to one leader. More would only make the batches smaller.
+const UNDER_WAY: usize = 4;
+
+type Waiting = (Command, oneshot::Sender<Verdict>);
+
+/// Passes commands to leaders, in batches.
+pub(crate) struct Forwarder {
+    peers: Arc<Peers>,
+    timeout: Duration,
+    queues: Mutex<HashMap<String, mpsc::Sender<Waiting>>>,
+}
+
+impl Forwarder {
+    pub fn new(peers: Arc<Peers>, timeout: Duration) -> Self {
+        Self { peers, timeout, queues: Mutex::default() }
+    }
+
+    /// Passes a command to the member at `address`.
+    pub async fn propose(&self, address: &str, command: Command) -> Verdict {
+        let queue = self.queue(address);
+        let (tx, rx) = oneshot::channel();
+        if queue.send((command, tx)).await.is_err() {
+            return Verdict::NotLeader;
+        }
+        rx.await.unwrap_or(Verdict::Unknown)
+    }
+
+    fn queue(&self, address: &str) -> mpsc::Sender<Waiting> {
+        let mut queues = self.queues.lock();
+        if let Some(queue) = queues.get(address).filter(|queue| !queue.is_closed()) {
+            return queue.clone();
+        }
+        let (tx, rx) = mpsc::channel(QUEUE);
+        tokio::spawn(pass_on(Arc::clone(&self.peers), address.to_owned(), self.timeout, rx));
+        queues.insert(address.to_owned(), tx.clone());
+        tx
+    }
+}
+
+/// Runs as long as the forwarder lives.
+async fn pass_on(peers: Arc<Peers>, address: String, timeout: Duration, mut rx: mpsc::Receiver<Waiting>) {
+    let under_way = Arc::new(Semaphore::new(UNDER_WAY));
+    let address: Arc<str> = address.into();
+    while let Ok(permit) = Arc::clone(&under_way).acquire_owned().await {
+        let mut batch = Vec::new();
+        if rx.recv_many(&mut batch, BATCH).await == 0 {
+            return;
+        }
+        let (peers, address) = (Arc::clone(&peers), Arc::clone(&address));
+        tokio::spawn(async move {
+            let (commands, waiting): (Vec<Command>, Vec<_>) = batch.into_iter().unzip();
+            let count = commands.len();
+            let verdicts = ask_verdicts(&peers, &address, commands, timeout).await;
+            drop(permit);
+            let verdicts = verdicts.into_iter().chain(std::iter::repeat(Verdict::Unknown)).take(count);
+            for (waiting, verdict) in waiting.into_iter().zip(verdicts) {
+                // Whoever asked may have given up.
+                let _ = waiting.send(verdict);
+            }
+        });
+    }
+}
+
+async fn ask_verdicts(peers: &Peers, address: &str, commands: Vec<Command>, timeout: Duration) -> Vec<Verdict> {
+    let count = commands.len();
+    match peers.forward(address, Ask::Propose(commands).encode(), timeout).await {
+        Ok(answer) => decode_verdicts(answer).unwrap_or_default(),
+        Err(ForwardError::NotSent) => vec![Verdict::NotLeader; count],
+        Err(ForwardError::Lost) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Revision, TxnResult};
+
+    #[test]
+    fn messages_read_back() {
+        for ask in [
+            Ask::Propose(vec![Command(Bytes::from_static(b"a")), Command(Bytes::new())]),
+            Ask::ReadIndex,
+            Ask::AddMember { id: 7, name: "s7".into(), address: "10.0.0.7:2380".into() },
+            Ask::RemoveMember { id: 7 },
+            Ask::TransferLeadership,
+            Ask::Members,
+        ] {
+            assert_eq!(Ask::decode(ask.encode()), Ok(ask));
+        }
+        let done = Outcome::Txn(TxnResult { succeeded: false, revision: Revision(9), current: vec![None] });
+        let verdicts =
+            vec![Verdict::Done(done), Verdict::Unknown, Verdict::NotLeader, Verdict::DiskFull, Verdict::Stopped];
+        assert_eq!(decode_verdicts(encode_verdicts(&verdicts)), Ok(verdicts));
+        for result in [Ok(()), Err(MemberError::Refused("no".into())), Err(MemberError::NotCaughtUp(3))] {
+            assert_eq!(decode_change(encode_change(&result)), Ok(result));
+        }
+        for index in [None, Some(0), Some(77)] {
+            assert_eq!(decode_index(encode_index(index)), Ok(index));
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The consensus store: keys and bytes, replicated by Raft (openraft) and kept in RocksDB.
+//!
+//! Life of a write: [`Store::txn`] encodes the transaction once (`command`) and finds the leader
+//! (`engine`, `forward`); openraft appends it here (`log`, `writer`) and on the others (`peer`); once
+//! a majority has it on disk it is applied (`machine` round the pure `state`), shown (`view`) and
+//! published (`hub`), and only then answered.
+//!
+//! Invariants
+//! - What was acknowledged is on the disks of a majority.
+//! - Apply is a pure function of the log, so all members are equal at equal index.
+//! - A watcher sees every change once and in order, or is told that it does not.
+//! - An unknown outcome is never reported as a failure.
+//!
+//! Not here: objects, names, versions of an API. A value is bytes.
+
+mod codec;
+mod command;
+mod config;
+mod db;
+mod disk;
+mod dump;
+mod engine;
+mod error;
+mod forward;
+mod history;
+mod hub;
+mod log;
+mod machine;
+mod members;
+mod peer;
+mod raft;
+mod rows;
+mod snapshot;
+mod state;
+mod status;
+mod store;
+mod types;
+mod upkeep;
+mod view;
+mod watch;
+mod writer;
+
+#[cfg(test)]
+mod conformance;
+
+pub use config::{Config, PeerTls};
+pub use error::{HistoryError, MemberError, OpenError, ReadError, StoreError, WriteError};
+pub use snapshot::Snapshot;
+#[doc(hidden)]
+pub use store::Tuning;
+pub use store::{MAX_TXN_BYTES, Store};
+pub use types::{
+    Compare, CompareOp, Entry, Event, EventKind, Member, Op, Revision, Role, Status, Term, Txn, TxnResult, WatchItem,
+};
+pub use watch::Watch;

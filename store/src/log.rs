@@ -1,0 +1,301 @@
+//! The Raft log: openraft's `RaftLogStorage` over the writer thread, with recent entries in memory.
+//!
+//! Invariants
+//! - Every entry that is not in the database yet is in the cache, so an entry can be read as soon
+//!   as `append` returned.
+//! - The cache is one gap-free run of entries that ends at the last one.
+//! - Followers that keep up, and apply, never read the log from disk.
+
+use std::{
+    collections::VecDeque,
+    fmt::Debug,
+    io,
+    ops::{Bound, RangeBounds},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use openraft::{
+    LogState, OptionalSend, RaftLogReader,
+    entry::RaftEntry,
+    storage::{IOFlushed, RaftLogStorage},
+};
+use parking_lot::Mutex;
+use rocksdb::{Direction, IteratorMode};
+
+use crate::{
+    codec::{Malformed, Reader, Writer},
+    command::Command,
+    db::{Db, db_error},
+    raft::{LogEntry, LogId, Membership, Payload, TypeConfig, Vote},
+    writer::{Job, PURGED_KEY, VOTE_KEY, WriteQueue},
+};
+
+/// Bytes of entries kept in memory for followers that are a little behind.
+const CACHE_BYTES: usize = 16 << 20;
+/// Bytes of entries in one replication message, so that big values do not make huge messages.
+const MESSAGE_BYTES: usize = 1 << 20;
+/// What an entry costs beside its command.
+const OVERHEAD: usize = 96;
+
+/// The log of one member; clones share it.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    db: Arc<Db>,
+    queue: WriteQueue,
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    cache: VecDeque<LogEntry>,
+    bytes: usize,
+    last: Option<LogId>,
+    purged: Option<LogId>,
+    vote: Option<Vote>,
+}
+
+impl Shared {
+    fn append(&mut self, entries: &[LogEntry]) {
+        for entry in entries {
+            self.bytes += size(entry);
+            self.last = Some(entry.log_id);
+            self.cache.push_back(entry.clone());
+        }
+    }
+
+    fn truncate(&mut self, after: Option<LogId>) {
+        let from = after.map_or(0, |id| id.index + 1);
+        while self.cache.back().is_some_and(|entry| entry.log_id.index >= from) {
+            self.drop_entry(VecDeque::pop_back);
+        }
+        self.last = self.last.min(after).max(self.purged);
+    }
+
+    fn purge(&mut self, upto: LogId) {
+        while self.cache.front().is_some_and(|entry| entry.log_id.index <= upto.index) {
+            self.drop_entry(VecDeque::pop_front);
+        }
+        self.purged = self.purged.max(Some(upto));
+        self.last = self.last.max(self.purged);
+    }
+
+    /// Makes room. Entries below `written` are in the database.
+    fn evict(&mut self, written: u64) {
+        while self.bytes > CACHE_BYTES && self.cache.front().is_some_and(|entry| entry.log_id.index < written) {
+            self.drop_entry(VecDeque::pop_front);
+        }
+    }
+
+    fn drop_entry(&mut self, pop: fn(&mut VecDeque<LogEntry>) -> Option<LogEntry>) {
+        if let Some(entry) = pop(&mut self.cache) {
+            self.bytes -= size(&entry);
+        }
+    }
+
+    /// The cached entries in `from..to`, and the index from which on the cache knows everything.
+    fn read(&self, from: u64, to: u64) -> (Vec<LogEntry>, u64) {
+        let start = self.cache.front().map_or(u64::MAX, |entry| entry.log_id.index);
+        let skip = usize::try_from(from.saturating_sub(start)).unwrap_or(usize::MAX);
+        let entries = self.cache.iter().skip(skip).take_while(|entry| entry.log_id.index < to).cloned();
+        (entries.collect(), start)
+    }
+}
+
+impl LogStore {
+    /// Reads back what the log was when the member stopped.
+    pub fn open(db: Arc<Db>, queue: WriteQueue) -> io::Result<Self> {
+        let shared = db.with(|families| {
+            let meta = |key| families.db.get_cf(families.meta, key).map_err(db_error);
+            let vote = meta(VOTE_KEY)?.map(|bytes| Reader::new(bytes.into()).vote()).transpose().map_err(invalid)?;
+            let purged = meta(PURGED_KEY)?.map(|bytes| Reader::new(bytes.into()).log_id()).transpose();
+            let purged = purged.map_err(invalid)?.flatten();
+            let mut backwards = families.db.iterator_cf(families.log, IteratorMode::End);
+            let last = match backwards.next() {
+                Some(row) => {
+                    let (key, value) = row.map_err(db_error)?;
+                    Some(decode_row(&key, value.into_vec().into()).map_err(invalid)?.log_id)
+                }
+                None => None,
+            };
+            let last = last.max(purged);
+            Ok(Shared { last, purged, vote, ..Shared::default() })
+        })?;
+        Ok(Self { db, queue, shared: Arc::new(Mutex::new(shared)) })
+    }
+
+    /// The last entry's index.
+    pub fn last_index(&self) -> u64 {
+        self.shared.lock().last.map_or(0, |id| id.index)
+    }
+
+    async fn read(&self, from: u64, to: u64) -> io::Result<Vec<LogEntry>> {
+        let (cached, cache_start) = self.shared.lock().read(from, to);
+        if from >= cache_start || from >= to {
+            return Ok(cached);
+        }
+        let (db, to) = (Arc::clone(&self.db), to.min(cache_start));
+        let read = tokio::task::spawn_blocking(move || read_rows(&db, from, to));
+        let mut entries = read.await.map_err(io::Error::other)??;
+        entries.extend(cached);
+        Ok(entries)
+    }
+}
+
+fn read_rows(db: &Db, from: u64, to: u64) -> io::Result<Vec<LogEntry>> {
+    db.with(|families| {
+        let start = log_key(from);
+        let mut entries = Vec::new();
+        for row in families.db.iterator_cf(families.log, IteratorMode::From(&start, Direction::Forward)) {
+            let (key, value) = row.map_err(db_error)?;
+            if index_of(&key).is_none_or(|index| index >= to) {
+                break;
+            }
+            entries.push(decode_row(&key, value.into_vec().into()).map_err(invalid)?);
+        }
+        Ok(entries)
+    })
+}
+
+fn invalid(error: Malformed) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+fn size(entry: &LogEntry) -> usize {
+    OVERHEAD + if let Payload::Normal(command) = &entry.payload { command.0.len() } else { 0 }
+}
+
+/// The key of a log entry.
+pub(crate) fn log_key(index: u64) -> [u8; 8] {
+    index.to_be_bytes()
+}
+
+fn index_of(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.try_into().ok()?))
+}
+
+/// An entry without its index, as stored and as sent.
+pub(crate) fn entry_value(entry: &LogEntry) -> Bytes {
+    let mut out = Writer::with_capacity(size(entry));
+    write_entry(&mut out, entry);
+    out.finish()
+}
+
+fn write_entry(out: &mut Writer, entry: &LogEntry) {
+    out.varint(entry.log_id.leader_id.term);
+    match &entry.payload {
+        Payload::Blank => out.u8(0),
+        Payload::Normal(command) => {
+            out.u8(1);
+            out.raw(&command.0);
+        }
+        Payload::Membership(membership) => {
+            out.u8(2);
+            out.raw(&serde_json::to_vec(&membership).expect("a membership is plain data"));
+        }
+    }
+}
+
+/// Reads an entry back.
+pub(crate) fn decode_entry(index: u64, value: Bytes) -> Result<LogEntry, Malformed> {
+    let mut input = Reader::new(value);
+    let (term, tag) = (input.varint()?, input.u8()?);
+    let payload = match tag {
+        0 => Payload::Blank,
+        1 => Payload::Normal(Command(input.rest())),
+        2 => {
+            let membership: Membership =
+                serde_json::from_slice(&input.rest()).map_err(|_| Malformed("membership entry"))?;
+            Payload::Membership(membership)
+        }
+        _ => return Err(Malformed("unknown log entry")),
+    };
+    Ok(LogEntry::new(crate::raft::log_id(term, index), payload))
+}
+
+fn decode_row(key: &[u8], value: Bytes) -> Result<LogEntry, Malformed> {
+    decode_entry(index_of(key).ok_or(Malformed("log key"))?, value)
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<LogEntry>, io::Error> {
+        let from = match range.start_bound() {
+            Bound::Included(index) => *index,
+            Bound::Excluded(index) => index + 1,
+            Bound::Unbounded => 0,
+        };
+        let to = match range.end_bound() {
+            Bound::Included(index) => index + 1,
+            Bound::Excluded(index) => *index,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.read(from, to).await
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<LogEntry>, io::Error> {
+        let mut entries = self.read(start, end).await?;
+        let mut total = 0;
+        let fit = entries.iter().take_while(|entry| {
+            let before = total;
+            total += size(entry);
+            before < MESSAGE_BYTES
+        });
+        let fit = fit.count();
+        entries.truncate(fit);
+        Ok(entries)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.shared.lock().vote)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let shared = self.shared.lock();
+        Ok(LogState { last_purged_log_id: shared.purged, last_log_id: shared.last })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let vote = *vote;
+        self.queue.run(|done| Job::Vote { vote, done }).await?;
+        self.shared.lock().vote = Some(vote);
+        Ok(())
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = LogEntry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<LogEntry> = entries.into_iter().collect();
+        {
+            let mut shared = self.shared.lock();
+            shared.append(&entries);
+            shared.evict(self.queue.written());
+        }
+        self.queue.send(Job::Append { entries, flushed: callback }).await
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        let from = last_log_id.map_or(0, |id| id.index + 1);
+        self.queue.run(|done| Job::Truncate { from, done }).await?;
+        self.shared.lock().truncate(last_log_id);
+        Ok(())
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        self.queue.run(|done| Job::Purge { upto: log_id, done }).await?;
+        self.shared.lock().purge(log_id);
+        Ok(())
+    }
+}

@@ -1,0 +1,244 @@
+//! The shell round the pure state: openraft's `RaftStateMachine`.
+//!
+//! Invariants
+//! - Entries are applied in memory, published, answered, and then sent to the writer; rows and the
+//!   applied index are one write. After a crash the log tells again what was not written.
+//! - A snapshot can be taken at any time: it is the rows as of the applied index.
+
+use std::{io, sync::Arc};
+
+use futures::{Stream, StreamExt};
+use openraft::{
+    OptionalSend, RaftSnapshotBuilder,
+    storage::{EntryResponder, RaftStateMachine},
+};
+
+use crate::{
+    Revision, Term,
+    command::{Action, Command, Outcome},
+    db::{Db, db_error},
+    dump::{self, SnapshotData, dump},
+    history::{decode, scan},
+    hub::Batch,
+    raft::{CommittedLeader, LogId, Node, Payload, SnapshotMeta, StoredMembership, TypeConfig},
+    rows::{MEMBERSHIP_KEY, STATE_KEY, StateRecord, event_row, row_key},
+    state::State,
+    view::View,
+    writer::{Job, Rows, WriteQueue},
+};
+
+/// Entries applied between two publications. Large enough to share the costs, small enough that
+/// the first of them need not wait long for its answer.
+const CHUNK: usize = 256;
+
+type Snapshot = openraft::Snapshot<CommittedLeader, u64, Node, SnapshotData>;
+
+/// The state machine of one member.
+pub struct Machine {
+    state: State,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    epoch: u32,
+    /// Whether a snapshot was built or installed: openraft asks for the current one only then.
+    has_snapshot: bool,
+    view: Arc<View>,
+    db: Arc<Db>,
+    queue: WriteQueue,
+}
+
+/// What the database says the state machine was.
+pub(crate) struct Loaded {
+    state: State,
+    record: StateRecord,
+    membership: StoredMembership,
+}
+
+impl Loaded {
+    /// Reads all rows.
+    pub fn read(db: &Db) -> io::Result<Self> {
+        db.with(|families| {
+            let get = |key| families.db.get_cf(families.rows, key).map_err(db_error);
+            let record = match get(STATE_KEY)? {
+                Some(bytes) => StateRecord::decode(bytes.into())
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?,
+                None => StateRecord::default(),
+            };
+            let membership = match get(MEMBERSHIP_KEY)? {
+                Some(json) => serde_json::from_slice(&json)?,
+                None => StoredMembership::default(),
+            };
+            let mut state = State { revision: record.revision, compacted: record.compacted, ..State::default() };
+            scan(&families, record.epoch, Revision(0), record.revision, |key, value| {
+                let row = decode(key, value)?;
+                state.restore(row.kind, row.entry);
+                Ok(true)
+            })?;
+            // What an interrupted snapshot installation left behind.
+            let mut batch = rocksdb::WriteBatch::default();
+            batch.delete_range_cf(
+                families.rows,
+                row_key(record.epoch + 1, Revision(0), b""),
+                row_key(record.epoch + 2, Revision(0), b""),
+            );
+            families.write(batch, false)?;
+            Ok(Self { state, record, membership })
+        })
+    }
+
+    pub fn revision(&self) -> Revision {
+        self.record.revision
+    }
+}
+
+impl Machine {
+    pub(crate) fn new(loaded: Loaded, db: Arc<Db>, queue: WriteQueue) -> (Self, Arc<View>) {
+        let Loaded { state, record, membership } = loaded;
+        let index = record.applied.map_or(0, |id| id.index);
+        let view = Arc::new(View::new(&state, index, record.epoch, Arc::clone(&db), queue.clone()));
+        let machine = Self {
+            state,
+            applied: record.applied,
+            membership,
+            epoch: record.epoch,
+            has_snapshot: false,
+            view: Arc::clone(&view),
+            db,
+            queue,
+        };
+        (machine, view)
+    }
+
+    fn record(&self) -> StateRecord {
+        StateRecord {
+            epoch: self.epoch,
+            revision: self.state.revision,
+            compacted: self.state.compacted,
+            applied: self.applied,
+        }
+    }
+
+    fn meta(&self) -> SnapshotMeta {
+        SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() }
+    }
+
+    /// The state as of now, ready to be streamed.
+    async fn take_snapshot(&self) -> io::Result<Snapshot> {
+        // The rows that are still on their way to the disk belong to it.
+        self.queue.run(|done| Job::Barrier { done }).await?;
+        let snapshot = dump(Arc::clone(&self.db), self.record()).await?;
+        Ok(Snapshot { meta: self.meta(), snapshot })
+    }
+
+    /// Applies a run of entries as one publication and one write.
+    async fn apply_chunk(&mut self, chunk: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
+        let mut rows = Rows { rows: Vec::with_capacity(chunk.len()), record: self.record(), membership: None };
+        let mut batches: Vec<Batch> = Vec::with_capacity(chunk.len());
+        let mut answers = Vec::with_capacity(chunk.len());
+        for (entry, responder) in chunk {
+            self.applied = Some(entry.log_id);
+            let term = Term(entry.log_id.leader_id.term);
+            let mut outcome = Outcome::Done { revision: self.state.revision };
+            match entry.payload {
+                Payload::Blank => {}
+                Payload::Normal(command) => outcome = self.command(&command, term, &mut rows, &mut batches),
+                Payload::Membership(membership) => {
+                    self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                    rows.membership = Some(serde_json::to_vec(&self.membership)?);
+                }
+            }
+            answers.extend(responder.map(|responder| (responder, outcome)));
+        }
+        rows.record = self.record();
+        self.view.publish(&self.state, self.applied.map_or(0, |id| id.index), &batches);
+        for (responder, outcome) in answers {
+            responder.send(outcome);
+        }
+        self.queue.send(Job::Apply(rows)).await
+    }
+
+    fn command(&mut self, command: &Command, term: Term, rows: &mut Rows, batches: &mut Vec<Batch>) -> Outcome {
+        let action = match Action::decode(command) {
+            Ok(action) => action,
+            Err(error) => {
+                // Every member decides the same, so the group stays one.
+                tracing::error!(%error, "a command in the log cannot be read and does nothing");
+                return Outcome::Malformed;
+            }
+        };
+        let applied = self.state.apply(&action, term);
+        if !applied.events.is_empty() {
+            let events = applied.events.iter().enumerate();
+            rows.rows.extend(events.map(|(order, event)| event_row(self.epoch, order, event)));
+            batches.push(applied.events.into());
+        }
+        applied.outcome
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut chunk = Vec::new();
+        while let Some(entry) = entries.next().await {
+            chunk.push(entry?);
+            if chunk.len() >= CHUNK {
+                self.apply_chunk(std::mem::take(&mut chunk)).await?;
+            }
+        }
+        if chunk.is_empty() { Ok(()) } else { self.apply_chunk(chunk).await }
+    }
+
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder> {
+        Some(self.get_snapshot_builder().await)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        self.has_snapshot = true;
+        Builder(Some(self.take_snapshot().await))
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
+        self.queue.run(|done| Job::Barrier { done }).await?;
+        let (db, health) = (Arc::clone(&self.db), Arc::clone(self.queue.health()));
+        let membership = serde_json::to_vec(&meta.last_membership)?;
+        let record = StateRecord { applied: meta.last_log_id, ..self.record() };
+        let install = tokio::task::spawn_blocking(move || dump::install(&db, &health, snapshot, record, &membership));
+        let (state, record) = install.await.map_err(io::Error::other)??;
+        self.state = state;
+        self.epoch = record.epoch;
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.has_snapshot = true;
+        self.queue.health().set_persisted(self.state.revision);
+        self.view.replace(&self.state, self.applied.map_or(0, |id| id.index), self.epoch);
+        tracing::info!(revision = self.state.revision.0, keys = self.state.map.len(), "installed a snapshot");
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        if !self.has_snapshot {
+            return Ok(None);
+        }
+        self.take_snapshot().await.map(Some)
+    }
+}
+
+/// A snapshot that has been taken already: taking one is cheap.
+pub struct Builder(Option<io::Result<Snapshot>>);
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        self.0.take().unwrap_or_else(|| Err(io::Error::other("a builder builds once")))
+    }
+}

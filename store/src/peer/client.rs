@@ -1,0 +1,266 @@
+//! The way to the other members: openraft's network over gRPC, and forwarded requests.
+
+use std::{collections::HashMap, future::Future, io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use kontiki_proto::raft::{Blob, SnapshotChunk, raft_client::RaftClient};
+use openraft::{
+    OptionalSend, RaftNetworkFactory, RaftNetworkV2,
+    base::{BoxFuture, BoxStream},
+    errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable},
+    network::{RPCOption, stream_append_sequential},
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+        TransferLeaderResponse, VoteRequest, VoteResponse,
+    },
+};
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use sha2::{Digest, Sha256};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::{
+    link::{Connection, Lane, Link, NotSent, not_sent},
+    wire,
+};
+use crate::{
+    dump::SnapshotData,
+    raft::{Node, Snapshot, TypeConfig, Vote},
+};
+
+/// Larger than any message: a transaction is at most 1.5 MiB, a batch of entries little more.
+pub(crate) const MAX_MESSAGE: usize = 64 << 20;
+/// Votes wait for the other side's disk.
+const VOTE: Duration = Duration::from_secs(1);
+
+type C = TypeConfig;
+type Rpc<T> = Result<T, RPCError<C>>;
+
+/// Why a forwarded request has no answer.
+pub(crate) enum ForwardError {
+    /// It did not reach the other member.
+    NotSent,
+    /// It may have.
+    Lost,
+}
+
+/// Connections to the other members, shared by all who talk to them.
+pub(crate) struct Peers {
+    tls: Arc<ClientConfig>,
+    links: Mutex<HashMap<(String, Lane), Arc<Link>>>,
+}
+
+impl Peers {
+    pub fn new(tls: Arc<ClientConfig>) -> Self {
+        Self { tls, links: Mutex::default() }
+    }
+
+    fn link(&self, address: &str, lane: Lane) -> Arc<Link> {
+        let mut links = self.links.lock();
+        let link = links
+            .entry((address.to_owned(), lane))
+            .or_insert_with(|| Arc::new(Link::new(address.to_owned(), Arc::clone(&self.tls))));
+        Arc::clone(link)
+    }
+
+    /// Sends a request to the member at `address` and waits for its answer.
+    pub async fn forward(&self, address: &str, request: Bytes, timeout: Duration) -> Result<Bytes, ForwardError> {
+        let link = self.link(address, Lane::Forward);
+        let call = async {
+            let connection = link.get().await.map_err(|_| ForwardError::NotSent)?;
+            let answer = client(connection).forward(Blob { data: request }).await;
+            match answer {
+                Ok(answer) => Ok(answer.into_inner().data),
+                Err(status) if not_sent(&status) => Err(ForwardError::NotSent),
+                Err(status) => {
+                    tracing::debug!(%status, address, "a forwarded request got no answer");
+                    Err(ForwardError::Lost)
+                }
+            }
+        };
+        tokio::time::timeout(timeout, call).await.unwrap_or(Err(ForwardError::Lost))
+    }
+}
+
+fn client(connection: Connection) -> RaftClient<Connection> {
+    // The name is only for the pseudo-header; who is there was checked when connecting.
+    let origin = http::Uri::from_static("http://kontiki");
+    RaftClient::with_origin(connection, origin)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE)
+}
+
+fn unreachable(error: &NotSent) -> RPCError<C> {
+    RPCError::Unreachable(Unreachable::from_string(error))
+}
+
+fn failed(status: Status) -> RPCError<C> {
+    if not_sent(&status) {
+        return RPCError::Unreachable(Unreachable::from_string(status.message()));
+    }
+    RPCError::Network(NetworkError::from_string(status.message()))
+}
+
+fn malformed(error: impl ToString) -> RPCError<C> {
+    RPCError::Network(NetworkError::from_string(error))
+}
+
+/// Makes openraft's clients.
+#[derive(Clone)]
+pub(crate) struct Factory(pub Arc<Peers>);
+
+impl Factory {
+    fn client(&self, node: &Node, lane: Lane) -> Network {
+        Network {
+            link: self.0.link(&node.address, lane),
+            control: self.0.link(&node.address, Lane::Control),
+            streams: lane == Lane::Log,
+        }
+    }
+}
+
+impl RaftNetworkFactory<C> for Factory {
+    type Network = Network;
+
+    async fn new_client(&mut self, _target: u64, node: &Node) -> Network {
+        self.client(node, Lane::Log)
+    }
+
+    async fn new_heartbeat_client(&mut self, _target: u64, node: &Node) -> Network {
+        self.client(node, Lane::Control)
+    }
+
+    async fn new_snapshot_client(&mut self, _target: u64, node: &Node) -> Network {
+        self.client(node, Lane::Snapshot)
+    }
+}
+
+/// openraft's client for one member.
+pub(crate) struct Network {
+    link: Arc<Link>,
+    control: Arc<Link>,
+    /// Whether appends are streamed; heartbeats are single requests.
+    streams: bool,
+}
+
+impl Network {
+    async fn connect(&self) -> Rpc<RaftClient<Connection>> {
+        self.link.get().await.map(client).map_err(|error| unreachable(&error))
+    }
+
+    async fn connect_control(&self) -> Rpc<RaftClient<Connection>> {
+        self.control.get().await.map(client).map_err(|error| unreachable(&error))
+    }
+}
+
+impl RaftNetworkV2<C> for Network {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<C>,
+        _option: RPCOption,
+    ) -> Rpc<AppendEntriesResponse<C>> {
+        let blob = Blob { data: wire::encode_append(&rpc) };
+        let answer = self.connect().await?.append_entries(blob).await.map_err(failed)?;
+        wire::decode_response(answer.into_inner().data).map_err(malformed)
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult<C>>>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<C>> + OptionalSend + Unpin + 'static,
+    {
+        if !self.streams {
+            return stream_append_sequential(self, input, option);
+        }
+        Box::pin(async move {
+            let requests = input.map(|request| Blob { data: wire::encode_append(&request) });
+            let answers = self.connect().await?.stream_append(requests).await.map_err(failed)?;
+            let answers = answers.into_inner().map(|answer| {
+                let blob = answer.map_err(failed)?;
+                wire::decode_answer(blob.data).map_err(malformed)
+            });
+            Ok(Box::pin(answers) as BoxStream<'s, _>)
+        })
+    }
+
+    async fn vote(&mut self, rpc: VoteRequest<C>, _option: RPCOption) -> Rpc<VoteResponse<C>> {
+        let blob = Blob { data: wire::encode_json(&rpc) };
+        let mut client = self.connect_control().await?;
+        let answer = bounded(VOTE, client.vote(blob)).await?;
+        wire::decode_json(&answer).map_err(malformed)
+    }
+
+    async fn pre_vote(&mut self, rpc: VoteRequest<C>, _option: RPCOption) -> Rpc<VoteResponse<C>> {
+        let blob = Blob { data: wire::encode_json(&rpc) };
+        let mut client = self.connect_control().await?;
+        let answer = bounded(VOTE, client.pre_vote(blob)).await?;
+        wire::decode_json(&answer).map_err(malformed)
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot<SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
+        let mut client = self.connect().await?;
+        let meta = wire::encode_json(&(vote, &snapshot.meta));
+        let (tx, rx) = tokio::sync::mpsc::channel(4);
+        let feed = tokio::spawn(feed(meta, snapshot.snapshot, tx));
+        let install = client.install_snapshot(ReceiverStream::new(rx));
+        let result = tokio::select! {
+            // Cancelled: the stream ends without its checksum and the other side drops it.
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            // Not cancel-safe, nor need it be: see above.
+            answer = install => match answer {
+                Ok(answer) => wire::decode_json(&answer.into_inner().data).map_err(|e| malformed(e).into()),
+                Err(status) => Err(failed(status).into()),
+            },
+        };
+        feed.abort();
+        result
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        rpc: TransferLeaderRequest<C>,
+        _option: RPCOption,
+    ) -> Rpc<TransferLeaderResponse<C>> {
+        let blob = Blob { data: wire::encode_json(&rpc) };
+        let mut client = self.connect_control().await?;
+        let answer = bounded(VOTE, client.transfer_leader(blob)).await?;
+        wire::decode_json(&answer).map_err(malformed)
+    }
+}
+
+async fn bounded(limit: Duration, call: impl Future<Output = Result<tonic::Response<Blob>, Status>>) -> Rpc<Bytes> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => Ok(answer.map_err(failed)?.into_inner().data),
+        Err(_) => Err(malformed("timed out")),
+    }
+}
+
+/// Sends a snapshot's pieces; the last message carries the checksum of all data.
+async fn feed(meta: Bytes, data: SnapshotData, tx: tokio::sync::mpsc::Sender<SnapshotChunk>) -> io::Result<()> {
+    let gone = |_| io::Error::other("the receiver is gone");
+    let SnapshotData::Live(mut pieces) = data else {
+        return Err(io::Error::other("only snapshots of the own state are sent"));
+    };
+    tx.send(SnapshotChunk { meta, data: Bytes::new(), sha256: Bytes::new() }).await.map_err(gone)?;
+    let mut hash = Sha256::new();
+    while let Some(piece) = pieces.recv().await {
+        let data = piece.inspect_err(|error| tracing::warn!(%error, "reading a snapshot failed"))?;
+        hash.update(&data);
+        tx.send(SnapshotChunk { meta: Bytes::new(), data, sha256: Bytes::new() }).await.map_err(gone)?;
+    }
+    let sha256 = Bytes::copy_from_slice(&hash.finalize());
+    tx.send(SnapshotChunk { meta: Bytes::new(), data: Bytes::new(), sha256 }).await.map_err(gone)
+}

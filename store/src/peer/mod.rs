@@ -1,0 +1,12 @@
+//! Talking to the other members: mTLS, HTTP/2, gRPC.
+
+mod client;
+mod link;
+mod server;
+mod tls;
+mod wire;
+
+pub(crate) use client::{Factory, ForwardError, Peers};
+
+pub(crate) use server::{Listener, Service};
+pub(crate) use tls::Identity;

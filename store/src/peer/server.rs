@@ -1,0 +1,237 @@
+//! The peer port: accepts masters, hands their requests to openraft and to the forwarding side.
+//!
+//! Invariants
+//! - Nobody gets past the handshake without a master's certificate.
+//! - A member that has just started grants no vote for one lease: it may have forgotten that it
+//!   promised a leader not to.
+//! - A snapshot reaches openraft only whole and with the right checksum.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt};
+use hyper::server::conn::http2;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use kontiki_proto::raft::{Blob, SnapshotChunk, raft_server};
+use rustls::ServerConfig;
+use sha2::{Digest, Sha256};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{client::MAX_MESSAGE, tls::is_peer, wire};
+use crate::{
+    OpenError,
+    codec::Malformed,
+    dump::{Received, SnapshotData},
+    engine::Core,
+    raft::{SnapshotMeta, Vote},
+};
+
+const HANDSHAKE: Duration = Duration::from_secs(5);
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Streams of one peer at a time. Forwarded requests are batched, so few are needed.
+const STREAMS: u32 = 4096;
+
+/// The bound peer port.
+pub(crate) struct Listener {
+    listener: TcpListener,
+    tls: TlsAcceptor,
+}
+
+impl Listener {
+    pub fn bind(addr: SocketAddr, tls: Arc<ServerConfig>) -> Result<Self, OpenError> {
+        let listener = bind(addr).map_err(|error| OpenError::Listen { addr, reason: error.to_string() })?;
+        Ok(Self { listener, tls: TlsAcceptor::from(tls) })
+    }
+
+    /// Accepts until told to stop. Connections are cut then.
+    pub async fn run(self, service: Service, tasks: TaskTracker, stop: CancellationToken) {
+        let grpc = raft_server::RaftServer::new(service)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                // Cancel-safe: an unaccepted connection stays in the backlog.
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((tcp, from)) => {
+                    let (tls, grpc, stop) = (self.tls.clone(), grpc.clone(), stop.clone());
+                    tasks.spawn(async move {
+                        tokio::select! {
+                            () = stop.cancelled() => {}
+                            // Dropped when told to stop: peers see a broken connection and retry elsewhere.
+                            result = serve(tcp, tls, grpc) => if let Err(error) = result {
+                                tracing::debug!(%from, %error, "a peer's connection ended");
+                            }
+                        }
+                    });
+                }
+                Err(error) => {
+                    // Out of file descriptors or the like: the peer tries again, and so do we.
+                    tracing::warn!(%error, "accepting a peer failed");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+}
+
+fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    let domain = socket2::Domain::for_address(addr);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(1024)?;
+    TcpListener::from_std(socket.into())
+}
+
+async fn serve(tcp: TcpStream, tls: TlsAcceptor, grpc: raft_server::RaftServer<Service>) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let stream = tokio::time::timeout(HANDSHAKE, tls.accept(tcp)).await??;
+    if !is_peer(stream.get_ref().1.peer_certificates()) {
+        return Err(io::Error::other("its certificate is not a master's"));
+    }
+    http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(STREAMS)
+        .keep_alive_interval(Duration::from_secs(2))
+        .keep_alive_timeout(Duration::from_secs(4))
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(grpc))
+        .await
+        .map_err(io::Error::other)
+}
+
+/// What the peer port serves.
+#[derive(Clone)]
+pub(crate) struct Service {
+    core: Arc<Core>,
+    dir: PathBuf,
+    /// No vote is granted before.
+    votes_from: Instant,
+}
+
+impl Service {
+    pub fn new(core: Arc<Core>, dir: PathBuf) -> Self {
+        let votes_from = Instant::now() + core.timing.lease;
+        Self { core, dir, votes_from }
+    }
+
+    fn may_vote(&self) -> Result<(), Status> {
+        if Instant::now() < self.votes_from {
+            return Err(Status::unavailable("just started: a leader may hold a lease"));
+        }
+        Ok(())
+    }
+}
+
+fn blob(data: bytes::Bytes) -> Response<Blob> {
+    Response::new(Blob { data })
+}
+
+fn malformed(error: Malformed) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn failed(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+#[tonic::async_trait]
+impl raft_server::Raft for Service {
+    async fn append_entries(&self, request: Request<Blob>) -> Result<Response<Blob>, Status> {
+        let append = wire::decode_append(request.into_inner().data).map_err(malformed)?;
+        let answer = self.core.raft.append_entries(append).await.map_err(failed)?;
+        Ok(blob(wire::encode_response(answer)))
+    }
+
+    type StreamAppendStream = Pin<Box<dyn Stream<Item = Result<Blob, Status>> + Send>>;
+
+    async fn stream_append(
+        &self,
+        request: Request<Streaming<Blob>>,
+    ) -> Result<Response<Self::StreamAppendStream>, Status> {
+        // A broken or unreadable stream just ends; the leader opens another.
+        let appends = request.into_inner().map(|blob| wire::decode_append(blob.ok()?.data).ok());
+        let appends = appends.take_while(|append| std::future::ready(append.is_some())).filter_map(std::future::ready);
+        let answers = self.core.raft.stream_append(appends).map(|answer| match answer {
+            Ok(answer) => Ok(Blob { data: wire::encode_answer(&answer) }),
+            Err(fatal) => Err(failed(fatal)),
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn vote(&self, request: Request<Blob>) -> Result<Response<Blob>, Status> {
+        self.may_vote()?;
+        let vote = wire::decode_json(&request.into_inner().data).map_err(malformed)?;
+        Ok(blob(wire::encode_json(&self.core.raft.vote(vote).await.map_err(failed)?)))
+    }
+
+    async fn pre_vote(&self, request: Request<Blob>) -> Result<Response<Blob>, Status> {
+        self.may_vote()?;
+        let vote = wire::decode_json(&request.into_inner().data).map_err(malformed)?;
+        Ok(blob(wire::encode_json(&self.core.raft.pre_vote(vote).await.map_err(failed)?)))
+    }
+
+    async fn install_snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<Blob>, Status> {
+        let mut chunks = request.into_inner();
+        let first = chunks.message().await?.ok_or_else(|| Status::invalid_argument("no snapshot"))?;
+        let (vote, meta): (Vote, SnapshotMeta) = wire::decode_json(&first.meta).map_err(malformed)?;
+        let received = receive(&self.dir, chunks).await.map_err(failed)?;
+        let snapshot = openraft::Snapshot { meta, snapshot: SnapshotData::File(received) };
+        let answer = self.core.raft.install_full_snapshot(vote, snapshot).await.map_err(failed)?;
+        Ok(blob(wire::encode_json(&answer)))
+    }
+
+    async fn transfer_leader(&self, request: Request<Blob>) -> Result<Response<Blob>, Status> {
+        let transfer = wire::decode_json(&request.into_inner().data).map_err(malformed)?;
+        let answer = self.core.raft.handle_transfer_leader(transfer).await.map_err(failed)?;
+        Ok(blob(wire::encode_json(&answer)))
+    }
+
+    async fn forward(&self, request: Request<Blob>) -> Result<Response<Blob>, Status> {
+        self.core.serve(request.into_inner().data).await.map(blob).map_err(malformed)
+    }
+}
+
+/// Writes a snapshot to a file of its own and checks it.
+async fn receive(dir: &std::path::Path, mut chunks: Streaming<SnapshotChunk>) -> io::Result<Received> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let name = format!("incoming-{}.snapshot", COUNT.fetch_add(1, Ordering::Relaxed));
+    let received = Received(dir.join(name));
+    let mut file = tokio::fs::File::create(&received.0).await?;
+    let mut hash = Sha256::new();
+    while let Some(chunk) = chunks.message().await.map_err(io::Error::other)? {
+        if !chunk.sha256.is_empty() {
+            file.flush().await?;
+            let right = chunk.sha256[..] == hash.finalize()[..];
+            return if right { Ok(received) } else { Err(io::Error::other("the snapshot's checksum is wrong")) };
+        }
+        hash.update(&chunk.data);
+        file.write_all(&chunk.data).await?;
+    }
+    Err(io::Error::other("the snapshot ended early"))
+}

@@ -1,0 +1,54 @@
+//! openraft's type parameters, chosen once.
+//!
+//! `leader_id_std` gives at most one leader per term, which is what makes a term a fence.
+
+use std::fmt;
+
+use openraft::vote::leader_id_std;
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Command, Outcome};
+
+/// What the group knows about a member.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Node {
+    /// Member name.
+    pub name: String,
+    /// Peer address, `host:port`.
+    pub address: String,
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.name, self.address)
+    }
+}
+
+openraft::declare_raft_types!(
+    /// The store's choice of types for openraft.
+    pub TypeConfig:
+        D = Command,
+        R = Outcome,
+        NodeId = u64,
+        Node = Node,
+        Term = u64,
+        LeaderId = leader_id_std::LeaderId<u64, u64>,
+);
+
+pub(crate) type LeaderId = leader_id_std::LeaderId<u64, u64>;
+pub(crate) type CommittedLeader = leader_id_std::CommittedLeaderId<u64>;
+pub(crate) type LogId = openraft::LogId<CommittedLeader>;
+pub(crate) type Vote = openraft::Vote<LeaderId>;
+pub(crate) type LogEntry = openraft::Entry<CommittedLeader, Payload>;
+pub(crate) type Payload = openraft::EntryPayload<Command, u64, Node>;
+pub(crate) type Membership = openraft::Membership<u64, Node>;
+pub(crate) type StoredMembership = openraft::StoredMembership<CommittedLeader, u64, Node>;
+pub(crate) type SnapshotMeta = openraft::SnapshotMeta<CommittedLeader, u64, Node>;
+pub(crate) type Snapshot<D> = openraft::Snapshot<CommittedLeader, u64, Node, D>;
+pub(crate) type Raft = openraft::Raft<TypeConfig, crate::machine::Machine>;
+pub(crate) type Metrics = openraft::RaftMetrics<TypeConfig>;
+
+/// The id of the entry that the leader of `term` put at `index`.
+pub(crate) fn log_id(term: u64, index: u64) -> LogId {
+    LogId::new(CommittedLeader::new(term), index)
+}

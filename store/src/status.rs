@@ -1,0 +1,94 @@
+//! Keeps this member's view of the group current for whoever watches it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use openraft::{Instant as _, async_runtime::watch::WatchReceiver as _};
+use tokio::{sync::watch, time::timeout};
+
+use crate::{
+    Member, Status, Term,
+    engine::Core,
+    forward::{Ask, decode_members},
+    members,
+};
+
+/// How fresh `last_quorum_ack` and `applied` are kept.
+const REFRESH: Duration = Duration::from_millis(100);
+/// How often a follower asks the leader how all members do.
+const ASK: Duration = Duration::from_secs(1);
+
+/// This member's view of the group, now.
+pub(crate) fn status(core: &Core, name: &str, told: &[Member]) -> Status {
+    let members = merge(members::list(core), told);
+    let applied = *core.view.applied().borrow();
+    core.metrics(|metrics| {
+        let last_quorum_ack =
+            metrics.last_quorum_acked.as_ref().and_then(|at| Instant::now().checked_sub(at.elapsed()));
+        let acked = last_quorum_ack.is_some_and(|at| at.elapsed() < core.timing.election);
+        // A leader whose own term has nothing applied yet may still show an old state.
+        let current = metrics.last_applied.is_some_and(|id| id.leader_id.term == metrics.current_term);
+        Status {
+            id: core.id,
+            name: name.to_owned(),
+            leader: metrics.current_leader,
+            term: Term(metrics.current_term),
+            is_leader: metrics.state.is_leader() && acked && current,
+            last_quorum_ack,
+            applied,
+            last_log: core.log.last_index(),
+            members,
+        }
+    })
+}
+
+/// What this member knows itself, completed by what the leader told.
+fn merge(mut own: Vec<Member>, told: &[Member]) -> Vec<Member> {
+    for member in &mut own {
+        if let Some(told) = told.iter().find(|told| told.id == member.id && member.matched.is_none()) {
+            member.reachable |= told.reachable;
+            (member.matched, member.lag, member.term) = (told.matched, told.lag, told.term);
+        }
+    }
+    own
+}
+
+/// Publishes until the store stops.
+pub(crate) async fn run(core: Arc<Core>, name: String, tx: watch::Sender<Status>) {
+    let mut server = core.server_metrics();
+    let mut told: Vec<Member> = Vec::new();
+    let mut asked = Instant::now();
+    loop {
+        let now = status(&core, &name, &told);
+        tx.send_if_modified(|before| {
+            let changed = *before != now;
+            *before = now;
+            changed
+        });
+        if core.metrics(|metrics| metrics.running_state.is_err()) && !core.stop.is_cancelled() {
+            let reason = core.metrics(|metrics| metrics.running_state.as_ref().err().map(ToString::to_string));
+            tracing::error!(?reason, "raft has stopped; this member has to be restarted");
+            core.view.hub.close();
+            core.stop.cancel();
+        }
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            // Cancel-safe: only looks at a version.
+            _ = timeout(REFRESH, server.changed()) => {}
+        }
+        if core.leads() {
+            told.clear();
+        } else if asked.elapsed() >= ASK {
+            asked = Instant::now();
+            told = ask(&core).await.unwrap_or_default();
+        }
+    }
+}
+
+async fn ask(core: &Core) -> Option<Vec<Member>> {
+    let crate::engine::Leader::At(address) = core.leader() else { return None };
+    let answer = core.peers.forward(&address, Ask::Members.encode(), REFRESH).await.ok()?;
+    decode_members(answer).ok()
+}

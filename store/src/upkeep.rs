@@ -1,0 +1,169 @@
+//! What has to be done from time to time: compaction, expiry, watching the disk.
+//!
+//! Invariants
+//! - Whatever changes the state is a command of the leader, with the time or revision in it.
+//! - At least `history` of the past stays readable, and not much more than that.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use rocksdb::WriteBatch;
+
+use crate::{
+    EventKind, Revision,
+    command::Action,
+    db::Db,
+    dump::{swept, swept_value},
+    engine::Core,
+    history::{decode, scan},
+    members,
+    rows::{SWEPT_KEY, revision_of_row, row_key},
+};
+
+const EXPIRY: Duration = Duration::from_millis(500);
+/// Keys removed by one command, so that none takes long to apply.
+const EXPIRE_LIMIT: u64 = 500;
+const DISK: Duration = Duration::from_millis(500);
+const STALL: Duration = Duration::from_millis(50);
+/// Rows looked at between two writes of a sweep.
+const SWEEP_ROWS: usize = 5000;
+
+/// How the past is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keep {
+    /// How much stays readable at least.
+    pub history: Duration,
+    /// How often it is looked at: the most that stays beyond that.
+    pub look: Duration,
+}
+
+/// Forgets the past bit by bit. Every member notes revisions, so a new leader knows them too.
+pub(crate) async fn compact(core: Arc<Core>, keep: Keep) {
+    let mut seen: VecDeque<(Instant, Revision)> = VecDeque::new();
+    loop {
+        seen.push_back((Instant::now(), core.view.snapshot().revision()));
+        let mut old = None;
+        while let Some((_, revision)) = seen.front().filter(|(at, _)| at.elapsed() >= keep.history) {
+            old = Some(*revision);
+            seen.pop_front();
+        }
+        if let Some(upto) = old
+            && core.leads()
+            && upto > core.view.compacted()
+            && let Err(error) = core.write(Action::Compact { upto }.encode()).await
+        {
+            // The next look tries a later revision.
+            tracing::debug!(%error, "compaction was not written");
+        }
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            () = tokio::time::sleep(keep.look) => {}
+        }
+    }
+}
+
+/// Removes the rows of what was compacted.
+pub(crate) async fn sweep(core: Arc<Core>, db: Arc<Db>, keep: Keep) {
+    loop {
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            () = tokio::time::sleep(keep.look) => {}
+        }
+        let (upto, epoch) = (core.view.compacted(), core.view.epoch());
+        if core.view.persisted(upto).await.is_err() {
+            return;
+        }
+        let (db, disk) = (Arc::clone(&db), Arc::clone(&core.disk));
+        let swept =
+            tokio::task::spawn_blocking(move || if disk.is_full() { Ok(()) } else { sweep_rows(&db, epoch, upto) });
+        match swept.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "removing old history failed"),
+            Err(error) => tracing::warn!(%error, "removing old history failed"),
+        }
+    }
+}
+
+fn sweep_rows(db: &Db, epoch: u32, upto: Revision) -> io::Result<()> {
+    let mut at = db.with(|families| swept(&families, epoch))?;
+    while at < upto {
+        at = db.with(|families| {
+            let (mut batch, mut rows, mut done) = (WriteBatch::default(), 0, at);
+            let mut reached = upto;
+            scan(&families, epoch, at, upto, |key, value| {
+                let revision = revision_of_row(key).unwrap_or_default();
+                if rows >= SWEEP_ROWS && revision != done {
+                    reached = done;
+                    return Ok(false);
+                }
+                (rows, done) = (rows + 1, revision);
+                let row = decode(key, value)?;
+                if row.prev != Revision(0) {
+                    batch.delete_cf(families.rows, row_key(epoch, row.prev, &row.entry.key));
+                }
+                if row.kind == EventKind::Delete {
+                    batch.delete_cf(families.rows, key);
+                }
+                Ok(true)
+            })?;
+            batch.put_cf(families.rows, SWEPT_KEY, swept_value(epoch, reached));
+            families.write(batch, false)?;
+            Ok(reached)
+        })?;
+    }
+    Ok(())
+}
+
+/// Removes keys whose time has come.
+pub(crate) async fn expire(core: Arc<Core>) {
+    loop {
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            () = tokio::time::sleep(EXPIRY) => {}
+        }
+        let deadline = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        while core.leads() && core.view.next_expiry() <= deadline {
+            let command = Action::Expire { deadline, limit: EXPIRE_LIMIT }.encode();
+            if let Err(error) = core.write(command).await {
+                tracing::debug!(%error, "expiry was not written");
+                break;
+            }
+        }
+    }
+}
+
+/// Looks for room on the disk.
+pub(crate) async fn watch_disk(core: Arc<Core>, db: Arc<Db>) {
+    loop {
+        let (disk, db) = (Arc::clone(&core.disk), Arc::clone(&db));
+        if tokio::task::spawn_blocking(move || disk.look(db.dir())).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            () = tokio::time::sleep(DISK) => {}
+        }
+    }
+}
+
+/// Hands over if this member leads and its disk does not keep up. A full disk is not handed over:
+/// the others may be no better off, and could not even write down their vote.
+pub(crate) async fn watch_stalls(core: Arc<Core>) {
+    loop {
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            () = tokio::time::sleep(STALL) => {}
+        }
+        let stalled = core.disk.health().stalled();
+        if stalled > core.timing.election && !core.disk.is_full() && core.leads() {
+            tracing::warn!(?stalled, "the disk has stalled; handing leadership over");
+            if let Err(error) = members::transfer(&core).await {
+                tracing::debug!(%error, "handing over did not work");
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What readers of this member see: the latest snapshot, the watch hub, and the way to history.
+//!
+//! Invariants
+//! - Only the apply task changes a view.
+//! - A snapshot is visible before its events are published, and both before the writer is answered.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use crate::{
+    Entry, HistoryError, Revision, Snapshot,
+    db::{Db, Families},
+    history::{self, Step},
+    hub::{Batch, Hub},
+    state::State,
+    writer::WriteQueue,
+};
+
+/// What readers of this member see.
+pub(crate) struct View {
+    pub hub: Hub,
+    snapshot: RwLock<Snapshot>,
+    compacted: AtomicU64,
+    epoch: AtomicU32,
+    /// The soonest expiry, in Unix seconds; `u64::MAX` if nothing expires.
+    next_expiry: AtomicU64,
+    /// Index of the last applied entry.
+    applied: watch::Sender<u64>,
+    db: Arc<Db>,
+    queue: WriteQueue,
+}
+
+impl View {
+    pub fn new(state: &State, applied: u64, epoch: u32, db: Arc<Db>, queue: WriteQueue) -> Self {
+        Self {
+            hub: Hub::new(state.revision),
+            snapshot: RwLock::new(state.snapshot(applied)),
+            compacted: AtomicU64::new(state.compacted.0),
+            epoch: AtomicU32::new(epoch),
+            next_expiry: AtomicU64::new(next_expiry(state)),
+            applied: watch::channel(applied).0,
+            db,
+            queue,
+        }
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot.read().clone()
+    }
+
+    pub fn compacted(&self) -> Revision {
+        Revision(self.compacted.load(Ordering::Acquire))
+    }
+
+    pub fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    pub fn next_expiry(&self) -> u64 {
+        self.next_expiry.load(Ordering::Acquire)
+    }
+
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    /// Shows a state that applying entries led to.
+    pub fn publish(&self, state: &State, applied: u64, batches: &[Batch]) {
+        self.show(state, applied);
+        self.hub.publish(batches, state.revision);
+        self.applied.send_replace(applied);
+    }
+
+    /// Shows a state that a snapshot brought.
+    pub fn replace(&self, state: &State, applied: u64, epoch: u32) {
+        self.epoch.store(epoch, Ordering::Release);
+        self.show(state, applied);
+        self.hub.replace(state.revision);
+        self.applied.send_replace(applied);
+    }
+
+    fn show(&self, state: &State, applied: u64) {
+        self.compacted.store(state.compacted.0, Ordering::Release);
+        self.next_expiry.store(next_expiry(state), Ordering::Release);
+        *self.snapshot.write() = state.snapshot(applied);
+    }
+
+    /// Waits until the rows up to `revision` are in the database.
+    pub async fn persisted(&self, revision: Revision) -> io::Result<()> {
+        let mut persisted = self.queue.persisted();
+        persisted.wait_for(|at| *at >= revision).await.map_err(|_| crate::db::stopped())?;
+        Ok(())
+    }
+
+    /// The next events under `prefix` after a revision.
+    pub async fn step(self: Arc<Self>, prefix: Bytes, after: Revision) -> Result<Step, HistoryError> {
+        let upto = self.hub.published();
+        self.past(after, upto, move |db, epoch| history::step(&db, epoch, &prefix, after, upto)).await
+    }
+
+    /// The keys under `prefix` as they were at `revision`.
+    pub async fn range_at(self: Arc<Self>, prefix: Bytes, revision: Revision) -> Result<Vec<Entry>, HistoryError> {
+        let now = self.snapshot();
+        let current = now.revision();
+        if revision > current {
+            return Err(HistoryError::Future { current });
+        }
+        if revision == current {
+            return Ok(now.range(&prefix).map(|entry| Entry::clone(entry)).collect());
+        }
+        let read = move |db: Families<'_>, epoch| history::range_at(&db, epoch, &prefix, revision, &now);
+        self.past(revision, current, read).await
+    }
+
+    /// Reads history from `from` to `upto` once it is in the database.
+    async fn past<T: Send + 'static>(
+        self: Arc<Self>,
+        from: Revision,
+        upto: Revision,
+        read: impl Fn(Families<'_>, u32) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, HistoryError> {
+        self.persisted(upto).await.map_err(|error| storage(&error))?;
+        let task = tokio::task::spawn_blocking(move || {
+            loop {
+                let epoch = self.epoch();
+                let result = self.db.with(|db| read(db, epoch)).map_err(|error| storage(&error));
+                // What was read is whole only if it was not being removed meanwhile.
+                if self.compacted() > from {
+                    return Err(HistoryError::Compacted { oldest: self.compacted() });
+                }
+                if self.epoch() == epoch {
+                    return result;
+                }
+            }
+        });
+        task.await.map_err(|error| HistoryError::Storage(error.to_string()))?
+    }
+}
+
+fn storage(error: &io::Error) -> HistoryError {
+    HistoryError::Storage(error.to_string())
+}
+
+fn next_expiry(state: &State) -> u64 {
+    state.expiring.first().map_or(u64::MAX, |(expires, _)| *expires)
+}

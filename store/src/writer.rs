@@ -1,0 +1,282 @@
+//! The one thread that writes to the database.
+//!
+//! Invariants
+//! - Jobs reach the disk in the order they were sent. Whatever waits while a write is in progress
+//!   goes into the next one: one batch, and one sync if any job of it needs durability.
+//! - Nothing is reported durable before the sync that covers it returned.
+//! - A full disk is waited out, not reported: raft stays alive, nothing is acknowledged meanwhile,
+//!   and new writes are refused by whoever looks at [`Health`]. Any other error is final.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use openraft::storage::IOFlushed;
+use parking_lot::Mutex;
+use rocksdb::WriteBatch;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    Revision,
+    codec::Writer as Encoder,
+    db::{Db, Families},
+    log::{entry_value, log_key},
+    raft::{LogEntry, LogId, TypeConfig, Vote},
+    rows::{MEMBERSHIP_KEY, STATE_KEY, StateRecord},
+};
+
+/// Jobs that may wait. Beyond it senders wait, which slows proposing down to what the disk takes.
+const QUEUE: usize = 4096;
+/// Jobs merged into one write.
+const BATCH: usize = 1024;
+/// How often a write is tried again while the disk is full.
+const FULL_RETRY: Duration = Duration::from_millis(200);
+
+pub(crate) const VOTE_KEY: &[u8] = b"vote";
+pub(crate) const PURGED_KEY: &[u8] = b"purged";
+
+type Done = oneshot::Sender<io::Result<()>>;
+
+/// One thing to write.
+pub(crate) enum Job {
+    /// Log entries; durable when reported.
+    Append { entries: Vec<LogEntry>, flushed: IOFlushed<TypeConfig> },
+    /// The vote; durable when reported.
+    Vote { vote: Vote, done: Done },
+    /// Drops log entries from an index on; durable when reported.
+    Truncate { from: u64, done: Done },
+    /// Drops log entries up to and including one.
+    Purge { upto: LogId, done: Done },
+    /// What applying entries changed. Not synced: the log can tell it again.
+    Apply(Rows),
+    /// Reports when all before it is written.
+    Barrier { done: Done },
+}
+
+/// The state machine's part of a write.
+pub(crate) struct Rows {
+    pub rows: Vec<(Vec<u8>, bytes::Bytes)>,
+    pub record: StateRecord,
+    /// JSON, if the membership changed.
+    pub membership: Option<Vec<u8>>,
+}
+
+/// How the disk does. Read by anyone.
+pub(crate) struct Health {
+    /// A write failed for lack of space and is being tried again.
+    pub full: AtomicBool,
+    /// When the write in progress began, if one that must be durable is in progress.
+    busy: Mutex<Option<Instant>>,
+    /// Told by `shutdown`: give up on a full disk.
+    stopping: AtomicBool,
+    /// Log entries below this index, of those sent so far, are in the database.
+    written: AtomicU64,
+    /// Rows up to this revision are in the database.
+    persisted: watch::Sender<Revision>,
+}
+
+impl Health {
+    fn new(persisted: Revision) -> Self {
+        Self {
+            full: AtomicBool::new(false),
+            busy: Mutex::new(None),
+            stopping: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+            persisted: watch::channel(persisted).0,
+        }
+    }
+
+    /// Rows up to this revision are in the database: the writer said so, or a snapshot brought them.
+    pub fn set_persisted(&self, revision: Revision) {
+        self.persisted.send_replace(revision);
+    }
+
+    /// Writes a batch, waiting while the disk is full.
+    pub fn write(&self, db: &Db, sync: bool, build: impl Fn(&Families<'_>) -> WriteBatch) -> io::Result<()> {
+        let result = loop {
+            match db.with(|db| db.write(build(&db), sync)) {
+                Err(error) if error.kind() == io::ErrorKind::StorageFull && !self.stopping.load(Ordering::Acquire) => {
+                    if !self.full.swap(true, Ordering::AcqRel) {
+                        tracing::error!(%error, "the disk is full; writes are refused until there is space");
+                    }
+                    thread::sleep(FULL_RETRY);
+                }
+                result => break result,
+            }
+        };
+        if result.is_ok() && self.full.swap(false, Ordering::AcqRel) {
+            tracing::info!("there is space on the disk again");
+        }
+        result
+    }
+
+    /// For how long the write in progress has not become durable.
+    pub fn stalled(&self) -> Duration {
+        self.busy.lock().map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+/// Sends jobs to the thread.
+#[derive(Clone)]
+pub(crate) struct WriteQueue {
+    tx: mpsc::Sender<Job>,
+    health: Arc<Health>,
+}
+
+impl WriteQueue {
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    /// The revision up to which the rows are in the database.
+    pub fn persisted(&self) -> watch::Receiver<Revision> {
+        self.health.persisted.subscribe()
+    }
+
+    /// Log entries below this index, of those sent so far, are in the database.
+    pub fn written(&self) -> u64 {
+        self.health.written.load(Ordering::Acquire)
+    }
+
+    pub async fn send(&self, job: Job) -> io::Result<()> {
+        self.tx.send(job).await.map_err(|_| crate::db::stopped())
+    }
+
+    /// Sends a job and waits until it is done.
+    pub async fn run(&self, job: impl FnOnce(Done) -> Job) -> io::Result<()> {
+        let (done, rx) = oneshot::channel();
+        self.send(job(done)).await?;
+        rx.await.map_err(|_| crate::db::stopped())?
+    }
+
+    /// Lets a writer that waits for space give up.
+    pub fn give_up(&self) {
+        self.health.stopping.store(true, Ordering::Release);
+    }
+}
+
+/// Starts the thread. It ends when the last queue is dropped.
+pub(crate) fn spawn(db: Arc<Db>, persisted: Revision) -> io::Result<WriteQueue> {
+    let (tx, rx) = mpsc::channel(QUEUE);
+    let health = Arc::new(Health::new(persisted));
+    let thread = Thread { db, rx, health: Arc::clone(&health) };
+    thread::Builder::new().name("store-writer".to_owned()).spawn(move || thread.run())?;
+    Ok(WriteQueue { tx, health })
+}
+
+struct Thread {
+    db: Arc<Db>,
+    rx: mpsc::Receiver<Job>,
+    health: Arc<Health>,
+}
+
+impl Thread {
+    fn run(mut self) {
+        while let Some(first) = self.rx.blocking_recv() {
+            let mut jobs = vec![first];
+            while jobs.len() < BATCH
+                && let Ok(job) = self.rx.try_recv()
+            {
+                jobs.push(job);
+            }
+            let result = self.write(&jobs);
+            if let Err(error) = &result {
+                tracing::error!(%error, "writing to the database failed");
+            }
+            self.report(jobs, &result);
+        }
+    }
+
+    fn write(&self, jobs: &[Job]) -> io::Result<()> {
+        let sync = jobs.iter().any(Job::wants_sync);
+        if sync {
+            *self.health.busy.lock() = Some(Instant::now());
+        }
+        let result = self.health.write(&self.db, sync, |db| batch(jobs, db));
+        *self.health.busy.lock() = None;
+        result
+    }
+
+    fn report(&self, jobs: Vec<Job>, result: &io::Result<()>) {
+        for job in jobs {
+            if let (Ok(()), Some(next)) = (result, job.next_index()) {
+                self.health.written.store(next, Ordering::Release);
+            }
+            let result = result.as_ref().map(|()| ()).map_err(|error| io::Error::new(error.kind(), error.to_string()));
+            match job {
+                Job::Append { flushed, .. } => flushed.io_completed(result),
+                Job::Apply(rows) => {
+                    if result.is_ok() {
+                        self.health.set_persisted(rows.record.revision);
+                    }
+                }
+                Job::Vote { done, .. }
+                | Job::Truncate { done, .. }
+                | Job::Purge { done, .. }
+                | Job::Barrier { done } => {
+                    // The one who asked may have gone; the write stands.
+                    let _ = done.send(result);
+                }
+            }
+        }
+    }
+}
+
+impl Job {
+    /// Where the log in the database ends after this job, if it moves the end.
+    fn next_index(&self) -> Option<u64> {
+        match self {
+            Self::Append { entries, .. } => entries.last().map(|entry| entry.log_id.index + 1),
+            Self::Truncate { from, .. } => Some(*from),
+            _ => None,
+        }
+    }
+
+    fn wants_sync(&self) -> bool {
+        matches!(self, Self::Append { .. } | Self::Vote { .. } | Self::Truncate { .. })
+    }
+}
+
+fn batch(jobs: &[Job], db: &Families<'_>) -> WriteBatch {
+    let mut batch = WriteBatch::default();
+    for job in jobs {
+        match job {
+            Job::Append { entries, .. } => {
+                for entry in entries {
+                    batch.put_cf(db.log, log_key(entry.log_id.index), entry_value(entry));
+                }
+            }
+            Job::Vote { vote, .. } => {
+                let mut out = Encoder::default();
+                out.vote(vote);
+                batch.put_cf(db.meta, VOTE_KEY, out.finish());
+            }
+            Job::Truncate { from, .. } => batch.delete_range_cf(db.log, log_key(*from), log_key(u64::MAX)),
+            Job::Purge { upto, .. } => {
+                batch.delete_range_cf(db.log, log_key(0), log_key(upto.index + 1));
+                let mut out = Encoder::default();
+                out.log_id(Some(upto));
+                batch.put_cf(db.meta, PURGED_KEY, out.finish());
+            }
+            Job::Apply(rows) => add_rows(&mut batch, db, rows),
+            Job::Barrier { .. } => {}
+        }
+    }
+    batch
+}
+
+fn add_rows(batch: &mut WriteBatch, db: &Families<'_>, rows: &Rows) {
+    for (key, value) in &rows.rows {
+        batch.put_cf(db.rows, key, value);
+    }
+    if let Some(membership) = &rows.membership {
+        batch.put_cf(db.rows, MEMBERSHIP_KEY, membership);
+    }
+    batch.put_cf(db.rows, STATE_KEY, rows.record.encode());
+}
