@@ -143,18 +143,30 @@ fn merge(known: &[Known], answers: Vec<Result<Value>>) -> Value {
         });
         let Some((_, answer)) = own else { continue };
         member["reachable"] = json!(answer.is_ok());
-        if let Err(error) = answer {
-            member["error"] = json!(format!("{error:#}"));
+        match answer {
+            Ok(itself) => tell(member, itself),
+            Err(error) => member["error"] = json!(format!("{error:#}")),
         }
     }
     document
 }
 
-/// A leader knows most, then whoever is in the latest term and furthest.
-fn rank(document: &Value) -> (bool, u64, u64) {
+/// What a member says of itself is newer than what others know of it.
+fn tell(member: &mut Value, itself: &Value) {
+    let own = itself["members"].as_array().into_iter().flatten().find(|m| m["name"] == member["name"]);
+    for key in ["term", "applied"] {
+        if let Some(value) = own.map(|own| &own[key]).filter(|value| value.is_number()) {
+            member[key] = value.clone();
+        }
+    }
+}
+
+/// The leader of the latest term knows most, then whoever is furthest.
+fn rank(document: &Value) -> (u64, bool, u64) {
     let list = || document["members"].as_array().into_iter().flatten();
     let most = |key: &str| list().filter_map(|m| m[key].as_u64()).max().unwrap_or_default();
-    (list().any(|m| m["role"] == "leader" && m["lag"].is_number()), most("term"), most("applied"))
+    let leads = document["server"].is_string() && document["server"] == document["leader"];
+    (most("term"), leads, most("applied"))
 }
 
 fn show(document: &Value) -> String {
@@ -212,8 +224,10 @@ mod tests {
 
     #[test]
     fn the_latest_term_is_believed() {
-        let merged = merge(&known(), vec![Ok(document("leader", 3)), Ok(document("leader", 5))]);
-        assert_eq!(merged["members"][0]["term"], 5);
+        let merged = merge(&known(), vec![Ok(document("leader", 3)), Ok(document("follower", 5))]);
+        assert_eq!(merged["members"][0]["role"], "follower", "a deposed leader does not know yet");
+        assert_eq!(merged["members"][0]["term"], 3, "and says so");
+        assert_eq!(merged["members"][1]["term"], 5);
     }
 
     #[test]

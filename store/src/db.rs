@@ -179,8 +179,10 @@ fn claim(dir: &Path, path: &Path, identity: &Identity) -> io::Result<()> {
 }
 
 fn open_database(dir: &Path) -> Result<DB, OpenError> {
-    let family = |name: &str| ColumnFamilyDescriptor::new(name, family_options());
-    let families = [LOG, META, ROWS].map(family);
+    // RocksDB resumes after a full disk once the largest write buffer fits, so none is larger than
+    // it has to be, the unused default family's included.
+    let families = [("default", MIB), (META, MIB), (LOG, 16 * MIB), (ROWS, 16 * MIB)];
+    let families = families.map(|(name, buffer)| ColumnFamilyDescriptor::new(name, family_options(buffer)));
     let path = dir.join("db");
     DB::open_cf_descriptors(&database_options(), &path, families).map_err(|error| {
         let dir = dir.display().to_string();
@@ -209,9 +211,9 @@ fn database_options() -> Options {
     options
 }
 
-fn family_options() -> Options {
+fn family_options(write_buffer: usize) -> Options {
     let mut options = Options::default();
-    options.set_write_buffer_size(16 * MIB);
+    options.set_write_buffer_size(write_buffer);
     options.set_max_write_buffer_number(4);
     options.set_target_file_size_base(32 * MIB as u64);
     options.set_compression_type(DBCompressionType::Lz4);

@@ -25,8 +25,12 @@ pub(crate) fn status(core: &Core, name: &str, told: &[Member]) -> Status {
     let members = merge(members::list(core), told);
     let applied = *core.view.applied().borrow();
     core.metrics(|metrics| {
-        let last_quorum_ack =
-            metrics.last_quorum_acked.as_ref().and_then(|at| Instant::now().checked_sub(at.elapsed()));
+        // A group of one has nobody to ask: its leader is its own quorum at any time.
+        let alone = metrics.state.is_leader() && metrics.membership_config.membership().voter_ids().eq([core.id]);
+        let last_quorum_ack = match alone {
+            true => Some(Instant::now()),
+            false => metrics.last_quorum_acked.as_ref().and_then(|at| Instant::now().checked_sub(at.elapsed())),
+        };
         let acked = last_quorum_ack.is_some_and(|at| at.elapsed() < core.timing.election);
         // A leader whose own term has nothing applied yet may still show an old state.
         let current = metrics.last_applied.is_some_and(|id| id.leader_id.term == metrics.current_term);

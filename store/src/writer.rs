@@ -186,7 +186,9 @@ impl Thread {
                 jobs.push(job);
             }
             let result = self.write(&jobs);
-            if let Err(error) = &result {
+            if let Err(error) = &result
+                && !self.health.stopping.load(Ordering::Acquire)
+            {
                 tracing::error!(%error, "writing to the database failed");
             }
             self.report(jobs, &result);
@@ -208,7 +210,10 @@ impl Thread {
             if let (Ok(()), Some(next)) = (result, job.next_index()) {
                 self.health.written.store(next, Ordering::Release);
             }
-            let result = result.as_ref().map(|()| ()).map_err(|error| io::Error::new(error.kind(), error.to_string()));
+            let result = match result {
+                Ok(()) => Ok(()),
+                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+            };
             match job {
                 Job::Append { flushed, .. } => flushed.io_completed(result),
                 Job::Apply(rows) => {
@@ -279,4 +284,64 @@ fn add_rows(batch: &mut WriteBatch, db: &Families<'_>, rows: &Rows) {
         batch.put_cf(db.rows, MEMBERSHIP_KEY, membership);
     }
     batch.put_cf(db.rows, STATE_KEY, rows.record.encode());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::{Config, PeerTls, raft::log_id};
+
+    #[tokio::test]
+    #[ignore = "needs root: mounts a small file system"]
+    async fn what_a_full_disk_held_up_is_written_when_there_is_space() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = |program: &str, args: &str| {
+            let args = args.replace("DIR", &dir.path().display().to_string());
+            Command::new(program).args(args.split_whitespace()).output().unwrap().status.success()
+        };
+        assert!(run("mount", "-t tmpfs -o size=64m kontiki-test DIR"), "mounting needs root");
+        let config = Config {
+            id: 1,
+            name: "s1".into(),
+            dir: dir.path().to_owned(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            advertise: String::new(),
+            tls: PeerTls { ca_pem: String::new(), cert_pem: String::new(), key_pem: String::new() },
+            heartbeat: Config::HEARTBEAT,
+            election: Config::ELECTION,
+        };
+        let db = Arc::new(Db::open(&config, "test").unwrap());
+        let queue = spawn(Arc::clone(&db), Revision(1)).unwrap();
+        assert!(!run("dd", "if=/dev/zero of=DIR/ballast bs=1M"), "the disk is full");
+        for row in 0..40u8 {
+            let record = StateRecord { applied: Some(log_id(1, row.into())), ..StateRecord::default() };
+            let rows = vec![(vec![row], vec![row; 1 << 20].into())];
+            queue.send(Job::Apply(Rows { rows, record, membership: None })).await.unwrap();
+        }
+        let vote = tokio::spawn({
+            let queue = queue.clone();
+            async move { queue.run(|done| Job::Vote { vote: Vote::new(1, 1), done }).await }
+        });
+        let waited = Instant::now();
+        while !queue.health().full.load(Ordering::Acquire) {
+            assert!(waited.elapsed() < Duration::from_secs(10), "the disk was not full");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(!vote.is_finished(), "acknowledged before it was durable");
+        assert!(run("rm", "DIR/ballast"));
+        let freed = Instant::now();
+        tokio::time::timeout(Duration::from_secs(30), vote).await.expect("resumes by itself").unwrap().unwrap();
+        eprintln!("resumed after {:?}", freed.elapsed());
+        db.close();
+        drop((queue, db));
+        let db = Db::open(&config, "test").unwrap();
+        for row in 0..40u8 {
+            let value = db.with(|db| db.db.get_cf(db.rows, [row]).map_err(crate::db::db_error)).unwrap();
+            assert_eq!(value, Some(vec![row; 1 << 20]));
+        }
+        db.close();
+        assert!(run("umount", "--lazy DIR"));
+    }
 }

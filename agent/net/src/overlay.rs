@@ -36,6 +36,8 @@ const VNI: u32 = 1;
 const PORT: u16 = 8472;
 
 type Mac = [u8; 6];
+/// Hardware address and what it stands for.
+type Entries = BTreeSet<(Mac, Ipv4Addr)>;
 
 /// The VXLAN device.
 pub struct Overlay {
@@ -105,12 +107,21 @@ impl Overlay {
         links.only_address(self.index, address).await
     }
 
-    /// Makes exactly these peers reachable.
+    /// Makes exactly these peers reachable. What is right already is only looked at.
     pub async fn set_peers(&self, links: &Links, own: Ipv4Addr, peers: &[Peer]) -> Result<(), Error> {
         let ways = ways(own, peers);
-        self.drop_others(links, &ways).await?;
+        let routes = self.prune_routes(links, &ways).await?;
+        let hops = ways.iter().map(|way| (way.mac(), way.next_hop())).collect();
+        let hops = self.prune_neighbours(links, AddressFamily::Inet, &hops).await?;
+        let forwards = ways.iter().map(|way| (way.mac(), way.node)).collect();
+        let forwards = self.prune_neighbours(links, AddressFamily::Bridge, &forwards).await?;
         for way in &ways {
-            self.add(links, way).await?;
+            let known = routes.contains(&way.pods)
+                && hops.contains(&(way.mac(), way.next_hop()))
+                && forwards.contains(&(way.mac(), way.node));
+            if !known {
+                self.add(links, way).await?;
+            }
         }
         Ok(())
     }
@@ -139,28 +150,35 @@ impl Overlay {
         links.handle().route().add(route).replace().execute().await
     }
 
-    async fn drop_others(&self, links: &Links, ways: &[Way]) -> Result<(), Error> {
-        let ranges: BTreeSet<Ipv4Net> = ways.iter().map(|way| way.pods).collect();
+    /// Removes routes to nobody; returns the ones that stay.
+    async fn prune_routes(&self, links: &Links, ways: &[Way]) -> Result<BTreeSet<Ipv4Net>, Error> {
+        let wanted: BTreeSet<Ipv4Net> = ways.iter().map(|way| way.pods).collect();
+        let mut kept = BTreeSet::new();
         for route in links.routes().await? {
             let ours = route.header.table == link::MAIN_TABLE && link::output(&route) == Some(self.index);
-            if ours && link::destination(&route).is_some_and(|range| !ranges.contains(&range)) {
-                links.delete_route(route).await?;
+            match link::destination(&route).filter(|_| ours) {
+                Some(range) if wanted.contains(&range) => {
+                    kept.insert(range);
+                }
+                Some(_) => links.delete_route(route).await?,
+                None => {}
             }
         }
-        let hops: BTreeSet<Ipv4Addr> = ways.iter().map(Way::next_hop).collect();
-        let forwards: BTreeSet<(Mac, Ipv4Addr)> = ways.iter().map(|way| (way.mac(), way.node)).collect();
-        for entry in self.neighbours(links, AddressFamily::Inet).await? {
-            if destination(&entry).is_none_or(|hop| !hops.contains(&hop)) {
-                delete(links, entry).await?;
+        Ok(kept)
+    }
+
+    /// Removes entries that nobody wants; returns the ones that stay.
+    async fn prune_neighbours(&self, links: &Links, family: AddressFamily, wanted: &Entries) -> Result<Entries, Error> {
+        let mut kept = Entries::new();
+        for entry in self.neighbours(links, family).await? {
+            match mac_of(&entry).zip(destination(&entry)).filter(|pair| wanted.contains(pair)) {
+                Some(pair) => {
+                    kept.insert(pair);
+                }
+                None => delete(links, entry).await?,
             }
         }
-        for entry in self.neighbours(links, AddressFamily::Bridge).await? {
-            let wanted = mac_of(&entry).zip(destination(&entry)).is_some_and(|pair| forwards.contains(&pair));
-            if !wanted {
-                delete(links, entry).await?;
-            }
-        }
-        Ok(())
+        Ok(kept)
     }
 
     async fn neighbours(&self, links: &Links, family: AddressFamily) -> Result<Vec<NeighbourMessage>, Error> {

@@ -140,7 +140,7 @@ Root = {runc}
     )
 }
 
-async fn connect(agent: &Member) -> Result<RuntimeServiceClient<Channel>> {
+pub async fn connect(agent: &Member) -> Result<RuntimeServiceClient<Channel>> {
     let socket = agent.containerd_socket();
     // The address is only a name here; the connector decides.
     let channel = Endpoint::from_static("http://containerd")
@@ -186,34 +186,20 @@ pub fn import_images(agent: &Member) -> Result<()> {
     let present = String::from_utf8_lossy(&output.stdout).into_owned();
     let busybox = preflight::program("busybox").context("busybox is missing")?;
     let bytes = fs::read(&busybox).with_context(|| format!("reading {}", busybox.display()))?;
-    for image in [pause(&bytes), demo(&bytes)] {
-        if present.lines().any(|line| line == image.reference) {
+    for (reference, archive) in [(PAUSE, kontiki_agent::pause::archive(PAUSE)), (DEMO, demo(&bytes).archive())] {
+        if present.lines().any(|line| line == reference) {
             continue;
         }
         // A file, not a pipe: ctr reads an archive twice.
         let path = agent.run.join("image.tar");
-        fs::write(&path, image.archive()).with_context(|| format!("writing {}", path.display()))?;
+        fs::write(&path, archive).with_context(|| format!("writing {}", path.display()))?;
         let output = ctr(&["images", "import", &path.display().to_string()]).stdin(Stdio::null()).output()?;
         let _ = fs::remove_file(&path);
         if !output.status.success() {
-            bail!("importing {}: {}", image.reference, String::from_utf8_lossy(&output.stderr).trim());
+            bail!("importing {reference}: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
     }
     Ok(())
-}
-
-/// Holds a pod's namespaces: does nothing, and buries the children of a shared process namespace.
-fn pause(busybox: &[u8]) -> Image<'_> {
-    Image {
-        reference: PAUSE,
-        entries: vec![
-            Entry::Dir("bin"),
-            Entry::Program("bin/busybox", busybox),
-            Entry::Link { path: "bin/sh".into(), to: "busybox" },
-        ],
-        entrypoint: &["/bin/sh", "-c", "trap 'exit 0' TERM INT; while :; do busybox sleep 2147483 & wait $!; done"],
-        command: &[],
-    }
 }
 
 /// A web server that tells which pod it is.

@@ -11,7 +11,8 @@ use super::{
     preflight,
     process::{Daemon, stop},
     progress::{Step, note},
-    sweep, up,
+    sweep::{self, Outside},
+    up,
 };
 
 /// Long enough for a server to hand leadership over.
@@ -32,9 +33,11 @@ pub async fn down(args: DownArgs) -> Result<ExitCode> {
     };
     let lock = up::lock(&saved)?;
     let agents = sweep::agents(&saved);
+    // Before the pods are stopped: then their bundles, which name these, are gone.
+    let outside = sweep::outside(&agents);
     stop_all(&saved, &agents).await?;
     let step = Step::begin("network");
-    clean(&saved, &agents).await?;
+    clean(&saved, &agents, outside).await?;
     step.done("removed");
     let _ = fs::remove_file(up::lock_path(&saved));
     drop(lock);
@@ -51,7 +54,7 @@ pub async fn down(args: DownArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn stop_all(saved: &Saved, agents: &[Member]) -> Result<()> {
+pub async fn stop_all(saved: &Saved, agents: &[Member]) -> Result<()> {
     let step = Step::begin("agents");
     stop(running(agents.iter().map(|agent| up::daemon(saved, agent))), AGENTS).await.context("stopping the agents")?;
     step.done("stopped");
@@ -81,9 +84,9 @@ fn running(daemons: impl Iterator<Item = Daemon>) -> Vec<Pid> {
 }
 
 /// Removes whatever is left of the cluster on this machine, except its data.
-pub async fn clean(saved: &Saved, agents: &[Member]) -> Result<()> {
-    let outside = sweep::outside(agents);
-    sweep::processes(saved, agents).await?;
+pub async fn clean(saved: &Saved, agents: &[Member], mut outside: Outside) -> Result<()> {
+    outside.extend(sweep::outside(agents));
+    sweep::processes(saved, &outside).await?;
     sweep::unmount(saved)?;
     sweep::remove(&outside).await?;
     network::remove(saved).await?;

@@ -18,6 +18,8 @@ mod preflight;
 mod process;
 mod progress;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod up;
 
 use std::{net::Ipv4Addr, path::PathBuf};

@@ -40,6 +40,36 @@ pub struct Outside {
     ids: BTreeSet<String>,
 }
 
+impl Outside {
+    /// Directories of the control groups in every hierarchy.
+    fn places(&self) -> Vec<(PathBuf, &Path)> {
+        let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        let hierarchies =
+            if unified { vec![PathBuf::from("/sys/fs/cgroup")] } else { entries(Path::new("/sys/fs/cgroup")) };
+        let groups =
+            || self.cgroups.iter().map(|group| Path::new(group.trim_start_matches('/'))).filter(|g| is_plain(g));
+        hierarchies.into_iter().flat_map(|hierarchy| groups().map(move |group| (hierarchy.clone(), group))).collect()
+    }
+
+    /// Processes in the control groups.
+    fn pids(&self) -> BTreeSet<i32> {
+        fn collect(dir: &Path, pids: &mut BTreeSet<i32>) {
+            let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+            pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+            entries(dir).iter().filter(|path| path.is_dir()).for_each(|child| collect(child, pids));
+        }
+        let mut pids = BTreeSet::new();
+        self.places().iter().for_each(|(hierarchy, group)| collect(&hierarchy.join(group), &mut pids));
+        pids
+    }
+
+    pub fn extend(&mut self, other: Self) {
+        self.cgroups.extend(other.cgroups);
+        self.sockets.extend(other.sockets);
+        self.ids.extend(other.ids);
+    }
+}
+
 /// Agents' directories that exist, whatever `cluster.yaml` says.
 pub fn agents(saved: &Saved) -> Vec<Member> {
     let named = |dir: PathBuf| {
@@ -82,9 +112,10 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Kills every process of the cluster, and the ones those start meanwhile.
-pub async fn processes(saved: &Saved, agents: &[Member]) -> Result<()> {
+pub async fn processes(saved: &Saved, found: &Outside) -> Result<()> {
     let mut spaces: Vec<PathBuf> = spaces_of(saved);
-    spaces.extend(agents.iter().flat_map(|agent| entries(&agent.containerd_state().join("netns"))));
+    // Pods' namespaces are bound in containerd's state directory.
+    spaces.extend(mounts().into_iter().map(PathBuf::from).filter(|mount| mount.starts_with(saved.run())));
     let inodes: BTreeSet<(u64, u64)> = spaces.iter().filter_map(|path| identity(path)).collect();
     let host = identity(Path::new("/proc/self/ns/net"));
     let mine = |pid: i32| {
@@ -96,7 +127,9 @@ pub async fn processes(saved: &Saved, agents: &[Member]) -> Result<()> {
             || arguments(pid).is_some_and(|args| names_us(saved, &args))
     };
     wait("killing what is left", Duration::from_secs(15), async || {
-        let left: Vec<i32> = pids().into_iter().filter(|pid| mine(*pid) && !gone(Pid::from_raw(*pid))).collect();
+        let grouped = found.pids();
+        let mine = |pid: &i32| (grouped.contains(pid) || mine(*pid)) && !gone(Pid::from_raw(*pid));
+        let left: Vec<i32> = pids().into_iter().filter(mine).collect();
         for pid in &left {
             let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
         }
@@ -152,17 +185,12 @@ pub async fn remove(found: &Outside) -> Result<()> {
 
 /// Paths of the groups that are still there.
 fn remove_cgroups(found: &Outside) -> Vec<String> {
-    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-    let hierarchies =
-        if unified { vec![PathBuf::from("/sys/fs/cgroup")] } else { entries(Path::new("/sys/fs/cgroup")) };
     let mut left = Vec::new();
-    for hierarchy in &hierarchies {
-        for cgroup in found.cgroups.iter().map(|cgroup| Path::new(cgroup.trim_start_matches('/'))) {
-            remove_cgroup(hierarchy, cgroup);
-            let path = hierarchy.join(cgroup);
-            if path.exists() {
-                left.push(path.display().to_string());
-            }
+    for (hierarchy, group) in found.places() {
+        remove_cgroup(&hierarchy, group);
+        let path = hierarchy.join(group);
+        if path.exists() {
+            left.push(path.display().to_string());
         }
     }
     left
@@ -186,6 +214,12 @@ fn remove_files(found: &Outside) {
     }
 }
 
+/// A path beneath a hierarchy, and not the hierarchy itself.
+fn is_plain(group: &Path) -> bool {
+    let mut parts = group.components();
+    parts.next().is_some() && group.components().all(|part| matches!(part, std::path::Component::Normal(_)))
+}
+
 /// A group and what is beneath it, then parents up to the hierarchy while they are empty. What
 /// cannot be removed is in use by somebody else.
 fn remove_cgroup(hierarchy: &Path, relative: &Path) {
@@ -194,10 +228,6 @@ fn remove_cgroup(hierarchy: &Path, relative: &Path) {
             beneath(&child);
         }
         let _ = fs::remove_dir(dir);
-    }
-    let plain = relative.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-    if relative.as_os_str().is_empty() || !plain {
-        return;
     }
     beneath(&hierarchy.join(relative));
     for parent in relative.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {

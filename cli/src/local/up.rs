@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use kontiki_net::link::Links;
 use kontiki_server::token::Purpose;
 use nix::fcntl::{Flock, FlockArg};
@@ -133,6 +133,8 @@ async fn servers(saved: &Saved) -> Result<Client> {
         start_server(saved, server, None)?;
     }
     let client = admin_client(saved, &members, &started).await?;
+    // At once, so that a person can look into what goes wrong from here on.
+    publish_kubeconfig(saved, &members)?;
     if !newcomers.is_empty() {
         wait("a leader", SERVERS, async || ready(saved, &client, &started).await).await?;
         let admission = token::create(&client, Purpose::Server, SignedDuration::from_mins(30), "kontiki up").await?;
@@ -144,7 +146,6 @@ async fn servers(saved: &Saved) -> Result<Client> {
         }
     }
     let leader = wait("the servers", SERVERS, async || all_there(saved, &client, &members).await).await?;
-    publish_kubeconfig(saved, &members)?;
     let names: Vec<&str> = members.iter().map(|m| m.name.as_str()).collect();
     step.done(&format!("{} ({leader} leads)", names.join(" ")));
     Ok(client)
@@ -209,7 +210,8 @@ fn check(saved: &Saved, members: &[Member]) -> Result<()> {
 
 async fn ready(saved: &Saved, client: &Client, started: &[Member]) -> Result<Seen<()>> {
     check(saved, started)?;
-    Ok(match client.get("/readyz").await {
+    // The leader makes it in its first moments; tokens are kept there.
+    Ok(match client.get("/api/v1/namespaces/kube-system").await {
         Ok(_) => Seen::Yes(()),
         Err(error) => Seen::NotYet(format!("{error:#}")),
     })
@@ -282,27 +284,55 @@ async fn agents(saved: &Saved, client: &Client) -> Result<()> {
         ),
         false => None,
     };
+    let began = Timestamp::now();
+    let mut fresh = Vec::new();
     for agent in &members {
         containerd::ensure(agent).await?;
         containerd::import_images(agent)?;
-        start_agent(saved, agent, admission.as_ref())?;
+        if start_agent(saved, agent, admission.as_ref())? {
+            fresh.push(agent.name.as_str());
+        }
     }
-    wait("the nodes", NODES, async || nodes_ready(saved, client, &members).await).await?;
+    wait("the nodes", NODES, async || {
+        // A node that was up a moment ago still counts as Ready: those started now must be heard of.
+        match silent(client, &fresh, began).await {
+            waiting if waiting.is_empty() => nodes_ready(saved, client, &members).await,
+            waiting => {
+                check(saved, &members)?;
+                Ok(Seen::NotYet(format!("no sign of {}", waiting.join(", "))))
+            }
+        }
+    })
+    .await?;
     let names: Vec<&str> = members.iter().map(|m| m.name.as_str()).collect();
     step.done(&format!("{} Ready", names.join(" ")));
     Ok(())
 }
 
-fn start_agent(saved: &Saved, agent: &Member, admission: Option<&Admission>) -> Result<()> {
+/// The agents among `fresh` whose lease was not renewed since `began`.
+async fn silent(client: &Client, fresh: &[&str], began: Timestamp) -> Vec<String> {
+    let mut silent = Vec::new();
+    for name in fresh {
+        let path = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}");
+        let lease = client.get(&path).await.unwrap_or_default();
+        let renewed = lease["spec"]["renewTime"].as_str().and_then(|time| time.parse::<Timestamp>().ok());
+        if renewed.is_none_or(|time| time < began) {
+            silent.push((*name).to_owned());
+        }
+    }
+    silent
+}
+
+/// Whether it was started now.
+fn start_agent(saved: &Saved, agent: &Member, admission: Option<&Admission>) -> Result<bool> {
     let daemon = daemon(saved, agent);
     if daemon.pid().is_some() {
-        return Ok(());
+        return Ok(false);
     }
     let fresh = !agent.has_data();
     network::share(&agent.data())?;
     write_config(&agent.config(), &agent_config(saved, agent, admission.filter(|_| fresh))?)?;
-    daemon.ensure()?;
-    Ok(())
+    daemon.ensure()
 }
 
 fn agent_config(saved: &Saved, agent: &Member, admission: Option<&Admission>) -> Result<kontiki_agent::Config> {

@@ -71,6 +71,14 @@ impl Api {
         crate::server::serve(self, listener, tls, stop).await
     }
 
+    /// Answers one HTTP request as [`serve`](Self::serve) would, for a user whose certificate (if
+    /// any) has been checked already.
+    pub async fn answer(&self, user: Option<User>, request: http::Request<axum::body::Body>) -> http::Response<axum::body::Body> {
+        let local = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 6443));
+        let peer = crate::server::Peer { local, user: user.map(Arc::new) };
+        crate::http::handle(self, &peer, request).await
+    }
+
     /// A client that skips HTTP and nothing else.
     #[must_use]
     pub fn client(&self, user: User) -> Client {

@@ -63,7 +63,11 @@ pub(crate) fn resource_list(group: &str, version: &str) -> Value {
         }
     }
     let rows: Vec<Value> = rows.into_values().collect();
-    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version(group, version), "resources": rows})
+    let mut list = json!({"kind": "APIResourceList", "groupVersion": group_version(group, version), "resources": rows});
+    if !group.is_empty() {
+        list["apiVersion"] = "v1".into(); // upstream leaves it out of the core group's list
+    }
+    list
 }
 
 fn resource_row(def: &ResourceDef) -> Value {

@@ -14,6 +14,7 @@ use flate2::write::GzEncoder;
 use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
+use kontiki_kinds::rows::scale;
 use kontiki_kinds::{ResourceDef, Status, table};
 use kontiki_store::Entry;
 use serde_json::{Value, json};
@@ -75,8 +76,7 @@ fn object_bytes(call: &Call, object: &Object, form: &Form) -> Result<Bytes, Stat
     let value = object.value()?;
     let shown = match &form.shape {
         Shape::PartialList(_) => return Err(wrong_shape(call.def, "PartialObjectMetadataList", "not a list", "")),
-        shape if value["kind"] == call.def.kind => shape_one(call, shape, value)?,
-        _ => value,
+        shape => shape_one(call, shape, value)?,
     };
     Ok(formatted(&shown, form))
 }
@@ -88,8 +88,12 @@ fn shape_one(call: &Call, shape: &Shape, value: Value) -> Result<Value, Status> 
         Shape::Table(version) => {
             let include = include_object(&call.params)?;
             let metadata = list_metadata(value["metadata"]["resourceVersion"].as_str(), "", None);
-            let rows = vec![row(call.def, version, include, &value)];
-            table::table(call.def, rows, metadata, version, true)
+            let mut shown = table::table(call.def, vec![row(call.def, version, include, &value)], metadata, version, true);
+            if value["kind"] == "Scale" {
+                shown["columnDefinitions"] = scale_columns();
+                shown["rows"][0]["cells"] = scale::row(&value, Timestamp::now()).into();
+            }
+            shown
         }
     })
 }
@@ -98,6 +102,11 @@ fn wrong_shape(def: &ResourceDef, asked: &str, is: &str, suffix: &str) -> Status
     let package = if def.group.is_empty() { "core" } else { def.group.split('.').next().unwrap_or_default() };
     let text = format!("you requested {asked}, but the requested object is {is} (*{package}.{}{suffix})", def.kind);
     Status::failure(406, "NotAcceptable", text)
+}
+
+fn scale_columns() -> Value {
+    let column = |name: &str, ty: &str| json!({"name": name, "type": ty, "format": "", "description": "", "priority": 0});
+    json!([column("Name", "string"), column("Desired", "integer"), column("Available", "integer"), column("Age", "string")])
 }
 
 fn meta_version(version: &str) -> String {

@@ -4,9 +4,10 @@ use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use http::header::{ACCEPT, CONTENT_TYPE};
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request, Response};
 use http_body_util::{BodyExt, Limited};
 use kontiki_kinds::Status;
@@ -27,15 +28,21 @@ use crate::{Api, PatchKind, User, discovery, health, sub};
 
 /// The largest body of a request.
 const MAX_BODY: usize = 3 << 20;
+/// How much of a larger one is read before the connection is given up.
+const MAX_DISCARDED: usize = 16 << 20;
 /// How long a client may take to send its body.
 const BODY_TIME: std::time::Duration = std::time::Duration::from_secs(60);
+/// How long an answer waits for a body that nobody reads.
+const DISCARD_TIME: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Answers a request, whatever happens.
 pub(crate) async fn handle(api: &Api, peer: &Peer, request: Request<Body>) -> Response<Body> {
     let started = Instant::now();
-    let accept = header(request.headers(), &ACCEPT);
+    let (mut head, body) = request.into_parts();
+    let mut body = Some(body);
+    let accept = header(&head.headers, &ACCEPT);
     let mut label = ("other", "");
-    let answered = AssertUnwindSafe(dispatch(api, peer, request, &mut label)).catch_unwind().await;
+    let answered = AssertUnwindSafe(dispatch(api, peer, &mut head, &mut body, &mut label)).catch_unwind().await;
     let response = match answered {
         Ok(Ok(response)) => response,
         Ok(Err(status)) => encode::error(&status, accept.as_deref()),
@@ -45,7 +52,16 @@ pub(crate) async fn handle(api: &Api, peer: &Peer, request: Request<Body>) -> Re
         }
     };
     api.inner.metrics.observe(label.0, label.1, response.status().as_u16(), started.elapsed());
+    if let Some(unread) = body {
+        discard(unread).await;
+    }
     response
+}
+
+/// Reads what nobody asked for, within limits, so that the connection can be used again.
+async fn discard(body: Body) {
+    let read = Limited::new(body, MAX_BODY).collect();
+    let _ = tokio::time::timeout(DISCARD_TIME, read).await; // else the connection ends, as it may
 }
 
 pub(crate) fn header(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
@@ -55,31 +71,34 @@ pub(crate) fn header(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 
 type Label = (&'static str, &'static str);
 
-async fn dispatch(api: &Api, peer: &Peer, request: Request<Body>, label: &mut Label) -> Result<Response<Body>, Status> {
-    let user = api.authenticate(request.headers(), peer.user.as_deref()).await?;
-    match route(request.uri().path()) {
-        Route::Resource(path) => {
-            let response = resource(api, user, path, request, label).await?;
-            Ok(response)
-        }
+async fn dispatch(api: &Api, peer: &Peer, head: &mut Parts, body: &mut Option<Body>, label: &mut Label) -> Result<Response<Body>, Status> {
+    let user = api.authenticate(&head.headers, peer.user.as_deref()).await?;
+    match route(head.uri.path()) {
+        Route::Resource(path) => resource(api, user, path, head, body, label).await,
         other => {
-            let path = request.uri().path().to_owned();
-            let verb = request.method().as_str().to_ascii_lowercase();
-            api.authorize(&user, &Attributes { verb: &verb, path: &path, ..Attributes::default() })?;
-            plain(api, peer, &user, other, request).await
+            let verb = head.method.as_str().to_ascii_lowercase();
+            api.authorize(&user, &Attributes { verb: &verb, path: head.uri.path(), ..Attributes::default() })?;
+            plain(api, peer, &user, other, head, body).await
         }
     }
 }
 
 /// Everything that is not a resource.
-async fn plain(api: &Api, peer: &Peer, user: &User, route: Route, request: Request<Body>) -> Result<Response<Body>, Status> {
-    let accept = header(request.headers(), &ACCEPT);
+async fn plain(
+    api: &Api,
+    peer: &Peer,
+    user: &User,
+    route: Route,
+    head: &Parts,
+    body: &mut Option<Body>,
+) -> Result<Response<Body>, Status> {
+    let accept = header(&head.headers, &ACCEPT);
     let accept = accept.as_deref();
-    let params = Params::parse(request.uri().query());
+    let params = Params::parse(head.uri.query());
     match route {
-        Route::Unknown => return extra(api, user, request).await,
+        Route::Unknown => return extra(api, user, head, body).await,
         Route::UnknownInApi => return Err(Status::no_such_resource()),
-        _ if request.method() != Method::GET => return Err(Status::method_not_allowed()),
+        _ if head.method != Method::GET => return Err(Status::method_not_allowed()),
         _ => {}
     }
     let document = |value: Value| encode::document(&value, accept, &params);
@@ -108,11 +127,12 @@ async fn plain(api: &Api, peer: &Peer, user: &User, route: Route, request: Reque
 }
 
 /// Routes of the server that assembles us, for administrators; else 404 in plain text.
-async fn extra(api: &Api, user: &User, request: Request<Body>) -> Result<Response<Body>, Status> {
+async fn extra(api: &Api, user: &User, head: &Parts, body: &mut Option<Body>) -> Result<Response<Body>, Status> {
     if !user.in_group(MASTERS) {
         return Ok(health::text(404, "404 page not found\n".into()));
     }
     let router = api.inner.config.extra_routes.clone();
+    let request = Request::from_parts(head.clone(), body.take().unwrap_or_default());
     let answered = router.oneshot(request).await;
     let response = answered.unwrap_or_else(|never| match never {});
     let unknown = response.status() == http::StatusCode::NOT_FOUND && !response.headers().contains_key(CONTENT_TYPE);
@@ -188,9 +208,16 @@ fn verb(path: &ResourcePath, method: &Method, params: &Params) -> Option<&'stati
     verbs.contains(&verb).then_some(verb)
 }
 
-async fn resource(api: &Api, user: User, path: ResourcePath, request: Request<Body>, label: &mut Label) -> Result<Response<Body>, Status> {
-    let params = Params::parse(request.uri().query());
-    let found = verb(&path, request.method(), &params);
+async fn resource(
+    api: &Api,
+    user: User,
+    path: ResourcePath,
+    head: &mut Parts,
+    body: &mut Option<Body>,
+    label: &mut Label,
+) -> Result<Response<Body>, Status> {
+    let params = Params::parse(head.uri.query());
+    let found = verb(&path, &head.method, &params);
     *label = (found.unwrap_or("other"), path.def.plural);
     let mut call = Call {
         api: api.clone(),
@@ -203,13 +230,13 @@ async fn resource(api: &Api, user: User, path: ResourcePath, request: Request<Bo
         fence: None,
         warnings: Vec::new(),
     };
-    let method = request.method().as_str().to_ascii_lowercase();
+    let method = head.method.as_str().to_ascii_lowercase();
     let node = Filter::parse(call.def, &call.params, None).ok().and_then(|f| f.exact("spec.nodeName").map(str::to_owned));
     api.authorize(&call.user, &call.attributes(found.unwrap_or(&method), node.as_deref()))?;
     let verb = found.ok_or_else(Status::method_not_allowed)?;
     call.warnings.extend(kontiki_kinds::rows::deprecation(call.def).map(str::to_owned));
-    let (accept, gzip) = (header(request.headers(), &ACCEPT), encode::accepts_gzip(request.headers()));
-    let agent = header(request.headers(), &http::header::USER_AGENT).unwrap_or_default();
+    let (accept, gzip) = (header(&head.headers, &ACCEPT), encode::accepts_gzip(&head.headers));
+    let agent = header(&head.headers, &http::header::USER_AGENT).unwrap_or_default();
     let mut form = match verb {
         "watch" => negotiate::watch_form(accept.as_deref())?,
         // The text of a log has one form only.
@@ -217,7 +244,7 @@ async fn resource(api: &Api, user: User, path: ResourcePath, request: Request<Bo
         _ => negotiate::object_form(accept.as_deref())?,
     };
     form.pretty |= wants_pretty(&call.params, &agent);
-    let answer = run(&mut call, verb, request, &form, &path.rest).await;
+    let answer = run(&mut call, verb, head, body, &form, &path.rest).await;
     let mut response = match answer {
         Ok(answer) => encode::answer(&call, answer, &form, gzip).await.unwrap_or_else(|status| encode::error(&status, accept.as_deref())),
         Err(status) => encode::error(&status, accept.as_deref()),
@@ -235,10 +262,17 @@ fn wants_pretty(params: &Params, agent: &str) -> bool {
     params.flag("pretty").unwrap_or_else(|| ["curl", "Wget", "Mozilla/5.0"].iter().any(|tool| agent.starts_with(tool)))
 }
 
-async fn run(call: &mut Call, verb: &str, mut request: Request<Body>, form: &Form, rest: &str) -> Result<Answer, Status> {
+async fn run(
+    call: &mut Call,
+    verb: &str,
+    head: &mut Parts,
+    body: &mut Option<Body>,
+    form: &Form,
+    rest: &str,
+) -> Result<Answer, Status> {
     match (call.sub_name(), verb) {
         (Some("log"), _) => return call.log().await,
-        (Some("exec" | "attach" | "portforward"), _) => return call.stream(&mut request).await,
+        (Some("exec" | "attach" | "portforward"), _) => return call.stream(head).await,
         (Some("proxy"), _) => return sub::proxy(call, rest).await,
         _ => {}
     }
@@ -248,8 +282,8 @@ async fn run(call: &mut Call, verb: &str, mut request: Request<Body>, form: &For
         "watch" => return call.watch(form.clone()).await,
         _ => {}
     }
-    let content_type = header(request.headers(), &CONTENT_TYPE);
-    let data = body(request).await?;
+    let content_type = header(&head.headers, &CONTENT_TYPE);
+    let data = whole(body.take().unwrap_or_default()).await?;
     if verb == "patch" {
         let kind = patch_kind(content_type.as_deref())?;
         return call.patch(kind, data).await;
@@ -284,17 +318,26 @@ fn patch_kind(content_type: Option<&str>) -> Result<PatchKind, Status> {
 }
 
 /// The whole body, within limits of size and time.
-async fn body(request: Request<Body>) -> Result<Bytes, Status> {
-    let too_large = || Status::too_large(format!("limit is {MAX_BODY}"));
-    let announced = header(request.headers(), &http::header::CONTENT_LENGTH).and_then(|v| v.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > MAX_BODY as u64) {
-        return Err(too_large());
-    }
-    let read = Limited::new(request.into_body(), MAX_BODY).collect();
-    match tokio::time::timeout(BODY_TIME, read).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) => Err(Status::bad_request(format!("the body could not be read: {error}"))),
+async fn whole(body: Body) -> Result<Bytes, Status> {
+    match tokio::time::timeout(BODY_TIME, read_body(body)).await {
+        Ok(read) => read,
         Err(_) => Err(Status::failure(408, "Timeout", "the body took too long to arrive")),
     }
+}
+
+/// Of a body that is too large a little more is read and thrown away: a client that is still
+/// writing would otherwise never see the answer.
+async fn read_body(mut body: Body) -> Result<Bytes, Status> {
+    let (mut kept, mut seen) = (BytesMut::new(), 0usize);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Status::bad_request(format!("the body could not be read: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        seen += data.len();
+        if seen <= MAX_BODY {
+            kept.extend_from_slice(&data);
+        } else if seen > MAX_DISCARDED {
+            break;
+        }
+    }
+    if seen > MAX_BODY { Err(Status::too_large(format!("limit is {MAX_BODY}"))) } else { Ok(kept.freeze()) }
 }

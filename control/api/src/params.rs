@@ -48,7 +48,7 @@ impl Params {
 
     /// Whether `dryRun=All` is set. `options` names the options type for the error.
     pub fn dry_run(&self, options: &str) -> Result<bool, Status> {
-        let values: Vec<&str> = self.all("dryRun").filter(|v| !v.is_empty()).collect();
+        let values: Vec<&str> = self.all("dryRun").collect();
         check_dry_run(&values, options)
     }
 

@@ -48,3 +48,46 @@ pub fn find_kind(group: &str, version: &str, kind: &str) -> Option<&'static Reso
 pub fn find_stored(resource: GroupResource<'_>) -> Option<&'static ResourceDef> {
     resources().iter().copied().find(|def| def.storage == resource && def.group == resource.group)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn facts(text: &str) -> Value {
+        serde_json::from_str(text).expect("the facts are JSON")
+    }
+
+    #[test]
+    fn rows_agree_with_upstreams_discovery() {
+        let facts = facts(include_str!("../data/discovery.json"));
+        for def in resources() {
+            let served = &facts[def.api_version()]["resources"];
+            let known = &served[def.plural];
+            let list = |field: &str| known[field].as_array().cloned().unwrap_or_default();
+            assert_eq!(known["kind"], def.kind, "{}", def.plural);
+            assert_eq!(known["singularName"], def.singular, "{}", def.plural);
+            assert_eq!(known["namespaced"], def.namespaced(), "{}", def.plural);
+            assert_eq!(json!(list("verbs")), json!(def.verbs), "{}", def.plural);
+            assert_eq!(json!(list("shortNames")), json!(def.short), "{}", def.plural);
+            assert_eq!(json!(list("categories")), json!(def.categories), "{}", def.plural);
+            for sub in def.subresources {
+                let known = &served[format!("{}/{}", def.plural, sub.name)];
+                assert_eq!((&known["kind"], &known["verbs"]), (&json!(sub.kind), &json!(sub.verbs)), "{}/{}", def.plural, sub.name);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_select_by_upstreams_fields() {
+        let facts = facts(include_str!("../data/field-selectors.json"));
+        for def in resources() {
+            let fields = facts[format!("{} {}", def.api_version(), def.kind)].as_array().cloned().unwrap_or_default();
+            for path in fields.iter().filter_map(Value::as_str).filter(|path| !path.starts_with("metadata.")) {
+                assert!(def.strategy.field(&json!({}), path).is_some(), "{} {path}", def.kind);
+            }
+            assert_eq!(def.strategy.field(&json!({}), "spec.nothing"), None, "{}", def.kind);
+        }
+    }
+}

@@ -175,7 +175,10 @@ pub trait Strategy: Sync {
     fn to_storage(&self, _obj: &mut Value) {}
 
     /// Turns the stored form into the served form.
-    #[allow(clippy::wrong_self_convention, reason = "the opposite of `to_storage`; the object converts, not the strategy")]
+    #[allow(
+        clippy::wrong_self_convention,
+        reason = "the opposite of `to_storage`; the object converts, not the strategy"
+    )]
     fn from_storage(&self, _obj: &mut Value) {}
 }
 

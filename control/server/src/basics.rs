@@ -14,8 +14,8 @@ use std::{
 };
 
 use kontiki_api::{Client, Status as ApiStatus, Target, leader::LeaderContext};
-use kontiki_model::GroupResource;
-use kontiki_store::{Status, Store, Txn};
+use kontiki_model::{GroupResource, ObjectKey};
+use kontiki_store::{Snapshot, Status, Store, Txn};
 use serde_json::{Value, json};
 use tracing::warn;
 
@@ -32,6 +32,12 @@ const fn core(resource: &'static str) -> GroupResource<'static> {
     GroupResource { group: "", resource }
 }
 const SLICES: GroupResource<'static> = GroupResource { group: "discovery.k8s.io", resource: "endpointslices" };
+
+/// Whether the namespaces are there, as far as this member knows.
+#[must_use]
+pub fn complete(snapshot: &Snapshot) -> bool {
+    NAMESPACES.iter().all(|name| snapshot.get(&ObjectKey::new(core("namespaces"), None, name).encode()).is_some())
+}
 
 /// What the objects are made from.
 pub struct Basics {
@@ -114,7 +120,9 @@ impl Basics {
 fn api_addresses(status: &Status, records: &[Record]) -> Vec<SocketAddr> {
     let of = |reachable: bool| -> Vec<SocketAddr> {
         let members = status.members.iter().filter(|m| !reachable || m.reachable || m.id == status.id);
-        members.filter_map(|m| records.iter().find(|r| r.id == m.id)?.api.parse().ok()).collect()
+        let parsed = members.filter_map(|m| records.iter().find(|r| r.id == m.id)?.api.parse::<SocketAddr>().ok());
+        // A server tried out on the loopback interface is not to be reached by others; the API refuses it.
+        parsed.filter(|address| !address.ip().is_loopback()).collect()
     };
     let answering = of(true);
     if answering.is_empty() { of(false) } else { answering }

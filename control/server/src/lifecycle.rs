@@ -12,7 +12,7 @@ use kontiki_api::{
     leader::{LeaderContext, Settings},
 };
 use kontiki_store::{Status, Store, Term};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info, info_span, warn};
 
@@ -35,6 +35,11 @@ fn lost(status: &Status, term: Term) -> bool {
     status.term != term
         || status.leader != Some(status.id)
         || (!status.is_leader && status.last_quorum_ack.is_none_or(|at| at.elapsed() >= UNCONFIRMED))
+}
+
+async fn loss(status: &mut watch::Receiver<Status>, term: Term) {
+    // An error means that the store has stopped, and leadership with it.
+    let _ = status.wait_for(|status| lost(status, term)).await;
 }
 
 /// Runs the leader's work whenever this member leads, until `stop`.
@@ -70,7 +75,7 @@ pub async fn run(api: Api, store: Store, settings: Arc<Settings>, basics: basics
         tokio::select! {
             () = stop.cancelled() => {}
             // Cancel-safe: `wait_for` looks at the current value first. The store ending counts as loss.
-            _ = status.wait_for(|status| lost(status, term)) => {}
+            () = loss(&mut status, term) => {}
             ended = work.join_next() => if !stop.is_cancelled() {
                 error!(%term, outcome = ?ended, "the leader's work ended early; it is started again");
                 // Not at once: whatever ended it would end it again.

@@ -26,7 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::{
-    basics::Basics,
+    basics::{self, Basics},
     config::{ClusterSettings, Config, Origin, Settings},
     datadir::{self, DataDir, State},
     gateway::{
@@ -50,6 +50,8 @@ const NODE_GRACE: Duration = Duration::from_secs(10);
 const EVENT_TTL: Duration = Duration::from_secs(3600);
 /// How long open requests may take to end when the server stops.
 const DRAIN: Duration = Duration::from_secs(3);
+/// How long a new cluster's API waits for the cluster's own objects.
+const BASICS: Duration = Duration::from_secs(10);
 const STORE_STOP: Duration = Duration::from_secs(10);
 
 /// Runs a server until SIGTERM or SIGINT.
@@ -263,8 +265,11 @@ async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) 
     let api_tls = tls::serving(&identity, &[b"h2", b"http/1.1"])?;
     let node_tls = tls::serving(&identity, &[b"h2"])?;
     let serving = {
-        let (api, front) = (api.clone(), front.clone());
-        async move { Ok(api.serve(api_listener, api_tls, front).await?) }
+        let (api, front, store) = (api.clone(), front.clone(), store.clone());
+        async move {
+            basics_are_there(&store, &front).await;
+            Ok(api.serve(api_listener, api_tls, front).await?)
+        }
     };
     tasks.spawn(essential("the API", serving, front.clone(), failed.clone()));
     let serving = gateway::serve(context, joining, node_listener, node_tls, front.clone());
@@ -306,6 +311,14 @@ async fn essential(
     let reason = outcome.err().map_or_else(|| "it ended".to_owned(), |error| format!("{error:#}"));
     error!(reason, "{what} stopped serving");
     failed.cancel();
+}
+
+/// A new cluster is not shown to clients before its namespaces exist; any other has them at once.
+async fn basics_are_there(store: &Store, stop: &CancellationToken) {
+    let deadline = tokio::time::Instant::now() + BASICS;
+    while !basics::complete(&store.snapshot()) && !stop.is_cancelled() && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 async fn publish(store: Store, record: servers::Record, stop: CancellationToken) {

@@ -83,3 +83,34 @@ fn is_server(certificate: &CertificateDer<'_>) -> bool {
     let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else { return false };
     parsed.subject().iter_organization().any(|name| name.as_str() == Ok(ORGANIZATION))
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair};
+
+    use super::*;
+
+    #[test]
+    fn only_a_masters_certificate_is_a_peers() {
+        for (organizations, expect) in [
+            (&["kontiki:servers"][..], true),
+            (&["kontiki:servers", "system:masters"], true),
+            (&["system:masters", "kontiki:servers"], true),
+            (&["system:nodes"], false),
+            (&["kontiki:servers:not"], false),
+            (&[], false),
+        ] {
+            let mut params = CertificateParams::default();
+            // rcgen keeps one name of a kind; the same kind by its number is another one to it.
+            let kinds = [DnType::OrganizationName, DnType::CustomDnType(vec![2, 5, 4, 10])];
+            for (kind, organization) in kinds.into_iter().zip(organizations) {
+                params.distinguished_name.push(kind, *organization);
+            }
+            let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+            assert_eq!(is_peer(Some(&[certificate.der().clone()])), expect, "{organizations:?}");
+        }
+        assert!(!is_peer(None));
+        assert!(!is_peer(Some(&[])));
+        assert!(!is_peer(Some(&[CertificateDer::from(vec![1, 2, 3])])));
+    }
+}

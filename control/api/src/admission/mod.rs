@@ -43,8 +43,14 @@ impl Operation<'_> {
 type Step = fn(&Operation<'_>, &mut Value) -> Result<Extra, Status>;
 
 /// In upstream's order.
-const STEPS: &[Step] =
-    &[namespace::lifecycle, pod::taint_new_nodes, pod::priority, pod::service_account, pod::default_tolerations];
+const STEPS: &[Step] = &[
+    namespace::lifecycle,
+    pod::taint_new_nodes,
+    pod::priority,
+    pod::service_account,
+    pod::default_tolerations,
+    pod::runtime_class,
+];
 
 /// Runs before the object is prepared and validated. May change it.
 pub(crate) fn admit(operation: &Operation<'_>, object: &mut Value) -> Result<Extra, Status> {

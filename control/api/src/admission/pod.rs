@@ -59,3 +59,18 @@ pub(super) fn default_tolerations(operation: &Operation<'_>, pod: &mut Value) ->
     }
     Ok(Extra::default())
 }
+
+/// There are no RuntimeClasses yet, so none can be named.
+pub(super) fn runtime_class(operation: &Operation<'_>, pod: &mut Value) -> Result<Extra, Status> {
+    if !is_new_pod(operation) {
+        return Ok(Extra::default());
+    }
+    if let Some(name) = pod["spec"]["runtimeClassName"].as_str() {
+        return Err(operation.forbid(pod, format!("pod rejected: RuntimeClass \"{name}\" not found")));
+    }
+    if pod["spec"]["overhead"].as_object().is_some_and(|overhead| !overhead.is_empty()) {
+        let text = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
+        return Err(operation.forbid(pod, text));
+    }
+    Ok(Extra::default())
+}

@@ -26,6 +26,8 @@ struct Claims<'a> {
     held: BTreeSet<Bytes>,
     wanted: BTreeSet<Bytes>,
     owner: Bytes,
+    /// Nothing will be taken, so ports that a client chose are not judged, as upstream has it.
+    dry_run: bool,
 }
 
 impl Claims<'_> {
@@ -53,6 +55,7 @@ pub(super) fn allocate(operation: &Operation<'_>, service: &mut Value) -> Result
         held: operation.old.map(keys_of).unwrap_or_default(),
         wanted: BTreeSet::new(),
         owner: owner.into(),
+        dry_run: operation.call.params.raw("dryRun").is_some(),
     };
     let config = &operation.call.api.inner.config;
     let mut errors = Vec::new();
@@ -152,8 +155,9 @@ fn nth(range: IpNet, offset: u128) -> IpAddr {
 
 fn take_ports(claims: &mut Claims<'_>, service: &mut Value, range: &std::ops::RangeInclusive<u16>) -> Result<(), FieldError> {
     let (needs, local) = (rules::needs_node_ports(service), rules::needs_health_check_port(service));
-    let spec = &mut service["spec"];
-    for (i, port) in spec["ports"].as_array_mut().into_iter().flatten().enumerate() {
+    let Some(spec) = service["spec"].as_object_mut() else { return Ok(()) };
+    let ports = spec.get_mut("ports").and_then(Value::as_array_mut);
+    for (i, port) in ports.into_iter().flatten().enumerate() {
         let protocol = port["protocol"].as_str().unwrap_or("TCP").to_owned();
         let number = match port["nodePort"].as_u64().filter(|n| *n != 0) {
             Some(number) => checked_port(claims, &format!("spec.ports[{i}].nodePort"), &protocol, number, range)?,
@@ -163,11 +167,11 @@ fn take_ports(claims: &mut Claims<'_>, service: &mut Value, range: &std::ops::Ra
         port["nodePort"] = number.into();
     }
     if local {
-        let number = match spec["healthCheckNodePort"].as_u64().filter(|n| *n != 0) {
+        let number = match spec.get("healthCheckNodePort").and_then(Value::as_u64).filter(|n| *n != 0) {
             Some(number) => checked_port(claims, "spec.healthCheckNodePort", "TCP", number, range)?,
             None => free_port(claims, "TCP", range)?,
         };
-        spec["healthCheckNodePort"] = number.into();
+        spec.insert("healthCheckNodePort".into(), number.into());
     }
     Ok(())
 }
@@ -179,6 +183,9 @@ fn checked_port(
     number: u64,
     range: &std::ops::RangeInclusive<u16>,
 ) -> Result<u64, FieldError> {
+    if claims.dry_run {
+        return Ok(number);
+    }
     if !(u64::from(*range.start())..=u64::from(*range.end())).contains(&number) {
         let text = format!("provided port is not in the valid range. The range of valid ports is {}-{}", range.start(), range.end());
         return Err(FieldError::invalid(path, number, text));

@@ -50,7 +50,7 @@ fn decide(call: &Call, binding: &Value, current: &Value) -> Result<Decision, Sta
         let resource = GroupResource { group: "", resource: "pods/binding" };
         Status::conflict(resource, name, text)
     };
-    call.check_preconditions(current, &json!({"metadata": {"uid": meta_str(binding, "uid")}}))?;
+    call.check_uid(current, binding)?;
     let wanted = meta_str(binding, "resourceVersion");
     if !wanted.is_empty() && wanted != meta_str(current, "resourceVersion") {
         return Err(Status::modified(call.def.group_resource(), name));

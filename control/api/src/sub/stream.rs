@@ -9,7 +9,8 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONNECTION, COOKIE, UPGRADE};
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Response};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use kontiki_proto::node::{Open, Stream, open::What};
@@ -29,14 +30,14 @@ const CHUNK: usize = 32 << 10;
 
 impl Call {
     /// Opens the stream that this call asks for and answers with the runtime's own answer.
-    pub async fn stream(&mut self, request: &mut Request<Body>) -> Result<Answer, Status> {
+    pub async fn stream(&mut self, request: &mut Parts) -> Result<Answer, Status> {
         let pod = self.pod().await?;
         let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
         if node.is_empty() {
             return Err(Status::bad_request(format!("pod {} does not have a host assigned", self.name())));
         }
-        let upgrade = request.extensions_mut().remove::<OnUpgrade>();
-        let (Some(upgrade), true) = (upgrade, request.headers().contains_key(UPGRADE)) else {
+        let upgrade = request.extensions.remove::<OnUpgrade>();
+        let (Some(upgrade), true) = (upgrade, request.headers.contains_key(UPGRADE)) else {
             return Err(Status::bad_request("Upgrade request required"));
         };
         let stream = self.stream_options(&pod)?;
@@ -94,11 +95,11 @@ impl Call {
 }
 
 /// The client's request head, without what is between it and this API only.
-fn request_head(request: &Request<Body>) -> Bytes {
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+fn request_head(request: &Parts) -> Bytes {
+    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
     let mut out = BytesMut::with_capacity(1024);
-    out.extend_from_slice(format!("{} {target} HTTP/1.1\r\n", request.method()).as_bytes());
-    for (name, value) in request.headers() {
+    out.extend_from_slice(format!("{} {target} HTTP/1.1\r\n", request.method).as_bytes());
+    for (name, value) in &request.headers {
         if name != AUTHORIZATION && name != COOKIE && !name.as_str().starts_with("impersonate-") {
             out.extend_from_slice(name.as_str().as_bytes());
             out.extend_from_slice(b": ");

@@ -6,7 +6,7 @@ use kontiki_model::GroupResource;
 use serde_json::{Value, json};
 
 use crate::admission;
-use crate::call::{Answer, Call, Input, Object};
+use crate::call::{Answer, Call, Input};
 use crate::codec;
 use crate::object::{deleting, finalizers, meta_str, metadata_mut};
 use crate::params::{check_dry_run, options_error};
@@ -148,14 +148,6 @@ impl Call {
         }
         Ok(Answer::List(list))
     }
-
-    /// The answer of a delete through another verb (eviction).
-    pub fn deleted_object(answer: Answer) -> Option<Object> {
-        match answer {
-            Answer::Object { object, .. } => Some(object),
-            _ => None,
-        }
-    }
 }
 
 fn query_options(call: &Call) -> Result<Value, Status> {
@@ -170,7 +162,7 @@ fn query_options(call: &Call) -> Result<Value, Status> {
     if let Some(orphan) = params.flag("orphanDependents") {
         options["orphanDependents"] = orphan.into();
     }
-    options["dryRun"] = params.all("dryRun").filter(|v| !v.is_empty()).collect::<Vec<_>>().into();
+    options["dryRun"] = params.all("dryRun").collect::<Vec<_>>().into();
     Ok(options)
 }
 

@@ -274,16 +274,15 @@ impl Call {
         let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
         let mut list = List { items: Vec::new(), revision, continue_token: String::new(), remaining: None };
         while let Some(entry) = entries.next() {
-            if !filter.is_empty() && !served(self.def, entry).is_ok_and(|object| filter.matches(self.def, &object)) {
-                continue;
-            }
             if list.items.len() == limit {
                 let start = String::from_utf8_lossy(&list.items[limit - 1].key[prefix.len()..]).into_owned();
                 list.continue_token = make_token(i64::try_from(revision.0).unwrap_or(i64::MAX), &format!("{start}\0"));
                 list.remaining = filter.is_empty().then(|| 1 + i64::try_from(entries.count()).unwrap_or(i64::MAX));
                 break;
             }
-            list.items.push(entry.clone());
+            if filter.is_empty() || served(self.def, entry).is_ok_and(|object| filter.matches(self.def, &object)) {
+                list.items.push(entry.clone());
+            }
         }
         Ok(list)
     }

@@ -80,6 +80,10 @@ fn read(kind: PatchKind, data: &[u8], validation: FieldValidation) -> Result<Pat
         PatchKind::Strategic => Status::bad_request(error.to_string()),
         PatchKind::Json | PatchKind::Merge => PatchError::Malformed(error.to_string()).status(),
     })?;
+    if kind == PatchKind::Strategic && !decoded.value.is_object() {
+        let found = if decoded.value.is_array() { "array" } else { "value" };
+        return Err(Status::bad_request(format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}")));
+    }
     let findings = match kind {
         PatchKind::Json => json_patch_findings(&decoded),
         PatchKind::Merge | PatchKind::Strategic => decoded.duplicate_findings(),

@@ -22,7 +22,11 @@ impl Call {
         let mut object = codec::decode_object(self, input, validation)?;
         self.fit_namespace(&mut object)?;
         self.check_name(&object)?;
-        let changed = self.change(dry_run, |state, current| self.decide_replacement(state, current, object.clone())).await;
+        let replace = |state: &Snapshot, current: &Value| {
+            self.check_uid(current, &object)?;
+            self.decide_replacement(state, current, object.clone())
+        };
+        let changed = self.change(dry_run, replace).await;
         match changed {
             Err(status) if status.is_not_found() && self.creates_on_update() => {
                 // A version of what is not there binds nobody.
@@ -50,6 +54,12 @@ impl Call {
         self.warnings.extend(changed.warnings);
         let object = match self.sub_name() {
             Some("scale") => Object::Built(crate::sub::scale::scale_of(&changed.object.value()?)),
+            _ if changed.removed => {
+                // It went with its last finalizer: the answer is the object as it was before.
+                let mut last = changed.object.value()?;
+                set_resource_version(&mut last, Some(changed.before));
+                Object::Built(last)
+            }
             _ => changed.object,
         };
         Ok(Answer::Object { code: 200, object })
@@ -69,7 +79,7 @@ impl Call {
 
     /// What becomes of the object if a client wants it to be `new`. `current` has its version.
     pub fn decide_update(&self, state: &Snapshot, current: &Value, mut new: Value) -> Result<Decision, Status> {
-        self.check_preconditions(current, &new)?;
+        self.check_version(current, &new)?;
         let mut old = current.clone();
         set_resource_version(&mut old, None);
         set_resource_version(&mut new, None);
@@ -97,8 +107,8 @@ impl Call {
         Ok(Decision { next, warnings })
     }
 
-    /// uid and resourceVersion in what a client sends are preconditions.
-    pub fn check_preconditions(&self, current: &Value, new: &Value) -> Result<(), Status> {
+    /// The uid in what a client sends is a precondition.
+    pub fn check_uid(&self, current: &Value, new: &Value) -> Result<(), Status> {
         let (resource, name) = (self.def.group_resource(), self.name());
         let (uid, own) = (meta_str(new, "uid"), meta_str(current, "uid"));
         if !uid.is_empty() && uid != own {
@@ -109,6 +119,12 @@ impl Call {
             );
             return Err(Status::conflict(resource, name, text));
         }
+        Ok(())
+    }
+
+    /// So is the resourceVersion, also in a patch.
+    pub fn check_version(&self, current: &Value, new: &Value) -> Result<(), Status> {
+        let (resource, name) = (self.def.group_resource(), self.name());
         match meta_str(new, "resourceVersion") {
             "" | "0" if !self.def.strategy.allow_unconditional_update() => {
                 let error = FieldError::invalid("metadata.resourceVersion", Bad::Raw("0".into()), "must be specified for an update");

@@ -6,7 +6,6 @@
 //! - The stream is pulled by the connection: a slow client holds no memory beyond its own queue.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -351,6 +350,3 @@ impl Lines {
         text
     }
 }
-
-/// Shared by all watches of one API.
-pub(crate) type SharedLines = Arc<Lines>;

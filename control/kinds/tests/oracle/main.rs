@@ -49,7 +49,7 @@ fn read(path: &Path) -> Value {
 #[test]
 fn answers_equal_upstreams() {
     let Some(dir) = oracle() else {
-        println!("SKIPPED: no oracle beside the repository, and KONTIKI_ORACLE is not set");
+        println!("SKIPPED: no oracle, neither at KONTIKI_ORACLE nor beside the repository");
         return;
     };
     let mut files: Vec<PathBuf> = std::fs::read_dir(dir.join("scenarios"))

@@ -160,29 +160,20 @@ impl<'a> Work<'a> {
     fn finish(mut self) -> Plan {
         let mut actions: Vec<Action> = self.sets.iter().filter_map(Set::patch).collect();
         actions.append(&mut self.actions);
-        actions.extend(self.write_status());
-        actions.extend(self.write_metadata());
+        actions.extend(self.write_deployment());
         actions.extend(self.events.into_iter().map(Action::Event));
         Plan { actions, wake: self.wake }
     }
 
-    fn write_status(&self) -> Option<Action> {
+    /// Status and revision annotation go through one write of the status: it does not count as a
+    /// change of what people asked for, so the generation stays.
+    fn write_deployment(&self) -> Option<Action> {
         let old = self.view.deployment;
-        status::changed(old, &Deployment { status: self.deployment.status.clone(), ..old.clone() })
-    }
-
-    /// Only annotations of ours change, so the incarnation is precondition enough; the status patch
-    /// before it has changed the version.
-    fn write_metadata(&self) -> Option<Action> {
-        let old = self.view.deployment;
-        let new = Deployment { metadata: self.deployment.metadata.clone(), ..old.clone() };
-        let mut action = patch_to(old, &new, None)?;
-        if let Action::Patch(patch) = &mut action {
-            if let Some(metadata) = patch.body["metadata"].as_object_mut() {
-                metadata.remove("resourceVersion");
-            }
+        let same_status = status::same(old.status.as_ref(), self.deployment.status.as_ref());
+        if same_status && old.metadata == self.deployment.metadata {
+            return None;
         }
-        Some(action)
+        patch_to(old, &self.deployment, Some("status"))
     }
 }
 

@@ -125,18 +125,21 @@ fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
 
 impl Work<'_> {
     /// Brings revision numbers up to date; makes the set of the current template if there is none
-    /// and `make` says so. False if there will be one only after this plan.
+    /// and `make` says so. False if there is none before this plan.
     pub(super) fn sync_revisions(&mut self, make: bool) -> bool {
         let newest_old = self.old().map(|at| self.sets[at].revision()).max().unwrap_or(0);
         match self.new {
-            Some(at) => self.refresh(at, newest_old + 1),
+            Some(at) => {
+                self.refresh(at, newest_old + 1);
+                true
+            }
             None if make => self.make(newest_old + 1),
             None => false,
         }
     }
 
-    /// False if the set has to be written first.
-    fn refresh(&mut self, at: usize, revision: i64) -> bool {
+    /// The set that is there gets what the deployment says; its size may follow in the same write.
+    fn refresh(&mut self, at: usize, revision: i64) {
         let spec = self.spec;
         let annotations = inherited(self.view.deployment);
         let set = &mut self.sets[at];
@@ -150,13 +153,11 @@ impl Work<'_> {
         if min_ready(&set.new.spec) != spec.min_ready_seconds.unwrap_or(0) {
             set.new.spec.min_ready_seconds = spec.min_ready_seconds;
         }
-        let written = set.patch().is_some();
         let (name, revision) = (set.name().to_owned(), annotation(&set.new.metadata, REVISION).map(str::to_owned));
         if let Some(revision) = revision {
             self.set_revision(revision);
         }
         self.progress_if_none("FoundNewReplicaSet", format!("Found new replica set \"{name}\""));
-        !written
     }
 
     fn set_revision(&mut self, revision: String) {

@@ -1,10 +1,9 @@
 //! What a deployment says about itself: counts, conditions, and the deadline for progress.
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus};
+use k8s_openapi::api::apps::v1::{DeploymentCondition, DeploymentStatus};
 
 use super::{Work, fences, replicas};
-use crate::action::{Action, patch_to};
 use crate::object::{after_seconds, name, time};
 
 const PROGRESSING: &str = "Progressing";
@@ -12,10 +11,10 @@ const FAILURE: &str = "ReplicaFailure";
 const TIMED_OUT: &str = "ProgressDeadlineExceeded";
 const DONE: &str = "NewReplicaSetAvailable";
 
-/// The status patch from `old` to `new`, unless they say the same.
-pub(super) fn changed(old: &Deployment, new: &Deployment) -> Option<Action> {
-    let plain = |deployment: &Deployment| normal(deployment.status.clone().unwrap_or_default());
-    if plain(old) == plain(new) { None } else { patch_to(old, new, Some("status")) }
+/// Whether two statuses say the same.
+pub(super) fn same(old: Option<&DeploymentStatus>, new: Option<&DeploymentStatus>) -> bool {
+    let plain = |status: Option<&DeploymentStatus>| normal(status.cloned().unwrap_or_default());
+    plain(old) == plain(new)
 }
 
 /// Zeros and empty lists are left out on some roads and not on others; they mean the same.

@@ -101,7 +101,9 @@ fn info(name: &str, text: &str) -> Arc<PodInfo> {
 /// Nodes by comma, pods that are there (`node: pod`) by comma.
 fn snapshot(nodes: &str, pods: &str) -> Snapshot {
     let mut snapshot = Snapshot::default();
-    nodes.split(',').filter(|text| !text.trim().is_empty()).for_each(|text| drop(snapshot.set_node(&node(text))));
+    nodes.split(',').filter(|text| !text.trim().is_empty()).for_each(|text| {
+        snapshot.set_node(&node(text));
+    });
     for (at, text) in pods.split(',').filter(|text| !text.trim().is_empty()).enumerate() {
         let (node, text) = text.split_once(':').map(|(n, t)| (n.trim(), t)).unwrap();
         snapshot.add_pod(info(&format!("there{at}"), text), node);

@@ -28,10 +28,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All kinds.
-    pub const ALL: [Self; 7] =
-        [Self::ConfigMap, Self::Secret, Self::ServiceAccount, Self::Node, Self::Service, Self::EndpointSlice, Self::Pod];
-
     /// The plural, as the agent knows it.
     #[must_use]
     pub fn resource(self) -> &'static str {

@@ -186,7 +186,7 @@ impl Sessions {
     }
 
     /// Keeps an eye on the group and on sessions that moved, until `stop`.
-    pub async fn watch_over(&self, stop: CancellationToken) {
+    pub async fn watch_over(self: Arc<Self>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
             // Neither ever ends; both only read the store.

@@ -115,7 +115,9 @@ impl Tunnels {
     async fn send(&self, id: u64, step: tunnel::Step) -> Result<(), ()> {
         let message = ToAgent { message: Some(to_agent::Message::Tunnel(Tunnel { id, step: Some(step) })) };
         tokio::select! {
+            biased;
             () = self.stop.cancelled() => Err(()),
+            // Cancel-safe: an unsent message belongs to a session that is over.
             sent = self.out.send(Ok(message)) => sent.map_err(|_| ()),
         }
     }

@@ -1,0 +1,191 @@
+//! One day of a workload, from `kubectl create` to `kubectl delete namespace`, against real
+//! controllers, scheduler, API and store.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::{Event, Node};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kontiki_api::{DeleteOptions, PatchKind, Propagation, Target};
+use kontiki_plan::pod;
+use serde_json::{Value, json};
+use support::{Master, resource};
+
+fn web() -> Target<'static> {
+    Target { resource: resource("apps", "deployments"), namespace: Some("default"), name: "web", subresource: None }
+}
+
+fn deployment(image: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+        "spec": {
+            "replicas": 4, "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": image}]}},
+        },
+    })
+}
+
+async fn rolled_out(master: &Master, image: &str) {
+    master
+        .until("the rollout", || async {
+            let found = master.client.get(web()).await.map_err(|status| status.message)?;
+            let status = &found["status"];
+            let done = ["replicas", "updatedReplicas", "availableReplicas"].iter().all(|field| status[field] == json!(4));
+            let pods = master.pods();
+            let right = pods.iter().all(|p| p.spec.as_ref().unwrap().containers[0].image.as_deref() == Some(image));
+            if done && right && pods.len() == 4 && status["observedGeneration"] == found["metadata"]["generation"] {
+                Ok(())
+            } else {
+                Err(format!("{} pods, {status}", pods.len()))
+            }
+        })
+        .await;
+}
+
+fn per_node(master: &Master) -> BTreeMap<String, usize> {
+    let mut out = BTreeMap::new();
+    for pod in master.pods().iter().filter(|pod| pod::active(pod)) {
+        *out.entry(pod::node(pod).unwrap_or_default().to_owned()).or_default() += 1;
+    }
+    out
+}
+
+async fn endpoints(master: &Master, expect: usize) {
+    master
+        .until("the endpoints", || async {
+            let slices = master.api.informers().get::<EndpointSlice>().by_namespace("default");
+            let ready = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+            let ready = ready.filter(|e| e.conditions.as_ref().and_then(|c| c.ready) == Some(true)).count();
+            if ready == expect { Ok(()) } else { Err(format!("{ready} ready")) }
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_day_of_a_workload() {
+    let master = Master::start(&["n1", "n2"]).await;
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
+    });
+    master.create("", "services", Some("default"), service).await;
+    master.create("apps", "deployments", Some("default"), deployment("one")).await;
+    rolled_out(&master, "one").await;
+    assert_eq!(per_node(&master), [("n1".to_owned(), 2), ("n2".to_owned(), 2)].into(), "replicas spread");
+    endpoints(&master, 4).await;
+    let ranges: Vec<_> = master.api.informers().get::<Node>().list().iter().map(|n| n.spec.clone().unwrap().pod_cidr).collect();
+    assert!(ranges.iter().all(Option::is_some) && ranges[0] != ranges[1], "{ranges:?}");
+
+    let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "two"}]}}}});
+    master.client.patch(web(), PatchKind::Strategic, image).await.unwrap();
+    rolled_out(&master, "two").await;
+    endpoints(&master, 4).await;
+    let sets = master.api.informers().get::<ReplicaSet>().by_namespace("default");
+    let revisions: Vec<_> = sets.iter().map(|set| kontiki_plan::object::annotation(&set.metadata, "deployment.kubernetes.io/revision")).collect();
+    assert!(revisions.contains(&Some("1")) && revisions.contains(&Some("2")), "{revisions:?}");
+
+    let found = master.client.get(web()).await.unwrap();
+    assert_eq!(found["metadata"]["annotations"]["deployment.kubernetes.io/revision"], "2");
+    assert_eq!(found["metadata"]["generation"], 2, "only what people change counts");
+
+    master.silence("n2");
+    master
+        .until("the pods of the lost node to be replaced", || async {
+            let (nodes, ready) = (per_node(&master), master.pods().iter().filter(|p| pod::active(p) && pod::ready(p)).count());
+            if ready == 4 && nodes.get("n1") == Some(&4) { Ok(()) } else { Err(format!("{nodes:?}, {ready} ready")) }
+        })
+        .await;
+    endpoints(&master, 4).await;
+
+    master
+        .until("the events", || async {
+            let events = master.api.informers().get::<Event>().list();
+            let reasons: Vec<_> = events.iter().filter_map(|event| event.reason.clone()).collect();
+            let wanted = ["Scheduled", "SuccessfulCreate", "ScalingReplicaSet", "NodeNotReady", "TaintManagerEviction"];
+            let missing: Vec<_> = wanted.iter().filter(|reason| !reasons.iter().any(|r| r == *reason)).collect();
+            if missing.is_empty() { Ok(()) } else { Err(format!("no {missing:?}")) }
+        })
+        .await;
+
+    let foreground = DeleteOptions { propagation: Some(Propagation::Foreground), ..DeleteOptions::default() };
+    master.client.delete(web(), foreground).await.unwrap();
+    master
+        .until("the deployment to go with all it owns", || async {
+            let sets = master.api.informers().get::<ReplicaSet>().by_namespace("default").len();
+            let alive = master.pods().iter().filter(|pod| pod::node(pod) == Some("n1")).count();
+            // Pods of the lost node stay for a while; they are somebody else's story.
+            if alive == 0 && sets <= 1 { Ok(()) } else { Err(format!("{sets} sets, {alive} pods")) }
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_is_furnished_and_emptied() {
+    let master = Master::start(&["n1"]).await;
+    master.create("", "namespaces", None, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})).await;
+    let there = |group: &'static str, plural: &'static str, name: &'static str| {
+        let client = master.client.clone();
+        move || {
+            let client = client.clone();
+            async move {
+                let target = Target { resource: resource(group, plural), namespace: Some("shop"), name, subresource: None };
+                client.get(target).await.map_err(|status| status.message)
+            }
+        }
+    };
+    master.until("the account", there("", "serviceaccounts", "default")).await;
+    let map = master.until("the CA", there("", "configmaps", "kube-root-ca.crt")).await;
+    assert_eq!(map["data"]["ca.crt"], "PEM");
+    master.create("apps", "deployments", Some("shop"), deployment("one")).await;
+    master
+        .until("pods", || async {
+            let pods = master.api.informers().get::<k8s_openapi::api::core::v1::Pod>().by_namespace("shop");
+            if pods.len() == 4 { Ok(()) } else { Err(format!("{}", pods.len())) }
+        })
+        .await;
+    let shop = Target { resource: resource("", "namespaces"), namespace: None, name: "shop", subresource: None };
+    master.client.delete(shop, DeleteOptions::default()).await.unwrap();
+    master
+        .until("the namespace to go", || async {
+            match master.client.get(shop).await {
+                Err(status) if status.is_not_found() => Ok(()),
+                Err(status) => Err(status.message),
+                Ok(left) => Err(left["status"].to_string()),
+            }
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_fits_nowhere_says_why_and_runs_once_it_fits() {
+    let master = Master::start(&["n1"]).await;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "big"},
+        "spec": {"containers": [{"name": "c", "image": "i"}], "nodeSelector": {"disk": "ssd"}},
+    });
+    master.until("the account", || async {
+        let accounts = resource("", "serviceaccounts");
+        let target = Target { resource: accounts, namespace: Some("default"), name: "default", subresource: None };
+        master.client.get(target).await.map_err(|status| status.message)
+    }).await;
+    master.create("", "pods", Some("default"), pod).await;
+    let big = Target { resource: resource("", "pods"), namespace: Some("default"), name: "big", subresource: None };
+    master
+        .until("the reason", || async {
+            let pod = master.client.get(big).await.map_err(|status| status.message)?;
+            let message = pod["status"]["conditions"][0]["message"].as_str().unwrap_or_default();
+            let expect = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.";
+            if message.starts_with(expect) { Ok(()) } else { Err(pod["status"].to_string()) }
+        })
+        .await;
+    let node = Target { resource: resource("", "nodes"), namespace: None, name: "n1", subresource: None };
+    master.client.patch(node, PatchKind::Merge, json!({"metadata": {"labels": {"disk": "ssd"}}})).await.unwrap();
+    master
+        .until("the node", || async {
+            let pod = master.client.get(big).await.map_err(|status| status.message)?;
+            if pod["spec"]["nodeName"] == "n1" && pod["status"]["phase"] == "Running" { Ok(()) } else { Err(pod["status"].to_string()) }
+        })
+        .await;
+}
