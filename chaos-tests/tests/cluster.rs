@@ -24,7 +24,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(wanted: &[&stories::Story]) -> anyhow::Result<usize> {
-    let cluster = Cluster::new("ktest", "10.214.0.0/24")?;
+    let cluster = Cluster::new("ktest", "10.217.0.0/24")?;
     let started = Instant::now();
     let up = cluster.up(&[]).await;
     println!("{}", up.as_deref().unwrap_or_default());
@@ -59,7 +59,9 @@ async fn tell(cluster: &Cluster, story: &stories::Story) -> bool {
     let seconds = started.elapsed().as_secs_f32();
     match outcome {
         Ok(()) => println!("story {} ... ok ({seconds:.1} s)", story.name),
-        Err(ref error) => println!("story {} ... FAILED ({seconds:.1} s)\n{error:?}\n{}", story.name, cluster.tails(12)),
+        Err(ref error) => {
+            println!("story {} ... FAILED ({seconds:.1} s)\n{error:?}\n{}", story.name, cluster.tails(12))
+        }
     }
     outcome.is_ok()
 }

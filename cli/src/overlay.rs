@@ -101,9 +101,13 @@ impl Keys {
                 put(&mut value, key.path, key.value(texts.collect())?)?;
             }
         }
-        serde_yaml_ng::from_value(value).map_err(|error| {
-            let place = file.map_or_else(|| "the flags".to_owned(), |file| file.display().to_string());
-            anyhow::anyhow!("configuration ({place}): {error}")
+        let place = file.map_or_else(|| "the flags".to_owned(), |file| file.display().to_string());
+        // As text, for only then do errors name the key. The line would be of this text, not the file's.
+        let text = serde_yaml_ng::to_string(&value).context("plain data")?;
+        serde_yaml_ng::from_str(&text).map_err(|error| {
+            let said = error.to_string();
+            let said = said.split(" at line ").next().unwrap_or(&said);
+            anyhow::anyhow!("configuration ({place}): {said}")
         })
     }
 
@@ -141,7 +145,7 @@ fn put(root: &mut Value, path: &str, value: Value) -> Result<()> {
 mod tests {
     use super::*;
 
-    const KEYS: Keys = Keys {
+    static KEYS: Keys = Keys {
         default_file: "/nonexistent/kontiki.yaml",
         keys: &[
             Key { path: "name", shape: Shape::Text, help: "" },
@@ -154,9 +158,8 @@ mod tests {
     };
 
     fn read(args: &[&str]) -> Result<Value> {
-        let keys: &'static Keys = &KEYS;
-        let command = keys.flags()(clap::Command::new("x").no_binary_name(true));
-        keys.read(&command.try_get_matches_from(args)?)
+        let command = KEYS.flags()(clap::Command::new("x").no_binary_name(true));
+        KEYS.read(&command.try_get_matches_from(args)?)
     }
 
     #[test]
@@ -177,6 +180,11 @@ mod tests {
             let expect: Value = serde_yaml_ng::from_str(expect).unwrap();
             assert_eq!(read(&args).unwrap(), expect, "{args:?}");
         }
+        let typed = || -> Result<std::collections::BTreeMap<String, u16>> {
+            let command = KEYS.flags()(clap::Command::new("x").no_binary_name(true));
+            KEYS.read(&command.try_get_matches_from(["--api-port", "70000"])?)
+        };
+        assert!(typed().unwrap_err().to_string().contains("api_port: invalid"), "{:?}", typed());
         assert!(read(&["--node-labels", "x"]).unwrap_err().to_string().contains("not NAME=VALUE"));
     }
 }

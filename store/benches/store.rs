@@ -1,5 +1,7 @@
 //! Puts a second on three members in one process, over loopback mTLS, every write synced.
 
+#![allow(clippy::unwrap_used)] // a test may panic
+
 #[path = "../tests/support/mod.rs"]
 mod support;
 

@@ -1,5 +1,7 @@
 //! Whole members in one process, talking over loopback with mutual TLS.
 
+#![allow(clippy::unwrap_used)] // a test may panic
+
 mod support;
 
 use std::{

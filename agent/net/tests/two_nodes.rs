@@ -3,6 +3,8 @@
 //! Every namespace belongs to one thread and ends with it, so nothing is left behind even when a
 //! test panics. Needs root.
 
+#![allow(clippy::unwrap_used)] // a test may panic
+
 use std::{
     fs::File,
     io::{Read as _, Write as _},

@@ -130,8 +130,14 @@ impl Target<'_> {
         let port = u16::try_from(action.port).map_err(|_| "couldn't find port".to_owned())?;
         let host = self.address(None)?;
         let host = if host.contains(':') { format!("[{host}]") } else { host };
-        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{host}:{port}")).map_err(|e| e.to_string())?;
-        let late = || format!("timeout: failed to connect service \"{host}:{port}\" within {}s: context deadline exceeded", timeout.as_secs());
+        let endpoint =
+            tonic::transport::Endpoint::from_shared(format!("http://{host}:{port}")).map_err(|e| e.to_string())?;
+        let late = || {
+            format!(
+                "timeout: failed to connect service \"{host}:{port}\" within {}s: context deadline exceeded",
+                timeout.as_secs()
+            )
+        };
         let channel = endpoint.connect_timeout(timeout).connect().await.map_err(|_| late())?;
         let mut client = tonic::client::Grpc::new(channel);
         client.ready().await.map_err(|e| e.to_string())?;
@@ -177,7 +183,9 @@ fn late(probe: &Probe, container: &Container, ip: Option<IpAddr>, timeout: Durat
         let port = container_port(container, &http.port).unwrap_or(0);
         let scheme = http.scheme.as_deref().unwrap_or("HTTP").to_lowercase();
         let path = http.path.as_deref().unwrap_or("/");
-        return format!("Get \"{scheme}://{ip}:{port}{path}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)");
+        return format!(
+            "Get \"{scheme}://{ip}:{port}{path}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+        );
     }
     if let Some(tcp) = &probe.tcp_socket {
         let port = container_port(container, &tcp.port).unwrap_or(0);
@@ -194,7 +202,12 @@ fn dial(host: &str, port: u16, error: &std::io::Error) -> String {
     format!("dial tcp {host}:{port}: {what}")
 }
 
-fn request(action: &HTTPGetAction, path: &str, host: &str, agent: &str) -> Result<Request<Empty<bytes::Bytes>>, String> {
+fn request(
+    action: &HTTPGetAction,
+    path: &str,
+    host: &str,
+    agent: &str,
+) -> Result<Request<Empty<bytes::Bytes>>, String> {
     let mut request = Request::get(path);
     let own = |name: &str| action.http_headers.iter().flatten().any(|h| h.name.eq_ignore_ascii_case(name));
     for header in action.http_headers.iter().flatten() {

@@ -49,7 +49,10 @@ impl From<Status> for CriError {
 
 type Result<T> = std::result::Result<T, CriError>;
 
-async fn within<T>(deadline: Duration, call: impl Future<Output = std::result::Result<tonic::Response<T>, Status>>) -> Result<T> {
+async fn within<T>(
+    deadline: Duration,
+    call: impl Future<Output = std::result::Result<tonic::Response<T>, Status>>,
+) -> Result<T> {
     match tokio::time::timeout(deadline, call).await {
         Ok(answer) => Ok(answer?.into_inner()),
         Err(_) => Err(CriError { code: Code::DeadlineExceeded, message: "context deadline exceeded".to_owned() }),

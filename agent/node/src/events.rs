@@ -28,11 +28,13 @@ struct Known {
     count: u32,
 }
 
+/// (object uid, reason, message, field path): events alike in these are counted, not repeated.
+type Likeness = (String, &'static str, String, String);
+
 /// Records events.
 pub struct Recorder {
     node: String,
-    /// By (object uid, reason, message, field path).
-    known: Mutex<BTreeMap<(String, &'static str, String, String), Known>>,
+    known: Mutex<BTreeMap<Likeness, Known>>,
 }
 
 impl Recorder {
@@ -42,7 +44,15 @@ impl Recorder {
     }
 
     /// An event about a pod, or about one of its containers.
-    pub fn pod(&self, outbox: &Outbox, pod: &Pod, container: Option<(&str, bool)>, kind: Kind, reason: &'static str, message: &str) {
+    pub fn pod(
+        &self,
+        outbox: &Outbox,
+        pod: &Pod,
+        container: Option<(&str, bool)>,
+        kind: Kind,
+        reason: &'static str,
+        message: &str,
+    ) {
         let meta = &pod.metadata;
         let own = |text: &Option<String>| text.clone().unwrap_or_default();
         let (namespace, name, uid) = (own(&meta.namespace), own(&meta.name), own(&meta.uid));

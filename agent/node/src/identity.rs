@@ -130,8 +130,12 @@ impl Identity {
     }
 
     async fn join(files: &Files, config: &Config) -> anyhow::Result<Self> {
-        let token = config.token.clone().context("no certificate yet, and no join token: give `token` and `ca_hash`")?;
-        let hash = config.ca_hash.as_deref().context("`ca_hash` is needed to join: the token alone cannot show who the server is")?;
+        let token =
+            config.token.clone().context("no certificate yet, and no join token: give `token` and `ca_hash`")?;
+        let hash = config
+            .ca_hash
+            .as_deref()
+            .context("`ca_hash` is needed to join: the token alone cannot show who the server is")?;
         let hash = parse_ca_hash(hash)?;
         let (key_pem, csr_pem) = signing_request(files, &config.name)?;
         let request = JoinAgentRequest { token, node_name: config.name.clone(), csr_pem };
@@ -158,7 +162,10 @@ impl Identity {
             .ca_certificate(Certificate::from_pem(&self.ca_pem))
             .identity(TlsIdentity::from_pem(&self.certificate_pem, &self.key_pem))
             .domain_name(SERVER_NAME);
-        Ok(Endpoint::from_shared(format!("https://{server}"))?.connect_timeout(CONNECT).tcp_nodelay(true).tls_config(tls)?)
+        Ok(Endpoint::from_shared(format!("https://{server}"))?
+            .connect_timeout(CONNECT)
+            .tcp_nodelay(true)
+            .tls_config(tls)?)
     }
 }
 
@@ -224,7 +231,9 @@ impl Current {
                         tracing::info!("the node's certificate was renewed");
                         break;
                     }
-                    Err(error) => tracing::warn!(%server, error = format!("{error:#}"), "the node's certificate was not renewed yet"),
+                    Err(error) => {
+                        tracing::warn!(%server, error = format!("{error:#}"), "the node's certificate was not renewed yet")
+                    }
                 }
             }
         }

@@ -223,7 +223,9 @@ fn hosts_toml(host: &str, registries: &Registries) -> String {
         let authority = url.split("://").nth(1).unwrap_or_default().split('/').next().unwrap_or_default().to_owned();
         host_block(&mut out, &url, tls_of(&authority));
     }
-    if endpoints.is_empty() && let Some(tls) = tls_of(host) {
+    if endpoints.is_empty()
+        && let Some(tls) = tls_of(host)
+    {
         host_block(&mut out, &format!("https://{host}"), Some(tls));
     }
     out

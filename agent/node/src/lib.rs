@@ -158,7 +158,10 @@ fn net_config(config: &Config, identity: &Identity) -> anyhow::Result<NetConfig>
     Ok(NetConfig {
         node_name: config.name.clone(),
         node_ip: config.node_ip,
-        pod_cidr: cluster.pod_cidr.parse().with_context(|| format!("pod range {:?} of the cluster", cluster.pod_cidr))?,
+        pod_cidr: cluster
+            .pod_cidr
+            .parse()
+            .with_context(|| format!("pod range {:?} of the cluster", cluster.pod_cidr))?,
         service_cidr: cluster
             .service_cidr
             .parse()

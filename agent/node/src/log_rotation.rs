@@ -52,7 +52,9 @@ fn large_files(logs: &Path) -> Vec<Log> {
     let list = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten().collect::<Vec<_>>();
     let mut out = Vec::new();
     for pod in list(logs) {
-        let Some(uid) = pod.file_name().to_str().and_then(|n| n.rsplit('_').next()).map(str::to_owned) else { continue };
+        let Some(uid) = pod.file_name().to_str().and_then(|n| n.rsplit('_').next()).map(str::to_owned) else {
+            continue;
+        };
         for container in list(&pod.path()) {
             for file in list(&container.path()) {
                 let name = file.file_name().to_string_lossy().into_owned();

@@ -77,7 +77,12 @@ fn pod_uid(node: &Node, request: &Logs) -> Result<String, TunnelError> {
 }
 
 /// The latest container of this name in the pod, or the one before it.
-pub async fn find_container(node: &Node, uid: &str, name: &str, previous: bool) -> Result<Option<cri::Container>, TunnelError> {
+pub async fn find_container(
+    node: &Node,
+    uid: &str,
+    name: &str,
+    previous: bool,
+) -> Result<Option<cri::Container>, TunnelError> {
     let labels = [(POD_UID.to_owned(), uid.to_owned()), (CONTAINER_NAME.to_owned(), name.to_owned())];
     let filter = cri::ContainerFilter { label_selector: labels.into(), ..cri::ContainerFilter::default() };
     let answer = node.cri.list_containers(cri::ListContainersRequest { filter: Some(filter) }).await;
@@ -90,7 +95,10 @@ pub async fn find_container(node: &Node, uid: &str, name: &str, previous: bool) 
 fn absent(node: &Node, request: &Logs) -> TunnelError {
     let (container, pod_name) = (&request.container, &request.pod);
     if request.previous {
-        return TunnelError::new(400, format!("previous terminated container \"{container}\" in pod \"{pod_name}\" not found"));
+        return TunnelError::new(
+            400,
+            format!("previous terminated container \"{container}\" in pod \"{pod_name}\" not found"),
+        );
     }
     let pod = node.objects.pod(&request.namespace, pod_name);
     let status = pod.as_ref().and_then(|p| p.status.as_ref());
@@ -330,8 +338,11 @@ mod tests {
         let base = Logs::default;
         for (name, request, expect) in [
             ("plain", base(), "one\ntwo\nthree\n"),
-            ("timestamps", Logs { timestamps: true, ..base() },
-             "2026-01-01T00:00:01.5Z one\n2026-01-01T00:00:02Z two\n2026-01-01T00:00:03Z three\n"),
+            (
+                "timestamps",
+                Logs { timestamps: true, ..base() },
+                "2026-01-01T00:00:01.5Z one\n2026-01-01T00:00:02Z two\n2026-01-01T00:00:03Z three\n",
+            ),
             ("one stream", Logs { stream: "Stderr".into(), ..base() }, "two\n"),
             ("since", Logs { since_time: "2026-01-01T00:00:02Z".into(), ..base() }, "two\nthree\n"),
             ("limit", Logs { limit_bytes: Some(6), ..base() }, "one\ntw"),

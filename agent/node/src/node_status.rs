@@ -90,7 +90,8 @@ pub async fn registration(node: &Node) -> Value {
     for (key, value) in &node.config.node_labels {
         labels.insert(key.clone(), json!(value));
     }
-    let taints: Vec<Value> = node.config.register_taints.iter().filter_map(|t| crate::config::parse_taint(t)).map(taint).collect();
+    let taints: Vec<Value> =
+        node.config.register_taints.iter().filter_map(|t| crate::config::parse_taint(t)).map(taint).collect();
     let mut spec = Map::new();
     if !taints.is_empty() {
         spec.insert("taints".to_owned(), json!(taints));
@@ -161,7 +162,11 @@ async fn verdicts(node: &Node) -> [Verdict; 4] {
             type_: "MemoryPressure",
             status: memory,
             reason: if memory { "KubeletHasInsufficientMemory" } else { "KubeletHasSufficientMemory" },
-            message: text(memory, "kubelet has sufficient memory available", "kubelet has insufficient memory available"),
+            message: text(
+                memory,
+                "kubelet has sufficient memory available",
+                "kubelet has insufficient memory available",
+            ),
         },
         Verdict {
             type_: "DiskPressure",
@@ -191,9 +196,13 @@ async fn readiness(node: &Node) -> Verdict {
         }
         let (name, reason, message) = (&condition.r#type, &condition.reason, &condition.message);
         match name.as_str() {
-            "RuntimeReady" => return not(format!("container runtime not ready: {name}=false reason:{reason} message:{message}")),
+            "RuntimeReady" => {
+                return not(format!("container runtime not ready: {name}=false reason:{reason} message:{message}"));
+            }
             "NetworkReady" => {
-                return not(format!("container runtime network not ready: {name}=false reason:{reason} message:{message}"));
+                return not(format!(
+                    "container runtime network not ready: {name}=false reason:{reason} message:{message}"
+                ));
             }
             _ => {}
         }

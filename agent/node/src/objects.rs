@@ -9,6 +9,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use k8s_openapi::api::{
@@ -33,6 +34,8 @@ struct Tables {
     named: Option<BTreeSet<(String, Key)>>,
     /// How many snapshots were complete.
     snapshots: u64,
+    /// When the latest began.
+    began: Option<Instant>,
 }
 
 /// Counts changes, so that others can wait for one.
@@ -79,7 +82,14 @@ impl Objects {
 
     /// A new session begins: the objects that follow, up to `end_snapshot`, are all there are.
     pub fn begin_snapshot(&self) {
-        self.write().named = Some(BTreeSet::new());
+        let mut tables = self.write();
+        tables.named = Some(BTreeSet::new());
+        tables.began = Some(Instant::now());
+    }
+
+    /// Whether a snapshot began within `age`: what changes now may have happened long ago.
+    pub fn catching_up(&self, age: Duration) -> bool {
+        self.read().began.is_some_and(|began| began.elapsed() < age)
     }
 
     /// The session ended before its snapshot did: nothing may be dropped for it.
@@ -233,7 +243,11 @@ impl PodSources {
     pub fn new(objects: &Objects, namespace: &str) -> Self {
         fn of<T>(table: &BTreeMap<Key, Arc<T>>, namespace: &str) -> BTreeMap<String, Arc<T>> {
             let from = (namespace.to_owned(), String::new());
-            table.range(from..).take_while(|(key, _)| key.0 == namespace).map(|(k, v)| (k.1.clone(), v.clone())).collect()
+            table
+                .range(from..)
+                .take_while(|(key, _)| key.0 == namespace)
+                .map(|(k, v)| (k.1.clone(), v.clone()))
+                .collect()
         }
         let tables = objects.read();
         Self { config_maps: of(&tables.config_maps, namespace), secrets: of(&tables.secrets, namespace) }
@@ -255,14 +269,20 @@ mod tests {
     use super::*;
 
     fn object(resource: &str, name: &str, gone: bool) -> Object {
-        let json = if gone { String::new() } else { format!(r#"{{"metadata":{{"name":"{name}"}},"spec":{{"containers":[]}}}}"#) };
+        let json = if gone {
+            String::new()
+        } else {
+            format!(r#"{{"metadata":{{"name":"{name}"}},"spec":{{"containers":[]}}}}"#)
+        };
         Object { resource: resource.into(), namespace: "d".into(), name: name.into(), json }
     }
 
     #[test]
     fn a_snapshot_drops_what_it_does_not_name() {
         let objects = Objects::default();
-        let names = |objects: &Objects| objects.pods().iter().filter_map(|p| p.metadata.name.clone()).collect::<Vec<_>>().join(" ");
+        let names = |objects: &Objects| {
+            objects.pods().iter().filter_map(|p| p.metadata.name.clone()).collect::<Vec<_>>().join(" ")
+        };
         objects.begin_snapshot();
         objects.apply(&object("pods", "a", false)).expect("reads");
         objects.apply(&object("pods", "b", false)).expect("reads");

@@ -142,7 +142,11 @@ impl Outbox {
         out.extend(std::mem::take(&mut state.pods).into_values().map(Message::Status));
         for ((namespace, name, uid), sent) in &mut state.gone {
             if !std::mem::replace(sent, true) {
-                out.push(Message::PodGone(PodGone { namespace: namespace.clone(), name: name.clone(), uid: uid.clone() }));
+                out.push(Message::PodGone(PodGone {
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                    uid: uid.clone(),
+                }));
             }
         }
         for (request, sent, _) in state.tokens.values_mut() {

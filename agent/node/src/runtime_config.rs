@@ -88,7 +88,9 @@ pub fn hostname(node: &Node, pod: &Pod, spec: &PodSpec) -> (String, Option<Strin
 pub fn sandbox(node: &Node, pod: &Pod, spec: &PodSpec, attempt: u32) -> cri::PodSandboxConfig {
     let host_network = spec.host_network == Some(true);
     let (mut name, domain) = hostname(node, pod, spec);
-    if spec.set_hostname_as_fqdn == Some(true) && let Some(domain) = domain {
+    if spec.set_hostname_as_fqdn == Some(true)
+        && let Some(domain) = domain
+    {
         name = format!("{name}.{domain}");
     }
     let uid = text(&pod.metadata.uid);
@@ -200,7 +202,8 @@ fn dns(node: &Node, pod: &Pod, spec: &PodSpec) -> Option<cri::DnsConfig> {
         for option in own.options.iter().flatten() {
             let name = text(&option.name);
             out.options.retain(|known| known.split(':').next() != Some(name.as_str()));
-            out.options.push(option.value.as_ref().filter(|v| !v.is_empty()).map_or(name.clone(), |v| format!("{name}:{v}")));
+            out.options
+                .push(option.value.as_ref().filter(|v| !v.is_empty()).map_or(name.clone(), |v| format!("{name}:{v}")));
         }
     }
     out.servers.truncate(MAX_NAMESERVERS);
@@ -217,7 +220,8 @@ fn add_unique(list: &mut Vec<String>, more: impl Iterator<Item = String>) {
 
 fn cluster_dns(node: &Node, pod: &Pod, server: IpAddr) -> cri::DnsConfig {
     let domain = &node.cluster.cluster_domain;
-    let mut searches = vec![format!("{}.svc.{domain}", text(&pod.metadata.namespace)), format!("svc.{domain}"), domain.clone()];
+    let mut searches =
+        vec![format!("{}.svc.{domain}", text(&pod.metadata.namespace)), format!("svc.{domain}"), domain.clone()];
     add_unique(&mut searches, host_dns().searches.into_iter());
     cri::DnsConfig { servers: vec![server.to_string()], searches, options: vec!["ndots:5".to_owned()] }
 }
@@ -359,8 +363,13 @@ pub fn check_user(pod: &Pod, spec: &PodSpec, container: &Container, image: &cri:
     if own.run_as_non_root.or(pod_context.run_as_non_root) != Some(true) {
         return Ok(());
     }
-    let place = format!("(pod: \"{}_{}({})\", container: {})",
-        text(&pod.metadata.name), text(&pod.metadata.namespace), text(&pod.metadata.uid), container.name);
+    let place = format!(
+        "(pod: \"{}_{}({})\", container: {})",
+        text(&pod.metadata.name),
+        text(&pod.metadata.namespace),
+        text(&pod.metadata.uid),
+        container.name
+    );
     match own.run_as_user.or(pod_context.run_as_user) {
         Some(0) => return Err(format!("container's runAsUser breaks non-root policy {place}")),
         Some(_) => return Ok(()),

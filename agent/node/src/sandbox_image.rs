@@ -19,7 +19,8 @@ const IMPORT: Duration = Duration::from_secs(30);
 /// # Errors
 /// Why it could not be imported.
 pub async fn ensure(cri: &Cri, config: &Config) -> anyhow::Result<()> {
-    let status = cri.status(StatusRequest { verbose: true }).await.context("asking containerd for its configuration")?;
+    let status =
+        cri.status(StatusRequest { verbose: true }).await.context("asking containerd for its configuration")?;
     let settings = status.info.get("config").and_then(|text| serde_json::from_str::<Value>(text).ok());
     let image = settings.as_ref().and_then(|s| s["sandboxImage"].as_str()).filter(|image| !image.is_empty());
     let Some(image) = image else { return Ok(()) }; // a newer containerd that tells otherwise

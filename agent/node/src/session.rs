@@ -44,6 +44,7 @@ pub async fn run(node: Arc<Node>, identity: Arc<Current>, stop: CancellationToke
     let mut session = Session { node, identity, servers: Vec::new(), last: None };
     session.servers = merge(&session.node.config.servers, &session.identity.get().cluster.servers);
     let connected = AtomicBool::new(false);
+    let mut failures = 0_u32;
     loop {
         let result = tokio::select! {
             // Cancel-safe: dropping a session closes its stream, and the outbox sends again.
@@ -53,7 +54,11 @@ pub async fn run(node: Arc<Node>, identity: Arc<Current>, stop: CancellationToke
         session.node.online.store(false, Ordering::SeqCst);
         let reason = result.map_or_else(|error| format!("{error:#}"), |()| "the master closed it".to_owned());
         let was_up = connected.swap(false, Ordering::SeqCst);
-        tracing::warn!(%reason, was_up, "no session");
+        failures = if was_up { 1 } else { failures.saturating_add(1) };
+        // A long outage is told ever less often.
+        if failures.is_power_of_two() {
+            tracing::warn!(%reason, was_up, failures, "no session");
+        }
         // After a working session the next master is tried at once.
         let pause = if was_up { rand::random_range(0..50) } else { rand::random_range(300..700) };
         tokio::select! {
@@ -88,7 +93,8 @@ impl Session {
             force: true,
         };
         tx.send(message(from_agent::Message::Hello(hello))).await.context("queueing the greeting")?;
-        let mut client = NodeClient::new(channel).max_decoding_message_size(64 << 20).max_encoding_message_size(64 << 20);
+        let mut client =
+            NodeClient::new(channel).max_decoding_message_size(64 << 20).max_encoding_message_size(64 << 20);
         let opening = client.session(ReceiverStream::new(rx));
         let inbound = tokio::time::timeout(OPENING, opening).await.context("the master did not open the session")?;
         let inbound = inbound.map_err(|status| anyhow::anyhow!("{server}: {}", status.message()))?.into_inner();
@@ -216,5 +222,8 @@ async fn flush(node: &Node, tx: &mpsc::Sender<FromAgent>) -> anyhow::Result<()> 
 
 /// A stream that takes nothing for so long is dead.
 async fn send(tx: &mpsc::Sender<FromAgent>, message: FromAgent) -> anyhow::Result<()> {
-    tokio::time::timeout(SILENCE, tx.send(message)).await.context("the session takes no messages")?.context("the session is closed")
+    tokio::time::timeout(SILENCE, tx.send(message))
+        .await
+        .context("the session takes no messages")?
+        .context("the session is closed")
 }

@@ -29,9 +29,15 @@ const HEAD: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// Serves one stream to its end.
-pub async fn serve(node: &Arc<Node>, request: Stream, tx: &TunnelSender, mut rx: TunnelReceiver) -> Result<(), TunnelError> {
+pub async fn serve(
+    node: &Arc<Node>,
+    request: Stream,
+    tx: &TunnelSender,
+    mut rx: TunnelReceiver,
+) -> Result<(), TunnelError> {
     let url = streaming_url(node, &request).await?;
-    let (address, target) = split_url(&url).ok_or_else(|| TunnelError::new(500, format!("unusable streaming address {url:?}")))?;
+    let (address, target) =
+        split_url(&url).ok_or_else(|| TunnelError::new(500, format!("unusable streaming address {url:?}")))?;
     let (head, rest) = read_head(&mut rx).await?;
     let head = retarget(&head, target, address).ok_or_else(|| TunnelError::new(400, "malformed request"))?;
     let connect = timeout(CONNECT, TcpStream::connect(address)).await;
@@ -186,7 +192,10 @@ mod tests {
     fn only_target_host_and_credentials_change() {
         let head = b"POST /api/v1/x?command=ls HTTP/1.1\r\nHost: api:6443\r\nAuthorization: Bearer x\r\nUpgrade: SPDY/3.1\r\n\r\n";
         let out = retarget(head, "/exec/TOKEN", "127.0.0.1:99").map(|h| String::from_utf8(h).expect("text"));
-        assert_eq!(out.as_deref(), Some("POST /exec/TOKEN HTTP/1.1\r\nHost: 127.0.0.1:99\r\nUpgrade: SPDY/3.1\r\n\r\n"));
+        assert_eq!(
+            out.as_deref(),
+            Some("POST /exec/TOKEN HTTP/1.1\r\nHost: 127.0.0.1:99\r\nUpgrade: SPDY/3.1\r\n\r\n")
+        );
         assert_eq!(retarget(b"\xff\r\n\r\n", "/", "h"), None);
         assert_eq!(retarget(b"GET\r\n\r\n", "/", "h"), None);
         assert_eq!(split_url("http://127.0.0.1:1/exec/x"), Some(("127.0.0.1:1", "/exec/x")));

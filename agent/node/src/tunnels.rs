@@ -9,9 +9,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use kontiki_proto::node::{
-    Close, FromAgent, Open, Tunnel, from_agent::Message, open::What, tunnel::Step,
-};
+use kontiki_proto::node::{Close, FromAgent, Open, Tunnel, from_agent::Message, open::What, tunnel::Step};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,

@@ -3,6 +3,8 @@
 //! Needs root, containerd, runc, the CNI plugins and busybox-static: `cargo test -p kontiki-agent
 //! --test real_containerd -- --ignored`.
 
+#![allow(clippy::unwrap_used)] // a test may panic
+
 mod support;
 
 use std::time::{Duration, Instant};
@@ -41,23 +43,26 @@ fn web() -> Value {
     let script = "echo started; echo $GREETING $PASSWORD $(/bin/busybox cat /secret/password) $ME > /data/index.html; \
                   trap 'echo bye; exit 0' TERM; /bin/busybox httpd -p 8080 -h /data; while true; do /bin/busybox sleep 1 & wait; done";
     let probe = json!({"httpGet": {"path": "/index.html", "port": "http"}, "periodSeconds": 1});
-    pod("web", json!({
-        "initContainers": [with(shell("init", "echo prepared > /data/init"), json!({"volumeMounts": [{"name": "data", "mountPath": "/data"}]}))],
-        "containers": [with(shell("main", script), json!({
-            "ports": [{"name": "http", "containerPort": 8080}],
-            "readinessProbe": probe,
-            "resources": {"requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
-            "env": [
-                {"name": "GREETING", "valueFrom": {"configMapKeyRef": {"name": "words", "key": "greeting"}}},
-                {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "password"}}},
-                {"name": "ME", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-            ],
-            "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "secret", "mountPath": "/secret", "readOnly": true},
-                             {"name": "words", "mountPath": "/one-word", "subPath": "greeting"}],
-        }))],
-        "volumes": [{"name": "data", "emptyDir": {}}, {"name": "secret", "secret": {"secretName": "keys"}},
-                    {"name": "words", "configMap": {"name": "words"}}],
-    }))
+    pod(
+        "web",
+        json!({
+            "initContainers": [with(shell("init", "echo prepared > /data/init"), json!({"volumeMounts": [{"name": "data", "mountPath": "/data"}]}))],
+            "containers": [with(shell("main", script), json!({
+                "ports": [{"name": "http", "containerPort": 8080}],
+                "readinessProbe": probe,
+                "resources": {"requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
+                "env": [
+                    {"name": "GREETING", "valueFrom": {"configMapKeyRef": {"name": "words", "key": "greeting"}}},
+                    {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "password"}}},
+                    {"name": "ME", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                ],
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "secret", "mountPath": "/secret", "readOnly": true},
+                                 {"name": "words", "mountPath": "/one-word", "subPath": "greeting"}],
+            }))],
+            "volumes": [{"name": "data", "emptyDir": {}}, {"name": "secret", "secret": {"secretName": "keys"}},
+                        {"name": "words", "configMap": {"name": "words"}}],
+        }),
+    )
 }
 
 fn objects() -> Vec<(&'static str, Value)> {
@@ -101,7 +106,9 @@ fn pods_live_and_die() {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("kills");
         let killed = Instant::now();
         let status = agent
-            .until("web", "restarts", |s| s["containerStatuses"][0]["restartCount"] == 1 && condition(s, "Ready") == "True")
+            .until("web", "restarts", |s| {
+                s["containerStatuses"][0]["restartCount"] == 1 && condition(s, "Ready") == "True"
+            })
             .await;
         println!("killed container ready again after {:?}", killed.elapsed());
         assert_eq!(status["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 137);
@@ -124,7 +131,11 @@ fn check_ready(status: &Value) {
     assert_eq!(status["qosClass"], "BestEffort", "the API's word stands");
     assert_eq!(status["initContainerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
     let main = &status["containerStatuses"][0];
-    assert_eq!((&main["ready"], &main["started"], &main["restartCount"]), (&json!(true), &json!(true), &json!(0)), "{main:#}");
+    assert_eq!(
+        (&main["ready"], &main["started"], &main["restartCount"]),
+        (&json!(true), &json!(true), &json!(0)),
+        "{main:#}"
+    );
     assert!(main["containerID"].as_str().is_some_and(|id| id.starts_with("containerd://")), "{main:#}");
     assert_eq!(main["image"], IMAGE);
     assert!(main["imageID"].as_str().is_some_and(|id| id.contains("sha256:")), "{main:#}");
@@ -183,7 +194,13 @@ async fn tunnel(agent: &Agent, what: What, data: &[u8], enough: impl Fn(&[u8]) -
 }
 
 async fn check_tunnels(agent: &Agent, uid: &str) {
-    let logs = Logs { namespace: "default".into(), pod: "web".into(), uid: uid.into(), container: "main".into(), ..Logs::default() };
+    let logs = Logs {
+        namespace: "default".into(),
+        pod: "web".into(),
+        uid: uid.into(),
+        container: "main".into(),
+        ..Logs::default()
+    };
     let (text, close) = tunnel(agent, What::Logs(logs.clone()), b"", |_| false).await;
     assert_eq!((String::from_utf8_lossy(&text).as_ref(), close), ("started\n", Some(Close::default())));
     let previous = Logs { previous: true, ..logs };
@@ -210,7 +227,10 @@ async fn check_tunnels(agent: &Agent, uid: &str) {
 }
 
 async fn check_live_update(agent: &Agent, runtime: &Runtime, uid: &str) {
-    agent.apply("secrets", &json!({"metadata": {"name": "keys", "namespace": "default"}, "data": {"password": "bW9vbg=="}}));
+    agent.apply(
+        "secrets",
+        &json!({"metadata": {"name": "keys", "namespace": "default"}, "data": {"password": "bW9vbg=="}}),
+    );
     let file = runtime.config().pod_dir(uid).join("volumes/kubernetes.io~secret/secret/password");
     let deadline = Instant::now() + Duration::from_secs(5);
     while std::fs::read_to_string(&file).is_ok_and(|text| text != "moon") {
@@ -220,14 +240,19 @@ async fn check_live_update(agent: &Agent, runtime: &Runtime, uid: &str) {
 }
 
 async fn check_crashes(agent: &mut Agent) {
-    let never = pod("once", json!({"restartPolicy": "Never", "containers": [shell("a", "echo -n why > /dev/termination-log; exit 3")]}));
+    let never = pod(
+        "once",
+        json!({"restartPolicy": "Never", "containers": [shell("a", "echo -n why > /dev/termination-log; exit 3")]}),
+    );
     let looping = pod("loop", json!({"containers": [shell("a", "exit 1")]}));
     agent.apply("pods", &never);
     agent.apply("pods", &looping);
     let status = agent.until("once", "fails", |s| s["phase"] == "Failed").await;
     let ended = &status["containerStatuses"][0]["state"]["terminated"];
     assert_eq!((&ended["exitCode"], &ended["reason"], &ended["message"]), (&json!(3), &json!("Error"), &json!("why")));
-    let status = agent.until("loop", "backs off", |s| s["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff").await;
+    let status = agent
+        .until("loop", "backs off", |s| s["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff")
+        .await;
     assert_eq!(status["phase"], "Running");
     assert_eq!(status["containerStatuses"][0]["restartCount"], 1);
     for gone in [never, looping] {
@@ -240,12 +265,16 @@ async fn check_crashes(agent: &mut Agent) {
 
 async fn check_liveness(agent: &mut Agent) {
     let probe = json!({"exec": {"command": ["/bin/busybox", "test", "!", "-e", "/tmp-sick"]}, "periodSeconds": 1, "failureThreshold": 1});
-    let sick = pod("sick", json!({"containers": [with(shell("a", "/bin/busybox sleep 2; /bin/busybox touch /tmp-sick; /bin/busybox sleep 1000"),
-        json!({"livenessProbe": probe}))], "terminationGracePeriodSeconds": 0}));
+    let sick = pod(
+        "sick",
+        json!({"containers": [with(shell("a", "/bin/busybox sleep 2; /bin/busybox touch /tmp-sick; /bin/busybox sleep 1000"),
+        json!({"livenessProbe": probe}))], "terminationGracePeriodSeconds": 0}),
+    );
     agent.apply("pods", &sick);
     agent.until("sick", "is restarted", |s| s["containerStatuses"][0]["restartCount"] == 1).await;
     let events = agent.events();
-    for expect in ["Unhealthy: Liveness probe failed", "Killing: Container a failed liveness probe, will be restarted"] {
+    for expect in ["Unhealthy: Liveness probe failed", "Killing: Container a failed liveness probe, will be restarted"]
+    {
         assert!(events.iter().any(|e| e.starts_with(expect)), "{expect} in {events:#?}");
     }
     agent.apply("pods", &deleted(sick, 0));
@@ -259,7 +288,9 @@ async fn check_missing(agent: &mut Agent) {
     container["imagePullPolicy"] = json!("Never");
     let stuck = pod("stuck", json!({"containers": [container]}));
     agent.apply("pods", &stuck);
-    agent.until("stuck", "waits", |s| s["containerStatuses"][0]["state"]["waiting"]["reason"] == "ErrImageNeverPull").await;
+    agent
+        .until("stuck", "waits", |s| s["containerStatuses"][0]["state"]["waiting"]["reason"] == "ErrImageNeverPull")
+        .await;
     agent.apply("pods", &deleted(stuck, 30));
     agent.until_gone("stuck").await;
     agent.remove("pods", "default", "stuck");
@@ -277,12 +308,16 @@ fn main_pid(runtime: &Runtime, id: &str) -> i32 {
 }
 
 async fn check_nothing_is_left(agent: &Agent, runtime: &Runtime, uid: &str) {
-    let sandboxes = agent.node.cri.list_pod_sandbox(k8s_cri::v1::ListPodSandboxRequest::default()).await.expect("lists").items;
+    let sandboxes =
+        agent.node.cri.list_pod_sandbox(k8s_cri::v1::ListPodSandboxRequest::default()).await.expect("lists").items;
     assert!(sandboxes.is_empty(), "{sandboxes:?}");
     assert!(!runtime.config().pod_dir(uid).exists());
     let logs = std::fs::read_dir(runtime.config().logs()).expect("lists").count();
     assert_eq!(logs, 0, "log directories");
-    let find = std::process::Command::new("find").args(["/sys/fs/cgroup", "-name", &format!("pod{uid}")]).output().expect("finds");
+    let find = std::process::Command::new("find")
+        .args(["/sys/fs/cgroup", "-name", &format!("pod{uid}")])
+        .output()
+        .expect("finds");
     assert_eq!(String::from_utf8_lossy(&find.stdout), "", "cgroups");
 }
 
@@ -313,8 +348,13 @@ fn start_time_is_close_to_the_raw_runtime() {
         for times in [&mut raw, &mut ours, &mut down] {
             times.sort();
         }
-        println!("start: raw CRI {:?}, agent {:?}, ratio {:.2}; end: {:?}", raw[6], ours[6],
-            ours[6].as_secs_f64() / raw[6].as_secs_f64(), down[6]);
+        println!(
+            "start: raw CRI {:?}, agent {:?}, ratio {:.2}; end: {:?}",
+            raw[6],
+            ours[6],
+            ours[6].as_secs_f64() / raw[6].as_secs_f64(),
+            down[6]
+        );
         agent.stop().await;
     });
 }
@@ -325,7 +365,12 @@ async fn raw_start(agent: &Agent, round: usize) -> Duration {
     let cri = &agent.node.cri;
     let uid = format!("raw{round}-{}", std::process::id());
     let sandbox = cri::PodSandboxConfig {
-        metadata: Some(cri::PodSandboxMetadata { name: "raw".into(), uid: uid.clone(), namespace: "default".into(), attempt: 0 }),
+        metadata: Some(cri::PodSandboxMetadata {
+            name: "raw".into(),
+            uid: uid.clone(),
+            namespace: "default".into(),
+            attempt: 0,
+        }),
         log_directory: agent.node.config.logs().join(&uid).display().to_string(),
         linux: Some(cri::LinuxPodSandboxConfig { cgroup_parent: format!("/kubepods/pod{uid}"), ..Default::default() }),
         ..Default::default()
@@ -345,7 +390,11 @@ async fn raw_start(agent: &Agent, round: usize) -> Duration {
     let began = Instant::now();
     let request = cri::RunPodSandboxRequest { config: Some(sandbox.clone()), runtime_handler: String::new() };
     let id = cri.run_pod_sandbox(request).await.expect("runs").pod_sandbox_id;
-    let request = cri::CreateContainerRequest { pod_sandbox_id: id.clone(), config: Some(config), sandbox_config: Some(sandbox.clone()) };
+    let request = cri::CreateContainerRequest {
+        pod_sandbox_id: id.clone(),
+        config: Some(config),
+        sandbox_config: Some(sandbox.clone()),
+    };
     let container = cri.create_container(request).await.expect("creates").container_id;
     cri.start_container(cri::StartContainerRequest { container_id: container }).await.expect("starts");
     let took = began.elapsed();

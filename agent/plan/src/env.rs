@@ -124,7 +124,11 @@ fn set_valid(env: &mut Env, prefix: &str, key: &str, value: String) {
     }
 }
 
-fn from_source(container: &Container, source: &EnvVarSource, context: &Context<'_>) -> Result<Option<String>, EnvError> {
+fn from_source(
+    container: &Container,
+    source: &EnvVarSource,
+    context: &Context<'_>,
+) -> Result<Option<String>, EnvError> {
     if let Some(reference) = &source.field_ref {
         return Ok(Some(field::field(context.pod, context.place, &reference.field_path)?));
     }
@@ -141,7 +145,12 @@ fn from_source(container: &Container, source: &EnvVarSource, context: &Context<'
         return match map.data.as_ref().and_then(|data| data.get(&r.key)) {
             Some(value) => Ok(Some(value.clone())),
             None if optional => Ok(None),
-            None => Err(EnvError::NoKey { key: r.key.clone(), kind: "ConfigMap", namespace: namespace(), name: r.name.clone() }),
+            None => Err(EnvError::NoKey {
+                key: r.key.clone(),
+                kind: "ConfigMap",
+                namespace: namespace(),
+                name: r.name.clone(),
+            }),
         };
     }
     if let Some(r) = &source.secret_key_ref {
@@ -152,7 +161,12 @@ fn from_source(container: &Container, source: &EnvVarSource, context: &Context<'
         return match secret.data.as_ref().and_then(|data| data.get(&r.key)) {
             Some(value) => Ok(Some(String::from_utf8_lossy(&value.0).into_owned())),
             None if optional => Ok(None),
-            None => Err(EnvError::NoKey { key: r.key.clone(), kind: "Secret", namespace: namespace(), name: r.name.clone() }),
+            None => Err(EnvError::NoKey {
+                key: r.key.clone(),
+                kind: "Secret",
+                namespace: namespace(),
+                name: r.name.clone(),
+            }),
         };
     }
     Ok(Some(String::new()))
@@ -237,7 +251,10 @@ mod tests {
     }
 
     fn objects() -> Objects {
-        let map = ConfigMap { data: Some([("k".into(), "v".into()), ("a=b".into(), "bad".into())].into()), ..ConfigMap::default() };
+        let map = ConfigMap {
+            data: Some([("k".into(), "v".into()), ("a=b".into(), "bad".into())].into()),
+            ..ConfigMap::default()
+        };
         let data = [("pass".to_owned(), k8s_openapi::ByteString(b"word".to_vec()))];
         let secret = Secret { data: Some(data.into()), ..Secret::default() };
         Objects([("cm".to_owned(), map)].into(), [("sec".to_owned(), secret)].into())
@@ -246,15 +263,31 @@ mod tests {
     #[test]
     fn variables_come_from_everywhere() {
         for (name, container, expect) in [
-            ("values and references", "env: [{name: A, value: x}, {name: B, value: '$(A)-$$(A)-$(NO)'}]", Ok("A=x B=x-$(A)-$(NO)")),
+            (
+                "values and references",
+                "env: [{name: A, value: x}, {name: B, value: '$(A)-$$(A)-$(NO)'}]",
+                Ok("A=x B=x-$(A)-$(NO)"),
+            ),
             ("config map key", "env: [{name: A, valueFrom: {configMapKeyRef: {name: cm, key: k}}}]", Ok("A=v")),
             ("secret key", "env: [{name: A, valueFrom: {secretKeyRef: {name: sec, key: pass}}}]", Ok("A=word")),
             ("field", "env: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]", Ok("A=web")),
             ("all of a map, bad names left out", "envFrom: [{prefix: P_, configMapRef: {name: cm}}]", Ok("P_k=v")),
             ("env wins", "envFrom: [{configMapRef: {name: cm}}], env: [{name: k, value: mine}]", Ok("k=mine")),
-            ("optional absence", "env: [{name: A, valueFrom: {configMapKeyRef: {name: no, key: k, optional: true}}}]", Ok("")),
-            ("missing map", "env: [{name: A, valueFrom: {configMapKeyRef: {name: no, key: k}}}]", Err("configmap \"no\" not found")),
-            ("missing key", "env: [{name: A, valueFrom: {secretKeyRef: {name: sec, key: k}}}]", Err("couldn't find key k in Secret default/sec")),
+            (
+                "optional absence",
+                "env: [{name: A, valueFrom: {configMapKeyRef: {name: no, key: k, optional: true}}}]",
+                Ok(""),
+            ),
+            (
+                "missing map",
+                "env: [{name: A, valueFrom: {configMapKeyRef: {name: no, key: k}}}]",
+                Err("configmap \"no\" not found"),
+            ),
+            (
+                "missing key",
+                "env: [{name: A, valueFrom: {secretKeyRef: {name: sec, key: k}}}]",
+                Err("couldn't find key k in Secret default/sec"),
+            ),
         ] {
             let pod = pod(&format!("containers: [{{name: a, {container}}}]"));
             let objects = objects();
@@ -284,8 +317,10 @@ mod tests {
         let pod = pod("containers: [{name: a, env: [{name: URL, value: 'db at $(MY_DB_SERVICE_HOST)'}]}]");
         let objects = objects();
         let context = Context { pod: &pod, place: &Place::default(), sources: &objects, services: &[service] };
-        let env: BTreeMap<_, _> =
-            environment(&pod.spec.as_ref().expect("has a spec").containers[0], &context).expect("resolves").into_iter().collect();
+        let env: BTreeMap<_, _> = environment(&pod.spec.as_ref().expect("has a spec").containers[0], &context)
+            .expect("resolves")
+            .into_iter()
+            .collect();
         assert_eq!(env["URL"], "db at 10.96.0.7");
         assert_eq!(env["MY_DB_PORT"], "tcp://10.96.0.7:5432");
         assert_eq!(env["MY_DB_SERVICE_PORT_SQL"], "5432");

@@ -141,7 +141,8 @@ mod tests {
 
     #[test]
     fn pods_learn_about_themselves() {
-        let mut pod = pod("serviceAccountName: sa, containers: [{name: a, resources: {limits: {cpu: 1500m, memory: 10Mi}}}]");
+        let mut pod =
+            pod("serviceAccountName: sa, containers: [{name: a, resources: {limits: {cpu: 1500m, memory: 10Mi}}}]");
         pod.metadata.labels = Some([("b".into(), "x\"y".into()), ("a".into(), "1".into())].into());
         let ip = |s: &str| s.parse::<IpAddr>().expect("an address");
         let place = Place {

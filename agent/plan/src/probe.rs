@@ -95,7 +95,8 @@ impl Counter {
     pub fn observe(&mut self, probe: &Probe, healthy: bool) -> Option<bool> {
         self.run = if self.run > 0 && self.last == healthy { self.run.saturating_add(1) } else { 1 };
         self.last = healthy;
-        let threshold = if healthy { probe.success_threshold.unwrap_or(1) } else { probe.failure_threshold.unwrap_or(3) };
+        let threshold =
+            if healthy { probe.success_threshold.unwrap_or(1) } else { probe.failure_threshold.unwrap_or(3) };
         (self.run >= u32::try_from(threshold.max(1)).unwrap_or(1)).then_some(healthy)
     }
 }
@@ -112,7 +113,8 @@ mod tests {
             ("three failures condemn", 1, 3, "+---", "+..-"),
             ("two successes wanted", 2, 1, "+-++", ".-.+"),
         ] {
-            let probe = Probe { success_threshold: Some(success), failure_threshold: Some(failure), ..Probe::default() };
+            let probe =
+                Probe { success_threshold: Some(success), failure_threshold: Some(failure), ..Probe::default() };
             let mut counter = Counter::default();
             let got: String = outcomes
                 .chars()

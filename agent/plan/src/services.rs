@@ -164,7 +164,8 @@ fn endpoints(slices: &[&EndpointSlice], port_name: &str, protocol: Protocol, nod
     let mut out = Vec::new();
     for slice in slices {
         let matching = slice.ports.iter().flatten().find(|p| {
-            p.name.as_deref().unwrap_or_default() == port_name && Protocol::from_api(p.protocol.as_deref()) == Some(protocol)
+            p.name.as_deref().unwrap_or_default() == port_name
+                && Protocol::from_api(p.protocol.as_deref()) == Some(protocol)
         });
         let Some(port) = matching.and_then(|p| u16::try_from(p.port?).ok()) else { continue };
         for endpoint in slice.endpoints.iter().flatten() {
@@ -208,16 +209,22 @@ mod tests {
     use super::*;
 
     fn show(service: &str, slices: &[&str]) -> String {
-        let yaml = |text: &str| format!("{{metadata: {{namespace: d, name: web, labels: {{kubernetes.io/service-name: web}}}}, {text}}}");
+        let yaml = |text: &str| {
+            format!("{{metadata: {{namespace: d, name: web, labels: {{kubernetes.io/service-name: web}}}}, {text}}}")
+        };
         let service: Service = serde_yaml_ng::from_str(&yaml(&format!("spec: {{{service}}}"))).expect("a service");
         let slices: Vec<EndpointSlice> = slices
             .iter()
             .map(|s| serde_yaml_ng::from_str(&yaml(&format!("addressType: IPv4, {s}"))).expect("a slice"))
             .collect();
         let line = |p: ServicePort| {
-            let ends: Vec<_> = p.endpoints.iter().map(|e| {
-                format!("{}:{}{}{}", e.ip, e.port, if e.ready { "" } else { "!" }, if e.local { "*" } else { "" })
-            }).collect();
+            let ends: Vec<_> = p
+                .endpoints
+                .iter()
+                .map(|e| {
+                    format!("{}:{}{}{}", e.ip, e.port, if e.ready { "" } else { "!" }, if e.local { "*" } else { "" })
+                })
+                .collect();
             format!("{:?}/{} {} -> {}", p.cluster_ips, p.port, p.node_port.unwrap_or(0), ends.join(" "))
         };
         derive([&service], &slices, "n1").into_iter().map(line).collect::<Vec<_>>().join("; ")
@@ -227,12 +234,21 @@ mod tests {
     fn ports_meet_their_endpoints() {
         let slice = "ports: [{port: 8080}], endpoints: [{addresses: [10.1.0.2], nodeName: n1}, {addresses: [10.1.1.3], nodeName: n2, conditions: {ready: false}}]";
         for (name, service, slices, expect) in [
-            ("plain", "clusterIP: 10.96.0.5, ports: [{port: 80, nodePort: 30080}]", vec![slice],
-             "[10.96.0.5]/80 30080 -> 10.1.0.2:8080* 10.1.1.3:8080!"),
+            (
+                "plain",
+                "clusterIP: 10.96.0.5, ports: [{port: 80, nodePort: 30080}]",
+                vec![slice],
+                "[10.96.0.5]/80 30080 -> 10.1.0.2:8080* 10.1.1.3:8080!",
+            ),
             ("no endpoints", "clusterIP: 10.96.0.5, ports: [{port: 80}]", vec![], "[10.96.0.5]/80 0 -> "),
             ("headless", "clusterIP: None, ports: [{port: 80}]", vec![slice], ""),
             ("external name", "type: ExternalName, externalName: a.b", vec![], ""),
-            ("port names must match", "clusterIP: 10.96.0.5, ports: [{port: 80, name: http}]", vec![slice], "[10.96.0.5]/80 0 -> "),
+            (
+                "port names must match",
+                "clusterIP: 10.96.0.5, ports: [{port: 80, name: http}]",
+                vec![slice],
+                "[10.96.0.5]/80 0 -> ",
+            ),
         ] {
             assert_eq!(show(service, &slices), expect, "{name}");
         }

@@ -80,7 +80,8 @@ fn seconds(at: Timestamp) -> Timestamp {
 }
 
 fn pod_ips(view: &View<'_>, spec: &PodSpec, host_ips: &[IpAddr], old: &PodStatus) -> Vec<String> {
-    let Some(sandbox) = view.seen.sandbox().filter(|s| s.ready && !view.memory.stopped_sandboxes.contains(&s.id)) else {
+    let Some(sandbox) = view.seen.sandbox().filter(|s| s.ready && !view.memory.stopped_sandboxes.contains(&s.id))
+    else {
         // Clients still want to know where a finished pod was.
         return old.pod_ips.iter().flatten().map(|p| p.ip.clone()).collect();
     };
@@ -98,8 +99,7 @@ fn container_status(view: &View<'_>, spec: &PodSpec, container: &Container, old:
     let probed = view.memory.probed.get(&latest.id).copied().unwrap_or_default();
     let running = latest.state == State::Running && !view.memory.post_start.contains(&latest.id);
     let started = running && probed.started(container);
-    let finished_init =
-        is_init && !rules::sidecar(container) && latest.state == State::Exited && latest.exit_code == 0;
+    let finished_init = is_init && !rules::sidecar(container) && latest.state == State::Exited && latest.exit_code == 0;
     let serves = !is_init || rules::sidecar(container);
     let (state, last) = states(view, spec, container, latest);
     ContainerStatus {
@@ -161,7 +161,8 @@ fn unseen(view: &View<'_>, spec: &PodSpec, container: &Container, known: Option<
             if ending {
                 status.state = Some(lost);
             } else {
-                status.state = Some(start_failure(view, container).unwrap_or_else(|| waiting(default_reason(spec), None)));
+                status.state =
+                    Some(start_failure(view, container).unwrap_or_else(|| waiting(default_reason(spec), None)));
                 status.last_state = Some(lost);
             }
         } else if !ending && let Some(failure) = start_failure(view, container) {

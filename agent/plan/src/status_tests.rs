@@ -51,7 +51,13 @@ fn show(spec: &str, containers: Vec<Seen>, memory: Memory, ending: Option<Ending
     let containers: Vec<_> = all
         .map(|s| {
             let ready = if s.ready { "+" } else { "-" };
-            format!("{}{ready} {} {} {}", s.name, state(s.state.as_ref()), state(s.last_state.as_ref()), s.restart_count)
+            format!(
+                "{}{ready} {} {} {}",
+                s.name,
+                state(s.state.as_ref()),
+                state(s.last_state.as_ref()),
+                s.restart_count
+            )
         })
         .collect();
     let conditions: Vec<_> =
@@ -71,24 +77,56 @@ fn statuses_read_as_kubelets() {
     let probed = "containers: [{name: a, readinessProbe: {exec: {command: [x]}}}]";
     let memory = || Memory { volumes: Volumes::Ready, ..Memory::default() };
     let crashed = Memory {
-        restarts: [("a".to_owned(), crate::backoff::Backoff { delay: SignedDuration::from_secs(20), updated: at(0) })].into(),
+        restarts: [("a".to_owned(), crate::backoff::Backoff { delay: SignedDuration::from_secs(20), updated: at(0) })]
+            .into(),
         ..memory()
     };
     for (name, spec, containers, memory, expect) in [
         ("nothing yet", one, vec![], memory(), format!("Pending | a- ContainerCreating - 0 | {UNREADY}")),
-        ("initializing", init, vec![seen("i", 0, Running, 0)], memory(),
-         "Pending | i- running - 0, a- PodInitializing - 0 | PodReadyToStartContainers PodScheduled".to_owned()),
-        ("initialized", init, vec![seen("i", 0, Exited, 0), seen("a", 0, Running, 0)], memory(),
-         format!("Running | i+ Completed=0 - 0, a+ running - 0 | {READY}")),
+        (
+            "initializing",
+            init,
+            vec![seen("i", 0, Running, 0)],
+            memory(),
+            "Pending | i- running - 0, a- PodInitializing - 0 | PodReadyToStartContainers PodScheduled".to_owned(),
+        ),
+        (
+            "initialized",
+            init,
+            vec![seen("i", 0, Exited, 0), seen("a", 0, Running, 0)],
+            memory(),
+            format!("Running | i+ Completed=0 - 0, a+ running - 0 | {READY}"),
+        ),
         ("running", one, vec![seen("a", 0, Running, 0)], memory(), format!("Running | a+ running - 0 | {READY}")),
-        ("not ready before its probe", probed, vec![seen("a", 0, Running, 0)], memory(),
-         format!("Running | a- running - 0 | {UNREADY}")),
-        ("restarted", one, vec![seen("a", 0, Exited, 1), seen("a", 1, Running, 0)], memory(),
-         format!("Running | a+ running Error=1 1 | {READY}")),
-        ("crash loop", one, vec![seen("a", 0, Exited, 1)], crashed,
-         format!("Running | a- CrashLoopBackOff Error=1 0 | {UNREADY}")),
+        (
+            "not ready before its probe",
+            probed,
+            vec![seen("a", 0, Running, 0)],
+            memory(),
+            format!("Running | a- running - 0 | {UNREADY}"),
+        ),
+        (
+            "restarted",
+            one,
+            vec![seen("a", 0, Exited, 1), seen("a", 1, Running, 0)],
+            memory(),
+            format!("Running | a+ running Error=1 1 | {READY}"),
+        ),
+        (
+            "crash loop",
+            one,
+            vec![seen("a", 0, Exited, 1)],
+            crashed,
+            format!("Running | a- CrashLoopBackOff Error=1 0 | {UNREADY}"),
+        ),
         ("failed", never, vec![seen("a", 0, Exited, 1)], memory(), format!("Failed | a- Error=1 - 0 | {UNREADY}")),
-        ("succeeded", never, vec![seen("a", 0, Exited, 0)], memory(), format!("Succeeded | a- Completed=0 - 0 | {UNREADY}")),
+        (
+            "succeeded",
+            never,
+            vec![seen("a", 0, Exited, 0)],
+            memory(),
+            format!("Succeeded | a- Completed=0 - 0 | {UNREADY}"),
+        ),
     ] {
         assert_eq!(show(spec, containers, memory, None), expect, "{name}");
     }

@@ -14,8 +14,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use crate::{
     observed::{self, Memory, Observed, Sandbox, State, Volumes},
-    probe,
-    rules,
+    probe, rules,
 };
 
 /// How many containers of one name are kept: the current one and one for `logs --previous`.
@@ -49,14 +48,32 @@ pub enum Step {
     /// Nothing, until something changes or this moment comes.
     Wait(Option<Timestamp>),
     PrepareVolumes,
-    CreateSandbox { attempt: u32 },
-    StopSandbox { id: String },
-    RemoveSandbox { id: String },
-    FindImage { container: String, attempt: u32 },
-    CreateContainer { container: String, attempt: u32, image: String },
-    StartContainer { container: String, id: String },
+    CreateSandbox {
+        attempt: u32,
+    },
+    StopSandbox {
+        id: String,
+    },
+    RemoveSandbox {
+        id: String,
+    },
+    FindImage {
+        container: String,
+        attempt: u32,
+    },
+    CreateContainer {
+        container: String,
+        attempt: u32,
+        image: String,
+    },
+    StartContainer {
+        container: String,
+        id: String,
+    },
     StopContainers(Vec<Stop>),
-    RemoveContainer { id: String },
+    RemoveContainer {
+        id: String,
+    },
     /// Tear down volumes and cgroups.
     Release,
     /// Nothing runs or is mounted any more: remove directory and logs, and tell the masters.
@@ -159,7 +176,11 @@ fn stop_alive(
     let late = |c: &observed::Container| view.memory.stopping.get(&c.id).is_none_or(|at| deadline + SOONER < *at);
     let stops: Vec<Stop> = alive.into_iter().filter(|c| late(c)).map(|c| stop(c, deadline, why.clone())).collect();
     // A container whose stop runs out is asked after again then, whatever became of the call.
-    Some(if stops.is_empty() { Step::Wait(Some(deadline.max(view.now) + SOONER * 5)) } else { Step::StopContainers(stops) })
+    Some(if stops.is_empty() {
+        Step::Wait(Some(deadline.max(view.now) + SOONER * 5))
+    } else {
+        Step::StopContainers(stops)
+    })
 }
 
 fn stop(container: &observed::Container, deadline: Timestamp, why: Why) -> Stop {
@@ -215,9 +236,11 @@ fn sweep(view: &View<'_>, sandbox: &Sandbox) -> Option<Step> {
     if let Some(stale) = stale {
         return Some(Step::RemoveContainer { id: stale.id.clone() });
     }
-    let old = view.seen.sandboxes.iter().find(|old| {
-        old.id != sandbox.id && !view.seen.containers.iter().any(|c| c.sandbox == old.id)
-    })?;
+    let old = view
+        .seen
+        .sandboxes
+        .iter()
+        .find(|old| old.id != sandbox.id && !view.seen.containers.iter().any(|c| c.sandbox == old.id))?;
     Some(if view.memory.stopped_sandboxes.contains(&old.id) {
         Step::RemoveSandbox { id: old.id.clone() }
     } else {
@@ -263,7 +286,13 @@ fn start_containers(view: &View<'_>, spec: &PodSpec, sandbox: &Sandbox) -> Step 
     Step::Wait(wake)
 }
 
-fn start_init(view: &View<'_>, spec: &PodSpec, container: &Container, sandbox: &Sandbox, initialized: bool) -> Progress {
+fn start_init(
+    view: &View<'_>,
+    spec: &PodSpec,
+    container: &Container,
+    sandbox: &Sandbox,
+    initialized: bool,
+) -> Progress {
     let latest = view.seen.latest(&container.name);
     let here = latest.filter(|c| c.sandbox == sandbox.id);
     if rules::sidecar(container) {
@@ -350,7 +379,9 @@ fn end(view: &View<'_>, spec: &PodSpec, ending: Ending) -> Step {
     if let Some(sandbox) = view.seen.sandboxes.iter().find(standing) {
         return Step::StopSandbox { id: sandbox.id.clone() };
     }
-    if ending.remove && let Some(sandbox) = view.seen.sandboxes.first() {
+    if ending.remove
+        && let Some(sandbox) = view.seen.sandboxes.first()
+    {
         return Step::RemoveSandbox { id: sandbox.id.clone() };
     }
     match (&view.memory.volumes, ending.remove) {

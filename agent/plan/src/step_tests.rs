@@ -119,20 +119,86 @@ fn memory_holds_back() {
     let probe = "containers: [{name: a, livenessProbe: {exec: {command: [x]}}}]";
     for (name, spec, seen, memory, expect) in [
         ("volumes come first", TWO, "", Memory::default(), "volumes"),
-        ("volumes that failed wait", TWO, "", Memory { volumes: Volumes::Failed { retry: later }, ..ready() }, "wait 20"),
+        (
+            "volumes that failed wait",
+            TWO,
+            "",
+            Memory { volumes: Volumes::Failed { retry: later }, ..ready() },
+            "wait 20",
+        ),
         ("a sandbox that failed waits", TWO, "", Memory { sandbox_retry: Some(later), ..ready() }, "wait 20"),
         ("an image that is being pulled", NEVER, "s0", Memory { pulling: [named("a")].into(), ..ready() }, "wait"),
         ("images are fetched ahead", TWO, "s0", Memory { pulling: [named("a")].into(), ..ready() }, "image b0"),
-        ("but starts keep their order", TWO, "s0", Memory { pulling: [named("a")].into(), images: [(named("b"), (0, named("x")))].into(), ..ready() }, "wait"),
-        ("a failed pull waits, others go on", TWO, "s0", Memory { failures: [(named("a"), failure(later))].into(), ..ready() }, "image b0"),
-        ("and is tried again", TWO, "s0", Memory { failures: [(named("a"), failure(soon))].into(), ..ready() }, "image a0"),
-        ("an image found is used", TWO, "s0", Memory { images: [(named("a"), (0, named("x")))].into(), ..ready() }, "create a0"),
-        ("an image of an older attempt is not", TWO, "s0 a0:exit1 b0:run", Memory { images: [(named("a"), (0, named("x")))].into(), ..ready() }, "image a1"),
-        ("a fresh container is started", TWO, "s0 a0:new", Memory { fresh: [named("a0")].into(), ..ready() }, "start a0"),
-        ("crashes wait out their delay", TWO, "s0 a0:exit1 b0:run", Memory { restarts: [(named("a"), restarts(20))].into(), ..ready() }, "wait 25"),
-        ("no longer than that", TWO, "s0 a0:exit1 b0:run", Memory { restarts: [(named("a"), restarts(4))].into(), ..ready() }, "image a1"),
-        ("the unhealthy are stopped", probe, "s0 a0:run", Memory { probed: [(named("a0"), unhealthy)].into(), ..ready() }, "stop a0@40"),
-        ("once", probe, "s0 a0:run", Memory { probed: [(named("a0"), unhealthy)].into(), stopping: [(named("a0"), at(40))].into(), ..ready() }, "wait"),
+        (
+            "but starts keep their order",
+            TWO,
+            "s0",
+            Memory { pulling: [named("a")].into(), images: [(named("b"), (0, named("x")))].into(), ..ready() },
+            "wait",
+        ),
+        (
+            "a failed pull waits, others go on",
+            TWO,
+            "s0",
+            Memory { failures: [(named("a"), failure(later))].into(), ..ready() },
+            "image b0",
+        ),
+        (
+            "and is tried again",
+            TWO,
+            "s0",
+            Memory { failures: [(named("a"), failure(soon))].into(), ..ready() },
+            "image a0",
+        ),
+        (
+            "an image found is used",
+            TWO,
+            "s0",
+            Memory { images: [(named("a"), (0, named("x")))].into(), ..ready() },
+            "create a0",
+        ),
+        (
+            "an image of an older attempt is not",
+            TWO,
+            "s0 a0:exit1 b0:run",
+            Memory { images: [(named("a"), (0, named("x")))].into(), ..ready() },
+            "image a1",
+        ),
+        (
+            "a fresh container is started",
+            TWO,
+            "s0 a0:new",
+            Memory { fresh: [named("a0")].into(), ..ready() },
+            "start a0",
+        ),
+        (
+            "crashes wait out their delay",
+            TWO,
+            "s0 a0:exit1 b0:run",
+            Memory { restarts: [(named("a"), restarts(20))].into(), ..ready() },
+            "wait 25",
+        ),
+        (
+            "no longer than that",
+            TWO,
+            "s0 a0:exit1 b0:run",
+            Memory { restarts: [(named("a"), restarts(4))].into(), ..ready() },
+            "image a1",
+        ),
+        (
+            "the unhealthy are stopped",
+            probe,
+            "s0 a0:run",
+            Memory { probed: [(named("a0"), unhealthy)].into(), ..ready() },
+            "stop a0@40",
+        ),
+        (
+            "once",
+            probe,
+            "s0 a0:run",
+            Memory { probed: [(named("a0"), unhealthy)].into(), stopping: [(named("a0"), at(40))].into(), ..ready() },
+            "wait",
+        ),
     ] {
         assert_eq!(decide(spec, seen, &memory, None), expect, "{name}");
     }
@@ -154,7 +220,13 @@ fn the_end_is_orderly() {
         ("unless it is kept", "s0", Memory { stopped_sandboxes: stopped(&["s0"]), ..ready() }, keep, "release"),
         ("volumes last", "", ready(), remove, "release"),
         ("and all is gone", "", Memory { volumes: Volumes::Released, ..ready() }, remove, "gone"),
-        ("or rests", "s0", Memory { volumes: Volumes::Released, stopped_sandboxes: stopped(&["s0"]), ..ready() }, keep, "wait"),
+        (
+            "or rests",
+            "s0",
+            Memory { volumes: Volumes::Released, stopped_sandboxes: stopped(&["s0"]), ..ready() },
+            keep,
+            "wait",
+        ),
     ] {
         assert_eq!(decide(SIDE, seen, &memory, Some(ending)), expect, "{name}");
     }

@@ -152,7 +152,14 @@ pub fn payload(pod: &Pod, volume: &Volume, place: &Place, sources: &dyn Sources)
         add_config_map(&mut out, object, &map.name, map.items.as_deref(), map.optional, mode(map.default_mode))?;
     } else if let Some(secret) = &volume.secret {
         let name = secret.secret_name.as_deref().unwrap_or_default();
-        add_secret(&mut out, sources.secret(name), name, secret.items.as_deref(), secret.optional, mode(secret.default_mode))?;
+        add_secret(
+            &mut out,
+            sources.secret(name),
+            name,
+            secret.items.as_deref(),
+            secret.optional,
+            mode(secret.default_mode),
+        )?;
     } else if let Some(downward) = &volume.downward_api {
         add_downward(&mut out, pod, place, downward.items.as_deref(), mode(downward.default_mode))?;
     } else if let Some(projected) = &volume.projected {
@@ -168,7 +175,9 @@ pub fn payload(pod: &Pod, volume: &Volume, place: &Place, sources: &dyn Sources)
 
 /// Relative, without `..`, and not in the way of the atomic writer's own names.
 fn safe(path: &str) -> bool {
-    !path.is_empty() && !path.starts_with('/') && path.split('/').all(|part| !part.is_empty() && part != "." && !part.starts_with(".."))
+    !path.is_empty()
+        && !path.starts_with('/')
+        && path.split('/').all(|part| !part.is_empty() && part != "." && !part.starts_with(".."))
 }
 
 fn add_projected(
@@ -315,17 +324,28 @@ mod tests {
 
     #[test]
     fn files_follow_the_definition() {
-        let map = ConfigMap { data: Some([("a".into(), "1".into()), ("b".into(), "2".into())].into()), ..ConfigMap::default() };
+        let map = ConfigMap {
+            data: Some([("a".into(), "1".into()), ("b".into(), "2".into())].into()),
+            ..ConfigMap::default()
+        };
         for (name, volume, expect) in [
             ("all keys", "configMap: {name: cm, defaultMode: 256}", Ok("a:400 b:400")),
             ("chosen keys", "configMap: {name: cm, items: [{key: a, path: x/y, mode: 511}]}", Ok("x/y:777")),
             ("missing map", "configMap: {name: no}", Err("configmap \"no\" not found")),
             ("optional map", "configMap: {name: no, optional: true}", Ok("")),
-            ("missing key", "configMap: {name: cm, items: [{key: z, path: z}]}", Err("references non-existent config key: z")),
+            (
+                "missing key",
+                "configMap: {name: cm, items: [{key: z, path: z}]}",
+                Err("references non-existent config key: z"),
+            ),
             ("missing secret", "secret: {secretName: s}", Err("secret \"s\" not found")),
             ("a way out", "configMap: {name: cm, items: [{key: a, path: ../x}]}", Err("invalid path \"../x\"")),
             ("downward", "downwardAPI: {items: [{path: n, fieldRef: {fieldPath: metadata.name}}]}", Ok("n:644")),
-            ("token", "projected: {sources: [{serviceAccountToken: {path: token}}, {configMap: {name: cm}}]}", Ok("a:644 b:644 +token")),
+            (
+                "token",
+                "projected: {sources: [{serviceAccountToken: {path: token}}, {configMap: {name: cm}}]}",
+                Ok("a:644 b:644 +token"),
+            ),
         ] {
             let pod = pod(&format!("containers: [], volumes: [{{name: v, {volume}}}]"));
             let volume = &pod.spec.as_ref().expect("a spec").volumes.as_ref().expect("volumes")[0];

@@ -56,7 +56,15 @@ pub async fn bad_input_gets_a_clear_status(c: &Cluster) -> Result<()> {
         ("stale", "PUT", &format!("{maps}/one"), json, stale, 409, "Conflict"),
         ("unknown kind", "GET", "/api/v1/namespaces/story-bad/rafts", json, "", 404, "NotFound"),
         ("unknown object", "GET", &format!("{maps}/none"), json, "", 404, "NotFound"),
-        ("expired version", "GET", &format!("{maps}?watch=1&resourceVersion=1&timeoutSeconds=2"), json, "", 0, "Expired"),
+        (
+            "expired version",
+            "GET",
+            &format!("{maps}?watch=1&resourceVersion=1&timeoutSeconds=2"),
+            json,
+            "",
+            0,
+            "Expired",
+        ),
     ];
     for (name, verb, path, kind, body, status, reason) in cases {
         let request = Request::builder().method(*verb).uri(*path).header("content-type", *kind);
@@ -73,36 +81,103 @@ pub async fn bad_input_gets_a_clear_status(c: &Cluster) -> Result<()> {
         ensure!(answer.status == *status, "{name}: {} instead of {status}: {}", answer.status, answer.body);
         ensure!(answer.body["kind"] == "Status" && answer.body["reason"] == *reason, "{name}: {}", answer.body);
     }
-    ensure!(s.kubectl("get configmaps -o name").await?.lines().all(|line| !line.ends_with("/two")), "nothing was stored");
+    ensure!(
+        s.kubectl("get configmaps -o name").await?.lines().all(|line| !line.ends_with("/two")),
+        "nothing was stored"
+    );
     s.done().await
 }
 
 /// Words that requests are put together from, good and bad.
 const VERBS: &[&str] = &["GET", "GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "BREW"];
-const ROOTS: &[&str] =
-    &["/api/v1", "/apis/apps/v1", "/apis/discovery.k8s.io/v1", "/apis/coordination.k8s.io/v1", "/apis", "/api", "/openapi/v3", "/x"];
-const SCOPES: &[&str] = &["", "/namespaces/story-fuzz", "/namespaces/none", "/namespaces/%00", "/namespaces/..", "/watch"];
-const KINDS: &[&str] = &[
-    "pods", "configmaps", "secrets", "services", "deployments", "replicasets", "nodes", "leases", "endpointslices", "events",
-    "endpoints", "serviceaccounts", "rafts", "%2f", "",
+const ROOTS: &[&str] = &[
+    "/api/v1",
+    "/apis/apps/v1",
+    "/apis/discovery.k8s.io/v1",
+    "/apis/coordination.k8s.io/v1",
+    "/apis",
+    "/api",
+    "/openapi/v3",
+    "/x",
 ];
-const NAMES: &[&str] = &["", "", "/a", "/b", "/%ff%fe", "/UPPER", "/a/status", "/a/scale", "/a/log", "/a/binding", "/a/nothing"];
+const SCOPES: &[&str] =
+    &["", "/namespaces/story-fuzz", "/namespaces/none", "/namespaces/%00", "/namespaces/..", "/watch"];
+const KINDS: &[&str] = &[
+    "pods",
+    "configmaps",
+    "secrets",
+    "services",
+    "deployments",
+    "replicasets",
+    "nodes",
+    "leases",
+    "endpointslices",
+    "events",
+    "endpoints",
+    "serviceaccounts",
+    "rafts",
+    "%2f",
+    "",
+];
+const NAMES: &[&str] =
+    &["", "", "/a", "/b", "/%ff%fe", "/UPPER", "/a/status", "/a/scale", "/a/log", "/a/binding", "/a/nothing"];
 const QUERIES: &[&str] = &[
-    "", "", "limit=1", "limit=-1", "limit=x", "continue=abc", "labelSelector=a%20in%20(b", "labelSelector=!a", "fieldSelector=x=y",
-    "resourceVersion=abc", "resourceVersion=999999999", "watch=1&timeoutSeconds=1", "dryRun=All", "dryRun=x", "fieldValidation=Strict",
-    "gracePeriodSeconds=-5", "propagationPolicy=x", "pretty=1", "resourceVersionMatch=Exact", "sendInitialEvents=true", "%zz=%",
+    "",
+    "",
+    "limit=1",
+    "limit=-1",
+    "limit=x",
+    "continue=abc",
+    "labelSelector=a%20in%20(b",
+    "labelSelector=!a",
+    "fieldSelector=x=y",
+    "resourceVersion=abc",
+    "resourceVersion=999999999",
+    "watch=1&timeoutSeconds=1",
+    "dryRun=All",
+    "dryRun=x",
+    "fieldValidation=Strict",
+    "gracePeriodSeconds=-5",
+    "propagationPolicy=x",
+    "pretty=1",
+    "resourceVersionMatch=Exact",
+    "sendInitialEvents=true",
+    "%zz=%",
 ];
 const TYPES: &[&str] = &[
-    "application/json", "application/yaml", "application/merge-patch+json", "application/json-patch+json",
-    "application/strategic-merge-patch+json", "application/apply-patch+yaml", "application/vnd.kubernetes.protobuf", "text/plain", "",
+    "application/json",
+    "application/yaml",
+    "application/merge-patch+json",
+    "application/json-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+    "application/vnd.kubernetes.protobuf",
+    "text/plain",
+    "",
 ];
 const BODIES: &[&str] = &[
-    "", "{", "[]", "null", "0", "\"x\"", "{\"metadata\":{\"name\":\"a\"}}", "{\"metadata\":null}", "{\"metadata\":{\"name\":{}}}",
+    "",
+    "{",
+    "[]",
+    "null",
+    "0",
+    "\"x\"",
+    "{\"metadata\":{\"name\":\"a\"}}",
+    "{\"metadata\":null}",
+    "{\"metadata\":{\"name\":{}}}",
     "{\"metadata\":{\"generateName\":\"a-\"},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}",
-    "{\"metadata\":{\"name\":\"a\",\"finalizers\":[\"x/y\"],\"ownerReferences\":[{}]}}", "[{\"op\":\"remove\",\"path\":\"/spec\"}]",
-    "[{\"op\":\"copy\",\"from\":\"/metadata\",\"path\":\"/metadata/x\"}]", "{\"spec\":{\"$patch\":\"replace\"}}",
-    "{\"spec\":{\"replicas\":-1}}", "{\"spec\":{\"replicas\":1e99}}", "a: &a [*a]", "a: b: c", "\u{0}\u{1}", "{\"a\":1,\"a\":2}",
-    "{\"kind\":\"DeleteOptions\",\"preconditions\":{\"uid\":5}}", "{\"target\":{\"name\":\"a1\"}}",
+    "{\"metadata\":{\"name\":\"a\",\"finalizers\":[\"x/y\"],\"ownerReferences\":[{}]}}",
+    "[{\"op\":\"remove\",\"path\":\"/spec\"}]",
+    "[{\"op\":\"copy\",\"from\":\"/metadata\",\"path\":\"/metadata/x\"}]",
+    "{\"spec\":{\"$patch\":\"replace\"}}",
+    "{\"spec\":{\"replicas\":-1}}",
+    "{\"spec\":{\"replicas\":1e99}}",
+    "a: &a [*a]",
+    "a: b: c",
+    "\u{0}\u{1}",
+    "{\"a\":1,\"a\":2}",
+    "{\"kind\":\"DeleteOptions\",\"preconditions\":{\"uid\":5}}",
+    "{\"target\":{\"name\":\"a1\"}}",
 ];
 
 fn random_request(rng: &mut StdRng) -> Option<Request<Body>> {

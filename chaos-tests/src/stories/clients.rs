@@ -17,7 +17,8 @@ use crate::cluster::Cluster;
 pub async fn kube_creates_watches_patches_and_deletes(c: &Cluster) -> Result<()> {
     let s = Scratch::new(c, "story-kube").await?;
     let api: Api<ConfigMap> = Api::namespaced(c.client(None).await?, s.name);
-    let version = api.list_metadata(&Default::default()).await?.metadata.resource_version.context("a list has a version")?;
+    let version =
+        api.list_metadata(&Default::default()).await?.metadata.resource_version.context("a list has a version")?;
     let mut events = api.watch(&WatchParams::default().timeout(60), &version).await?.boxed();
     let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "one"}, "data": {"a": "1"}}))?;
     let made = api.create(&PostParams::default(), &map).await?;
@@ -75,7 +76,9 @@ pub async fn python_creates_watches_patches_and_deletes(c: &Cluster) -> Result<(
     let home = std::env::var("HOME").context("HOME is not set")?;
     let venv = format!("{home}/.cache/kontiki/venv");
     let python = format!("{venv}/bin/python");
-    let setup = format!("test -e {venv}/ready || (python3 -m venv {venv} && {venv}/bin/pip -q install kubernetes && touch {venv}/ready)");
+    let setup = format!(
+        "test -e {venv}/ready || (python3 -m venv {venv} && {venv}/bin/pip -q install kubernetes && touch {venv}/ready)"
+    );
     let made = tokio::process::Command::new("sh").args(["-c", &setup]).output().await?;
     ensure!(made.status.success(), "installing the Python client: {}", String::from_utf8_lossy(&made.stderr));
     let told = tokio::process::Command::new(python).arg("-c").arg(PYTHON).arg(c.kubeconfig()).output().await?;

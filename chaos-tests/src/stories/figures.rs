@@ -9,8 +9,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 use futures::TryStreamExt;
 use hyper_util::rt::TokioIo;
 use k8s_cri::v1::{
-    ContainerConfig, ContainerMetadata, CreateContainerRequest, ImageSpec, LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata,
-    RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest, StopPodSandboxRequest,
+    ContainerConfig, ContainerMetadata, CreateContainerRequest, ImageSpec, LinuxPodSandboxConfig, PodSandboxConfig,
+    PodSandboxMetadata, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest, StopPodSandboxRequest,
     runtime_service_client::RuntimeServiceClient,
 };
 use k8s_openapi::api::core::v1::Pod;
@@ -30,7 +30,11 @@ const ROUNDS: usize = 20;
 pub async fn figures_of_an_idle_cluster_and_of_pod_starts(c: &Cluster) -> Result<()> {
     for (role, name) in [("servers", "s1"), ("servers", "s2"), ("servers", "s3"), ("agents", "a1"), ("agents", "a2")] {
         let pid = c.pid(role, name)?;
-        println!("      {name}: {:.1} MB resident, {:.1} MB of it its own", resident(pid.as_raw(), "Rss:")?, own(pid.as_raw())?);
+        println!(
+            "      {name}: {:.1} MB resident, {:.1} MB of it its own",
+            resident(pid.as_raw(), "Rss:")?,
+            own(pid.as_raw())?
+        );
     }
     let s = Scratch::new(c, "figures").await?;
     let (mut ours, mut raw) = (Vec::new(), Vec::new());
@@ -104,7 +108,12 @@ async fn connect(socket: &std::path::Path) -> Result<RuntimeServiceClient<Channe
 
 /// Sandbox, container and start, nothing else: the floor under any kubelet.
 async fn raw_start(cri: &mut RuntimeServiceClient<Channel>, round: usize) -> Result<Duration> {
-    let metadata = PodSandboxMetadata { name: format!("raw-{round}"), uid: format!("raw-{round}"), namespace: "raw".into(), attempt: 0 };
+    let metadata = PodSandboxMetadata {
+        name: format!("raw-{round}"),
+        uid: format!("raw-{round}"),
+        namespace: "raw".into(),
+        attempt: 0,
+    };
     let config = PodSandboxConfig {
         metadata: Some(metadata),
         log_directory: "/tmp".into(),

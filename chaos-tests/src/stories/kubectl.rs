@@ -55,12 +55,11 @@ pub async fn objects_are_written_read_and_explained(c: &Cluster) -> Result<()> {
     let dry = s.kubectl("create deployment ghost --image=x --dry-run=server -o name").await?;
     has(&dry, "deployment.apps/ghost")?;
     ensure!(s.kubectl("get deployments -o name").await?.is_empty(), "a dry run stores nothing");
-    s.kubectl_args(&["patch", "configmap", "applied", "--type=json", "-p", r#"[{"op":"remove","path":"/data/a"}]"#]).await?;
+    s.kubectl_args(&["patch", "configmap", "applied", "--type=json", "-p", r#"[{"op":"remove","path":"/data/a"}]"#])
+        .await?;
     s.kubectl_args(&["patch", "configmap", "applied", "-p", r#"{"data":{"d":"4"}}"#]).await?;
     ensure!(s.kubectl("get configmap applied -o jsonpath={.data}").await? == r#"{"c":"3","d":"4"}"#);
-    let edited = c
-        .try_kubectl(&["-n", "story-objects", "replace", "-f", "-"], Some(&changed))
-        .await?;
+    let edited = c.try_kubectl(&["-n", "story-objects", "replace", "-f", "-"], Some(&changed)).await?;
     has(&edited.out, "replaced")?;
     has(&s.kubectl("delete configmap --all").await?, "deleted")?;
     s.done().await
@@ -68,7 +67,8 @@ pub async fn objects_are_written_read_and_explained(c: &Cluster) -> Result<()> {
 
 pub async fn a_deployment_is_rolled_out_and_back(c: &Cluster) -> Result<()> {
     let s = Scratch::new(c, "story-rollout").await?;
-    s.kubectl(&format!("create deployment web --image={IMAGE} --replicas=2 --port=8080 -- /bin/busybox sleep 3600")).await?;
+    s.kubectl(&format!("create deployment web --image={IMAGE} --replicas=2 --port=8080 -- /bin/busybox sleep 3600"))
+        .await?;
     s.kubectl("rollout status deployment/web --timeout=60s").await?;
     s.kubectl("expose deployment web --port=80 --target-port=8080").await?;
     has(&s.kubectl("get deployment web").await?, "2/2")?;

@@ -78,7 +78,8 @@ pub async fn a_failing_probe_keeps_traffic_away(c: &Cluster) -> Result<()> {
     becomes(&s, "endpoints/web", ".subsets[0].addresses[0].ip", |v| v.starts_with("10.244.")).await?;
     s.kubectl("exec web -- /bin/busybox rm /tmp/ready").await?;
     becomes(&s, slices, ".items[0].endpoints[0].conditions.ready", |v| v == "false").await?;
-    let live = "    livenessProbe:\n      httpGet: {port: 8080, path: /}\n      periodSeconds: 1\n      failureThreshold: 2\n";
+    let live =
+        "    livenessProbe:\n      httpGet: {port: 8080, path: /}\n      periodSeconds: 1\n      failureThreshold: 2\n";
     s.apply(&shell_pod("stuck", "exec /bin/busybox sleep 3600", live)).await?;
     becomes(&s, "pod/stuck", ".status.containerStatuses[0].restartCount", |v| v.parse().unwrap_or(0) >= 1).await?;
     has(&s.kubectl("describe pod stuck").await?, "Liveness probe failed")?;
@@ -185,10 +186,7 @@ pub async fn a_secret_reaches_only_the_node_that_needs_it(c: &Cluster) -> Result
 
 /// Whether any readable private memory of a process holds `needle`, plain or in base64.
 fn memory_holds(pid: i32, needle: &[u8]) -> Result<bool> {
-    use std::{
-        fs,
-        os::unix::fs::FileExt,
-    };
+    use std::{fs, os::unix::fs::FileExt};
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
     let memory = fs::File::open(format!("/proc/{pid}/mem"))?;
     for line in maps.lines().filter(|line| line.contains("rw-p")) {
@@ -205,12 +203,17 @@ fn memory_holds(pid: i32, needle: &[u8]) -> Result<bool> {
 
 pub async fn services_answer_from_pods_and_hosts(c: &Cluster) -> Result<()> {
     let s = Scratch::new(c, "story-service").await?;
-    let serve = "/bin/busybox mkdir -p /www; echo $HOSTNAME > /www/index.html; exec /bin/busybox httpd -f -p 8080 -h /www";
+    let serve =
+        "/bin/busybox mkdir -p /www; echo $HOSTNAME > /www/index.html; exec /bin/busybox httpd -f -p 8080 -h /www";
     for node in ["a1", "a2"] {
         let pod = shell_pod(&format!("web-{node}"), serve, &format!("  nodeName: {node}\n"));
         s.apply(&pod.replace(&format!("app: web-{node}"), "app: web")).await?;
-        s.apply(&shell_pod(&format!("client-{node}"), "exec /bin/busybox sleep 3600", &format!("  nodeName: {node}\n")))
-            .await?;
+        s.apply(&shell_pod(
+            &format!("client-{node}"),
+            "exec /bin/busybox sleep 3600",
+            &format!("  nodeName: {node}\n"),
+        ))
+        .await?;
     }
     for pod in ["web-a1", "web-a2", "client-a1", "client-a2"] {
         ready(&s, pod).await?;
@@ -224,7 +227,9 @@ pub async fn services_answer_from_pods_and_hosts(c: &Cluster) -> Result<()> {
     let port = field(&s, "service/web", ".spec.ports[0].nodePort").await?;
     let both = |answers: &str| answers.contains("web-a1") && answers.contains("web-a2");
     for client in ["client-a1", "client-a2"] {
-        let script = format!("for i in 1 2 3 4 5 6 7 8 9 10 11 12; do /bin/busybox timeout 3 /bin/busybox wget -qO- http://{ip}/; done");
+        let script = format!(
+            "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do /bin/busybox timeout 3 /bin/busybox wget -qO- http://{ip}/; done"
+        );
         wait::until("both pods answer a pod", Duration::from_secs(30), async || {
             let seen = s.kubectl_args(&["exec", client, "--", "/bin/busybox", "sh", "-c", &script]).await?;
             if both(&seen) { Ok(()) } else { Err(anyhow!(seen)) }
@@ -248,7 +253,8 @@ pub async fn services_answer_from_pods_and_hosts(c: &Cluster) -> Result<()> {
             if both(&seen) { Ok(()) } else { Err(anyhow!(seen)) }
         })
         .await?;
-        let inside = c.inside(node, &["busybox", "timeout", "3", "busybox", "wget", "-qO-", &format!("http://{ip}/")]).await?;
+        let inside =
+            c.inside(node, &["busybox", "timeout", "3", "busybox", "wget", "-qO-", &format!("http://{ip}/")]).await?;
         has(&inside, "web-")?;
     }
     s.done().await
@@ -264,7 +270,11 @@ pub async fn owners_take_their_dependents_along(c: &Cluster) -> Result<()> {
         wait::until(&format!("{cascade} deletion ends"), Duration::from_secs(60), async || {
             let sets = s.kubectl("get replicasets -o name").await?;
             let pods = s.kubectl("get pods -o name").await?;
-            if sets.lines().count() == rest && pods.lines().count() == rest { Ok(()) } else { Err(anyhow!("{sets}{pods}")) }
+            if sets.lines().count() == rest && pods.lines().count() == rest {
+                Ok(())
+            } else {
+                Err(anyhow!("{sets}{pods}"))
+            }
         })
         .await?;
     }

@@ -112,7 +112,7 @@ pub fn last_words(log: &Path) -> String {
     // The line that the process ended with, if it is ours; else whatever came last.
     lines()
         .rfind(|line| line.starts_with("kontiki: "))
-        .or_else(|| lines().last())
+        .or_else(|| lines().next_back())
         .unwrap_or("its log is empty")
         .to_owned()
 }

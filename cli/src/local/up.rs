@@ -38,10 +38,14 @@ pub async fn up(args: UpArgs) -> Result<ExitCode> {
     preflight::programs()?;
     // Made first, so that its path can be freed of links: processes are found by it.
     fs::create_dir_all(&args.dir).with_context(|| format!("making {}", args.dir.display()))?;
-    let dir = absolute(&args.dir)?;
-    let mut saved = Saved::wanted(&args, Saved::load(&dir)?, dir)?;
-    namesake(&saved)?;
-    preflight::subnet(&saved, &Links::new()?).await?;
+    let mut saved = match agree(&args).await {
+        Ok(saved) => saved,
+        Err(error) => {
+            // Nothing was begun; an empty directory goes, any other stays.
+            let _ = fs::remove_dir(&args.dir);
+            return Err(error);
+        }
+    };
     saved.save()?;
     let _lock = lock(&saved)?;
     let step = Step::begin("network");
@@ -60,6 +64,15 @@ pub async fn up(args: UpArgs) -> Result<ExitCode> {
     };
     farewell(&saved, port);
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is asked for, checked against what is there.
+async fn agree(args: &UpArgs) -> Result<Saved> {
+    let dir = absolute(&args.dir)?;
+    let saved = Saved::wanted(args, Saved::load(&dir)?, dir)?;
+    namesake(&saved)?;
+    preflight::subnet(&saved, &Links::new()?).await?;
+    Ok(saved)
 }
 
 /// `path` from the root on, without links as far as it exists.
@@ -135,8 +148,8 @@ async fn servers(saved: &Saved) -> Result<Client> {
     let client = admin_client(saved, &members, &started).await?;
     // At once, so that a person can look into what goes wrong from here on.
     publish_kubeconfig(saved, &members)?;
+    wait("a leader", SERVERS, async || ready(saved, &client, &started).await).await?;
     if !newcomers.is_empty() {
-        wait("a leader", SERVERS, async || ready(saved, &client, &started).await).await?;
         let admission = token::create(&client, Purpose::Server, SignedDuration::from_mins(30), "kontiki up").await?;
         for server in newcomers {
             start_server(saved, &server, Some(&admission))?;

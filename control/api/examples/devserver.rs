@@ -3,6 +3,8 @@
 //! `cargo run -p kontiki-api --example devserver -- --dir /tmp/x --port 16443` makes a CA, serves
 //! HTTPS on loopback and writes `<dir>/kubeconfig` for an administrator.
 
+#![allow(clippy::unwrap_used)] // a test may panic
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +18,10 @@ use kontiki_api::{Api, Config, NodeProxy, NodeProxyError, NodeStream, User};
 use kontiki_model::GroupResource;
 use kontiki_proto::node::Open;
 use kontiki_store::{PeerTls, Store};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SanType,
+};
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -188,9 +193,10 @@ fn tls(authority: &Authority) -> Result<Arc<rustls::ServerConfig>> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.0.pem().as_bytes())?)?;
     let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build()?;
-    let mut config = rustls::ServerConfig::builder()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![CertificateDer::from_pem_slice(cert.as_bytes())?], PrivateKeyDer::from_pem_slice(key.as_bytes())?)?;
+    let mut config = rustls::ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(
+        vec![CertificateDer::from_pem_slice(cert.as_bytes())?],
+        PrivateKeyDer::from_pem_slice(key.as_bytes())?,
+    )?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
@@ -204,5 +210,6 @@ fn write_kubeconfig(path: &Path, port: u16, authority: &Authority) -> Result<()>
         "users": [{"name": "admin", "user": {"client-certificate-data": base64(&cert), "client-key-data": base64(&key)}}],
         "contexts": [{"name": "dev", "context": {"cluster": "dev", "user": "admin"}}],
     });
-    std::fs::write(path, serde_json::to_string_pretty(&document)?).with_context(|| format!("writing {}", path.display()))
+    std::fs::write(path, serde_json::to_string_pretty(&document)?)
+        .with_context(|| format!("writing {}", path.display()))
 }

@@ -67,13 +67,22 @@ impl Api {
     ///
     /// # Errors
     /// The listener's address cannot be read.
-    pub async fn serve(&self, listener: TcpListener, tls: Arc<rustls::ServerConfig>, stop: CancellationToken) -> io::Result<()> {
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        stop: CancellationToken,
+    ) -> io::Result<()> {
         crate::server::serve(self, listener, tls, stop).await
     }
 
     /// Answers one HTTP request as [`serve`](Self::serve) would, for a user whose certificate (if
     /// any) has been checked already.
-    pub async fn answer(&self, user: Option<User>, request: http::Request<axum::body::Body>) -> http::Response<axum::body::Body> {
+    pub async fn answer(
+        &self,
+        user: Option<User>,
+        request: http::Request<axum::body::Body>,
+    ) -> http::Response<axum::body::Body> {
         let local = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 6443));
         let peer = crate::server::Peer { local, user: user.map(Arc::new) };
         crate::http::handle(self, &peer, request).await

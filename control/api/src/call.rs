@@ -76,10 +76,16 @@ pub(crate) struct List {
 
 /// What a verb answers.
 pub(crate) enum Answer {
-    Object { code: u16, object: Object },
+    Object {
+        code: u16,
+        object: Object,
+    },
     List(List),
     /// A Status that is no failure, e.g. of a delete.
-    Status { code: u16, status: Status },
+    Status {
+        code: u16,
+        status: Status,
+    },
     /// A stream, or anything else that is not an object.
     Raw(Response<Body>),
 }

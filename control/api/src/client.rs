@@ -35,7 +35,12 @@ impl Client {
     }
 
     /// Creates an object.
-    pub async fn create(&self, resource: GroupResource<'_>, namespace: Option<&str>, object: Value) -> Result<Value, Status> {
+    pub async fn create(
+        &self,
+        resource: GroupResource<'_>,
+        namespace: Option<&str>,
+        object: Value,
+    ) -> Result<Value, Status> {
         let target = Target { resource, namespace, name: "", subresource: None };
         let mut call = self.call(target, "create")?;
         value_of(call.post(Input::Value(object)).await?)

@@ -1,6 +1,6 @@
 //! Bodies into objects: format, type, unknown fields, canonical form, defaults.
 
-use kontiki_kinds::decode::{Decoded, DecodeError, Findings, decode_json, decode_protobuf, decode_yaml};
+use kontiki_kinds::decode::{DecodeError, Decoded, Findings, decode_json, decode_protobuf, decode_yaml};
 use kontiki_kinds::schema::{self, Schema};
 use kontiki_kinds::{GroupVersionKind, ResourceDef};
 use serde_json::Value;
@@ -145,7 +145,8 @@ pub(crate) fn decode_delete_options(_def: &ResourceDef, input: Input) -> Result<
         return Err(Status::bad_request(text));
     }
     let mut value = decoded.value;
-    let schema = schema::get(DELETE_OPTIONS).ok_or_else(|| Status::internal("DeleteOptions are not in the registry"))?;
+    let schema =
+        schema::get(DELETE_OPTIONS).ok_or_else(|| Status::internal("DeleteOptions are not in the registry"))?;
     if let Some(error) = schema.check(&value).error {
         return Err(Status::bad_request(error.to_string()));
     }

@@ -34,7 +34,8 @@ pub(crate) fn core_versions(server: IpAddr, port: u16) -> Value {
 
 /// `GET /apis`
 pub(crate) fn group_list() -> Value {
-    let groups: Vec<Value> = groups().into_iter().filter(|(group, _)| !group.is_empty()).map(|(g, v)| group_value(g, &v)).collect();
+    let groups: Vec<Value> =
+        groups().into_iter().filter(|(group, _)| !group.is_empty()).map(|(g, v)| group_value(g, &v)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
@@ -109,8 +110,11 @@ fn sub_row(def: &ResourceDef, sub: &Subresource) -> Value {
 
 /// `GET /api` or `/apis` in the aggregated form.
 pub(crate) fn aggregated(core: bool) -> Value {
-    let items: Vec<Value> =
-        groups().into_iter().filter(|(group, _)| group.is_empty() == core).map(|(g, v)| aggregated_group(g, &v)).collect();
+    let items: Vec<Value> = groups()
+        .into_iter()
+        .filter(|(group, _)| group.is_empty() == core)
+        .map(|(g, v)| aggregated_group(g, &v))
+        .collect();
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
 }
 

@@ -27,6 +27,9 @@ use crate::state::{is_view, served};
 
 /// Smaller answers are not worth compressing.
 const GZIP_FROM: usize = 128 << 10;
+/// All warnings of an answer together. Beyond it each is cut, and what still does not fit is left out.
+const MAX_WARNINGS: usize = 4 << 10;
+const MAX_CROWDED_WARNING: usize = 256;
 /// Size of the pieces of a long list.
 const PIECE: usize = 64 << 10;
 
@@ -88,7 +91,8 @@ fn shape_one(call: &Call, shape: &Shape, value: Value) -> Result<Value, Status> 
         Shape::Table(version) => {
             let include = include_object(&call.params)?;
             let metadata = list_metadata(value["metadata"]["resourceVersion"].as_str(), "", None);
-            let mut shown = table::table(call.def, vec![row(call.def, version, include, &value)], metadata, version, true);
+            let mut shown =
+                table::table(call.def, vec![row(call.def, version, include, &value)], metadata, version, true);
             if value["kind"] == "Scale" {
                 shown["columnDefinitions"] = scale_columns();
                 shown["rows"][0]["cells"] = scale::row(&value, Timestamp::now()).into();
@@ -105,8 +109,14 @@ fn wrong_shape(def: &ResourceDef, asked: &str, is: &str, suffix: &str) -> Status
 }
 
 fn scale_columns() -> Value {
-    let column = |name: &str, ty: &str| json!({"name": name, "type": ty, "format": "", "description": "", "priority": 0});
-    json!([column("Name", "string"), column("Desired", "integer"), column("Available", "integer"), column("Age", "string")])
+    let column =
+        |name: &str, ty: &str| json!({"name": name, "type": ty, "format": "", "description": "", "priority": 0});
+    json!([
+        column("Name", "string"),
+        column("Desired", "integer"),
+        column("Available", "integer"),
+        column("Age", "string")
+    ])
 }
 
 fn meta_version(version: &str) -> String {
@@ -147,7 +157,11 @@ pub(crate) fn shape_event(def: &ResourceDef, shape: &Shape, include: Include, ob
         Shape::Table(version) => {
             let metadata = list_metadata(object["metadata"]["resourceVersion"].as_str(), "", None);
             // A bookmark has no name and makes no row.
-            let rows = if object["metadata"]["name"].is_string() { vec![row(def, version, include, &object)] } else { Vec::new() };
+            let rows = if object["metadata"]["name"].is_string() {
+                vec![row(def, version, include, &object)]
+            } else {
+                Vec::new()
+            };
             table::table(def, rows, metadata, version, columns)
         }
     }
@@ -159,7 +173,7 @@ async fn list_response(call: &Call, list: List, form: &Form, gzip: bool) -> Resu
     let bytes = match &form.shape {
         Shape::Partial(_) => return Err(wrong_shape(def, "PartialObjectMetadata", "a list", "List")),
         Shape::Full if form.media == Media::Json && !form.pretty && !is_view(def) => {
-            return stream_list(def, &list.items, &metadata, gzip).await;
+            return stream_list(def, list.items, &metadata, gzip).await;
         }
         Shape::Full => {
             let items = list.items.iter().map(|entry| bare(served(def, entry)?)).collect::<Result<Vec<_>, Status>>()?;
@@ -167,7 +181,11 @@ async fn list_response(call: &Call, list: List, form: &Form, gzip: bool) -> Resu
             formatted(&value, form)
         }
         Shape::PartialList(version) => {
-            let items = list.items.iter().map(|entry| Ok(partial(version, &served(def, entry)?))).collect::<Result<Vec<_>, Status>>()?;
+            let items = list
+                .items
+                .iter()
+                .map(|entry| Ok(partial(version, &served(def, entry)?)))
+                .collect::<Result<Vec<_>, Status>>()?;
             let empty = items.is_empty();
             let mut value = table::partial_list(items, metadata, &meta_version(version));
             if empty {
@@ -177,7 +195,11 @@ async fn list_response(call: &Call, list: List, form: &Form, gzip: bool) -> Resu
         }
         Shape::Table(version) => {
             let include = include_object(&call.params)?;
-            let rows = list.items.iter().map(|entry| Ok(row(def, version, include, &served(def, entry)?))).collect::<Result<Vec<_>, Status>>()?;
+            let rows = list
+                .items
+                .iter()
+                .map(|entry| Ok(row(def, version, include, &served(def, entry)?)))
+                .collect::<Result<Vec<_>, Status>>()?;
             formatted(&table::table(def, rows, metadata, version, true), form)
         }
     };
@@ -225,12 +247,18 @@ impl Iterator for Pieces {
     }
 }
 
-async fn stream_list(def: &ResourceDef, items: &[Arc<Entry>], metadata: &Value, gzip: bool) -> Result<Response<Body>, Status> {
+async fn stream_list(
+    def: &ResourceDef,
+    items: Vec<Arc<Entry>>,
+    metadata: &Value,
+    gzip: bool,
+) -> Result<Response<Body>, Status> {
     let api_version = def.api_version();
-    let opening = format!("{{\"kind\":\"{}List\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":[", def.kind);
+    let opening =
+        format!("{{\"kind\":\"{}List\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":[", def.kind);
     let total: usize = items.iter().map(|entry| entry.value.len()).sum();
     let pieces = Pieces {
-        items: items.to_vec().into_iter(),
+        items: items.into_iter(),
         head: list_item_head(&api_version, def.kind),
         opening: Some(BytesMut::from(opening.as_bytes())),
         first: true,
@@ -259,7 +287,8 @@ fn compress(pieces: impl Iterator<Item = Bytes>) -> Bytes {
 
 async fn sized(media: &'static str, bytes: Bytes, gzip: bool) -> Result<Response<Body>, Status> {
     if gzip && bytes.len() >= GZIP_FROM {
-        let packed = tokio::task::spawn_blocking(move || compress(std::iter::once(bytes))).await.map_err(Status::internal)?;
+        let packed =
+            tokio::task::spawn_blocking(move || compress(std::iter::once(bytes))).await.map_err(Status::internal)?;
         return Ok(gzipped(media, packed));
     }
     Ok(json_bytes(media, bytes))
@@ -337,10 +366,15 @@ pub(crate) fn error(status: &Status, accept: Option<&str>) -> Response<Body> {
 
 /// `Warning` headers, each text once.
 pub(crate) fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
+    let crowded = warnings.iter().map(String::len).sum::<usize>() > MAX_WARNINGS;
+    let mut room = MAX_WARNINGS;
     for (i, text) in warnings.iter().enumerate() {
         if warnings[..i].contains(text) {
             continue;
         }
+        let text: String = if crowded { text.chars().take(MAX_CROWDED_WARNING).collect() } else { text.clone() };
+        let Some(left) = room.checked_sub(text.len()) else { break };
+        room = left;
         let mut quoted = String::with_capacity(text.len() + 10);
         for c in text.chars().filter(|c| !c.is_control()) {
             if matches!(c, '"' | '\\') {

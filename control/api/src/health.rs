@@ -12,7 +12,8 @@ use crate::params::Params;
 type Check = (&'static str, fn(&Api) -> Result<(), String>);
 
 const LIVE: &[Check] = &[("ping", |_| Ok(())), ("log", |_| Ok(()))];
-const READY: &[Check] = &[("ping", |_| Ok(())), ("log", |_| Ok(())), ("raft-leader", has_leader), ("shutdown", not_stopping)];
+const READY: &[Check] =
+    &[("ping", |_| Ok(())), ("log", |_| Ok(())), ("raft-leader", has_leader), ("shutdown", not_stopping)];
 
 fn has_leader(api: &Api) -> Result<(), String> {
     match api.store().status().borrow().leader {

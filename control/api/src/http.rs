@@ -71,7 +71,13 @@ pub(crate) fn header(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 
 type Label = (&'static str, &'static str);
 
-async fn dispatch(api: &Api, peer: &Peer, head: &mut Parts, body: &mut Option<Body>, label: &mut Label) -> Result<Response<Body>, Status> {
+async fn dispatch(
+    api: &Api,
+    peer: &Peer,
+    head: &mut Parts,
+    body: &mut Option<Body>,
+    label: &mut Label,
+) -> Result<Response<Body>, Status> {
     let user = api.authenticate(&head.headers, peer.user.as_deref()).await?;
     match route(head.uri.path()) {
         Route::Resource(path) => resource(api, user, path, head, body, label).await,
@@ -108,13 +114,19 @@ async fn plain(
             if wants_aggregated(accept)? {
                 return Ok(encode::json_bytes(discovery::AGGREGATED, encode::to_bytes(&discovery::aggregated(core))));
             }
-            document(if core { discovery::core_versions(peer.local.ip(), peer.local.port()) } else { discovery::group_list() })
+            document(if core {
+                discovery::core_versions(peer.local.ip(), peer.local.port())
+            } else {
+                discovery::group_list()
+            })
         }
         Route::Group(group) => document(discovery::group(&group).ok_or_else(Status::no_such_resource)?),
         Route::GroupVersion(group, version) => document(discovery::resource_list(&group, &version)),
         Route::Version => document(version(api)),
         Route::OpenApiV2 => openapi(api.inner.documents.openapi_v2(&git_version(api)), accept).await,
-        Route::OpenApiV3(None) => Ok(encode::json_bytes("text/plain; charset=utf-8", api.inner.documents.openapi_v3_index())),
+        Route::OpenApiV3(None) => {
+            Ok(encode::json_bytes("text/plain; charset=utf-8", api.inner.documents.openapi_v3_index()))
+        }
         Route::OpenApiV3(Some(path)) => match Documents::openapi_v3(&path) {
             Some(bytes) => openapi(bytes, accept).await,
             None => Ok(encode::empty(404)),
@@ -132,7 +144,8 @@ async fn extra(api: &Api, user: &User, head: &Parts, body: &mut Option<Body>) ->
         return Ok(health::text(404, "404 page not found\n".into()));
     }
     let router = api.inner.config.extra_routes.clone();
-    let request = Request::from_parts(head.clone(), body.take().unwrap_or_default());
+    let data = whole(body.take().unwrap_or_default()).await?;
+    let request = Request::from_parts(head.clone(), Body::from(data));
     let answered = router.oneshot(request).await;
     let response = answered.unwrap_or_else(|never| match never {});
     let unknown = response.status() == http::StatusCode::NOT_FOUND && !response.headers().contains_key(CONTENT_TYPE);
@@ -182,7 +195,9 @@ fn root() -> Value {
             }
         }
     }
-    paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+    paths.extend(
+        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned),
+    );
     serde_json::json!({ "paths": paths })
 }
 
@@ -231,7 +246,8 @@ async fn resource(
         warnings: Vec::new(),
     };
     let method = head.method.as_str().to_ascii_lowercase();
-    let node = Filter::parse(call.def, &call.params, None).ok().and_then(|f| f.exact("spec.nodeName").map(str::to_owned));
+    let node =
+        Filter::parse(call.def, &call.params, None).ok().and_then(|f| f.exact("spec.nodeName").map(str::to_owned));
     api.authorize(&call.user, &call.attributes(found.unwrap_or(&method), node.as_deref()))?;
     let verb = found.ok_or_else(Status::method_not_allowed)?;
     call.warnings.extend(kontiki_kinds::rows::deprecation(call.def).map(str::to_owned));
@@ -246,7 +262,9 @@ async fn resource(
     form.pretty |= wants_pretty(&call.params, &agent);
     let answer = run(&mut call, verb, head, body, &form, &path.rest).await;
     let mut response = match answer {
-        Ok(answer) => encode::answer(&call, answer, &form, gzip).await.unwrap_or_else(|status| encode::error(&status, accept.as_deref())),
+        Ok(answer) => encode::answer(&call, answer, &form, gzip)
+            .await
+            .unwrap_or_else(|status| encode::error(&status, accept.as_deref())),
         Err(status) => encode::error(&status, accept.as_deref()),
     };
     encode::add_warnings(&mut response, &call.warnings);
@@ -313,7 +331,8 @@ fn patch_kind(content_type: Option<&str>) -> Result<PatchKind, Status> {
             "application/merge-patch+json",
             "application/strategic-merge-patch+json",
         ])),
-        _ => Err(Status::failure(415, "UnsupportedMediaType", "415: Unsupported Media Type").with_details(Default::default())),
+        _ => Err(Status::failure(415, "UnsupportedMediaType", "415: Unsupported Media Type")
+            .with_details(Default::default())),
     }
 }
 

@@ -518,7 +518,6 @@ impl<K: Cached> Informer<K> {
     /// the registration is dropped. It runs on the hub task: it must be quick, never block, and never
     /// ask [`Informers::get`] for a kind; reading caches is fine. A change may be told twice around
     /// the registration, never missed.
-    #[must_use]
     pub fn on_change(&self, handler: impl Fn(&Change<K>) + Send + Sync + 'static) -> Registration {
         let id = self.hub.next_handler.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let handler: Handler<K> = Arc::new(handler);
@@ -531,7 +530,9 @@ impl<K: Cached> Informer<K> {
             }
         }
         let cache = Arc::downgrade(&self.cache);
-        Registration { remove: Some(Box::new(move || drop(cache.upgrade().map(|cache| cache.handlers.lock().remove(&id))))) }
+        Registration {
+            remove: Some(Box::new(move || drop(cache.upgrade().map(|cache| cache.handlers.lock().remove(&id))))),
+        }
     }
 
     /// The keys of everything that is there, then of everything that changes. Changes of one object

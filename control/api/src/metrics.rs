@@ -82,7 +82,10 @@ impl Metrics {
     fn write(&self, out: &mut String) {
         out.push_str("# HELP kontiki_api_requests_total Requests by verb, resource and code.\n# TYPE kontiki_api_requests_total counter\n");
         for ((verb, resource, code), count) in self.requests.lock().iter() {
-            let _ = writeln!(out, "kontiki_api_requests_total{{verb=\"{verb}\",resource=\"{resource}\",code=\"{code}\"}} {count}");
+            let _ = writeln!(
+                out,
+                "kontiki_api_requests_total{{verb=\"{verb}\",resource=\"{resource}\",code=\"{code}\"}} {count}"
+            );
         }
         let name = "kontiki_api_request_duration_seconds";
         let _ = write!(out, "# HELP {name} Time to answer, watches excepted.\n# TYPE {name} histogram\n");

@@ -168,7 +168,9 @@ mod tests {
             let form = object_form(accept).expect("acceptable");
             assert_eq!((form.media, form.shape), (media, shape), "{accept:?}");
         }
-        for accept in ["text/html", "/", "application/json;as=Table;v=v2;g=meta.k8s.io", "application/vnd.kubernetes.protobuf"] {
+        for accept in
+            ["text/html", "/", "application/json;as=Table;v=v2;g=meta.k8s.io", "application/vnd.kubernetes.protobuf"]
+        {
             assert_eq!(object_form(Some(accept)).map_err(|s| s.code), Err(406), "{accept}");
         }
         assert!(watch_form(Some("application/yaml")).is_err());

@@ -60,7 +60,14 @@ impl Recorder {
     }
 
     /// Records that `reason` happened to `regarding`.
-    pub fn record(&self, regarding: &ObjectReference, component: &'static str, warning: bool, reason: &str, message: &str) {
+    pub fn record(
+        &self,
+        regarding: &ObjectReference,
+        component: &'static str,
+        warning: bool,
+        reason: &str,
+        message: &str,
+    ) {
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
         let said = Said {
             namespace: regarding.namespace.clone().filter(|n| !n.is_empty()).unwrap_or_else(|| "default".into()),

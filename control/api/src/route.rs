@@ -69,7 +69,11 @@ pub(crate) fn route(path: &str) -> Route {
         Some("apis") => {
             let rest: Vec<&str> = segments.collect();
             let group = rest.first().copied().unwrap_or_default();
-            if resources().iter().all(|def| def.group != group) || group.is_empty() { Route::Unknown } else { in_api(group, &rest[1..]) }
+            if resources().iter().all(|def| def.group != group) || group.is_empty() {
+                Route::Unknown
+            } else {
+                in_api(group, &rest[1..])
+            }
         }
         _ => Route::Unknown,
     }

@@ -83,7 +83,10 @@ fn label_selector(text: &str) -> Result<Selector, Status> {
 fn parse_message(detail: &str) -> String {
     const NUMBER: &str = "for 'Gt', 'Lt' operators, the value must be an integer";
     if let Some(word) = detail.strip_prefix(NUMBER).and_then(|rest| rest.strip_prefix(", got ")) {
-        return format!("unable to parse requirement: values[0]: Invalid value: \"{}\": {NUMBER}", word.trim_matches('\''));
+        return format!(
+            "unable to parse requirement: values[0]: Invalid value: \"{}\": {NUMBER}",
+            word.trim_matches('\'')
+        );
     }
     if detail.ends_with("identifier after ','") || detail.ends_with("',' or 'end of string'") {
         return detail.to_owned();

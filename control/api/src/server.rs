@@ -40,7 +40,12 @@ pub(crate) struct Peer {
     pub user: Option<Arc<User>>,
 }
 
-pub(crate) async fn serve(api: &Api, listener: TcpListener, tls: Arc<rustls::ServerConfig>, stop: CancellationToken) -> io::Result<()> {
+pub(crate) async fn serve(
+    api: &Api,
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    stop: CancellationToken,
+) -> io::Result<()> {
     let local = listener.local_addr()?;
     let acceptor = TlsAcceptor::from(tls);
     loop {

@@ -46,7 +46,9 @@ pub(crate) fn read_error(error: ReadError) -> Status {
 fn write_error(error: WriteError) -> Status {
     match error {
         WriteError::NoLeader | WriteError::Stopped | WriteError::DiskFull => unavailable(&error),
-        WriteError::Unknown => Status::timeout("the request may or may not have been done: contact was lost while committing", 1),
+        WriteError::Unknown => {
+            Status::timeout("the request may or may not have been done: contact was lost while committing", 1)
+        }
         WriteError::Fenced => Status::failure(409, "Conflict", "the leadership this write belongs to is over"),
         WriteError::TooLarge => Status::too_large("the object does not fit into one transaction"),
     }

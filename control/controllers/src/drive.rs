@@ -16,7 +16,13 @@ use crate::rows::Row;
 use crate::world::World;
 
 /// Runs one row until `stop`. A turn that panics costs its key a pause, nothing more.
-pub(crate) async fn run(row: &'static Row, world: Arc<World>, executor: Executor, metrics: Arc<Loop>, stop: CancellationToken) {
+pub(crate) async fn run(
+    row: &'static Row,
+    world: Arc<World>,
+    executor: Executor,
+    metrics: Arc<Loop>,
+    stop: CancellationToken,
+) {
     let queue = Arc::new(Queue::default());
     let inputs = (row.inputs)(&world, &queue);
     let mut turns: JoinSet<Outcome> = JoinSet::new();

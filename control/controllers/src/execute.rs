@@ -67,7 +67,9 @@ impl Executor {
             metrics.actions(batch.len());
             let gate = !matches!(batch[0], Action::Event(_));
             let results = self.together(batch).await;
-            for (failure_reason, trouble) in results.into_iter().filter_map(|(reason, result)| Some((reason, result.err()?))) {
+            for (failure_reason, trouble) in
+                results.into_iter().filter_map(|(reason, result)| Some((reason, result.err()?)))
+            {
                 done.failed = true;
                 blocked |= gate;
                 unknown |= matches!(trouble, Trouble::Unknown(_));
@@ -224,7 +226,8 @@ fn batches(actions: Vec<Action>) -> Vec<Vec<Action>> {
             _ => None,
         };
         let fits = out.last().and_then(|batch| batch.first()).is_some_and(|first| {
-            std::mem::discriminant(first) == std::mem::discriminant(&action) && key.as_ref().is_none_or(|k| !seen.contains(k))
+            std::mem::discriminant(first) == std::mem::discriminant(&action)
+                && key.as_ref().is_none_or(|k| !seen.contains(k))
         });
         if !fits {
             out.push(Vec::new());
@@ -248,10 +251,10 @@ mod tests {
     #[test]
     fn a_plan_is_split_where_order_matters() {
         let key = |name: &str| ObjectKey::new(GroupResource { group: "", resource: "pods" }, Some("ns"), name);
-        let patch = |name: &str| {
-            Action::Patch(Patch { key: key(name), subresource: None, body: json!({}), announce: None })
-        };
-        let delete = |name: &str| Action::Delete { key: key(name), uid: "u".into(), how: DeleteHow::default(), announce: None };
+        let patch =
+            |name: &str| Action::Patch(Patch { key: key(name), subresource: None, body: json!({}), announce: None });
+        let delete =
+            |name: &str| Action::Delete { key: key(name), uid: "u".into(), how: DeleteHow::default(), announce: None };
         let sizes = |actions| batches(actions).iter().map(Vec::len).collect::<Vec<_>>();
         assert_eq!(sizes(vec![patch("a"), patch("b"), delete("a"), delete("b")]), [2, 2]);
         assert_eq!(sizes(vec![patch("a"), patch("a"), patch("b")]), [1, 2]);

@@ -71,7 +71,8 @@ impl Caches {
 
     fn index(&self) {
         self.pods.add_index(BY_NODE, |pod| vec![pod::node(pod).unwrap_or_default().to_owned()]);
-        self.pods.add_index(BY_CONTROLLER, |pod| controller(&pod.metadata).map(|o| o.uid.clone()).into_iter().collect());
+        self.pods
+            .add_index(BY_CONTROLLER, |pod| controller(&pod.metadata).map(|o| o.uid.clone()).into_iter().collect());
         self.pods.add_index(LOOSE, |pod| match controller(&pod.metadata) {
             Some(_) => Vec::new(),
             None => vec![namespace(&pod.metadata).to_owned()],

@@ -1,6 +1,8 @@
 //! One day of a workload, from `kubectl create` to `kubectl delete namespace`, against real
 //! controllers, scheduler, API and store.
 
+#![allow(clippy::unwrap_used)] // a test may panic
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -32,7 +34,8 @@ async fn rolled_out(master: &Master, image: &str) {
         .until("the rollout", || async {
             let found = master.client.get(web()).await.map_err(|status| status.message)?;
             let status = &found["status"];
-            let done = ["replicas", "updatedReplicas", "availableReplicas"].iter().all(|field| status[field] == json!(4));
+            let done =
+                ["replicas", "updatedReplicas", "availableReplicas"].iter().all(|field| status[field] == json!(4));
             let pods = master.pods();
             let right = pods.iter().all(|p| p.spec.as_ref().unwrap().containers[0].image.as_deref() == Some(image));
             if done && right && pods.len() == 4 && status["observedGeneration"] == found["metadata"]["generation"] {
@@ -75,7 +78,8 @@ async fn a_day_of_a_workload() {
     rolled_out(&master, "one").await;
     assert_eq!(per_node(&master), [("n1".to_owned(), 2), ("n2".to_owned(), 2)].into(), "replicas spread");
     endpoints(&master, 4).await;
-    let ranges: Vec<_> = master.api.informers().get::<Node>().list().iter().map(|n| n.spec.clone().unwrap().pod_cidr).collect();
+    let ranges: Vec<_> =
+        master.api.informers().get::<Node>().list().iter().map(|n| n.spec.clone().unwrap().pod_cidr).collect();
     assert!(ranges.iter().all(Option::is_some) && ranges[0] != ranges[1], "{ranges:?}");
 
     let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "two"}]}}}});
@@ -83,7 +87,10 @@ async fn a_day_of_a_workload() {
     rolled_out(&master, "two").await;
     endpoints(&master, 4).await;
     let sets = master.api.informers().get::<ReplicaSet>().by_namespace("default");
-    let revisions: Vec<_> = sets.iter().map(|set| kontiki_plan::object::annotation(&set.metadata, "deployment.kubernetes.io/revision")).collect();
+    let revisions: Vec<_> = sets
+        .iter()
+        .map(|set| kontiki_plan::object::annotation(&set.metadata, "deployment.kubernetes.io/revision"))
+        .collect();
     assert!(revisions.contains(&Some("1")) && revisions.contains(&Some("2")), "{revisions:?}");
 
     let found = master.client.get(web()).await.unwrap();
@@ -93,7 +100,8 @@ async fn a_day_of_a_workload() {
     master.silence("n2");
     master
         .until("the pods of the lost node to be replaced", || async {
-            let (nodes, ready) = (per_node(&master), master.pods().iter().filter(|p| pod::active(p) && pod::ready(p)).count());
+            let (nodes, ready) =
+                (per_node(&master), master.pods().iter().filter(|p| pod::active(p) && pod::ready(p)).count());
             if ready == 4 && nodes.get("n1") == Some(&4) { Ok(()) } else { Err(format!("{nodes:?}, {ready} ready")) }
         })
         .await;
@@ -124,13 +132,16 @@ async fn a_day_of_a_workload() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_namespace_is_furnished_and_emptied() {
     let master = Master::start(&["n1"]).await;
-    master.create("", "namespaces", None, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})).await;
+    master
+        .create("", "namespaces", None, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}))
+        .await;
     let there = |group: &'static str, plural: &'static str, name: &'static str| {
         let client = master.client.clone();
         move || {
             let client = client.clone();
             async move {
-                let target = Target { resource: resource(group, plural), namespace: Some("shop"), name, subresource: None };
+                let target =
+                    Target { resource: resource(group, plural), namespace: Some("shop"), name, subresource: None };
                 client.get(target).await.map_err(|status| status.message)
             }
         }
@@ -165,11 +176,13 @@ async fn a_pod_that_fits_nowhere_says_why_and_runs_once_it_fits() {
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "big"},
         "spec": {"containers": [{"name": "c", "image": "i"}], "nodeSelector": {"disk": "ssd"}},
     });
-    master.until("the account", || async {
-        let accounts = resource("", "serviceaccounts");
-        let target = Target { resource: accounts, namespace: Some("default"), name: "default", subresource: None };
-        master.client.get(target).await.map_err(|status| status.message)
-    }).await;
+    master
+        .until("the account", || async {
+            let accounts = resource("", "serviceaccounts");
+            let target = Target { resource: accounts, namespace: Some("default"), name: "default", subresource: None };
+            master.client.get(target).await.map_err(|status| status.message)
+        })
+        .await;
     master.create("", "pods", Some("default"), pod).await;
     let big = Target { resource: resource("", "pods"), namespace: Some("default"), name: "big", subresource: None };
     master
@@ -185,7 +198,11 @@ async fn a_pod_that_fits_nowhere_says_why_and_runs_once_it_fits() {
     master
         .until("the node", || async {
             let pod = master.client.get(big).await.map_err(|status| status.message)?;
-            if pod["spec"]["nodeName"] == "n1" && pod["status"]["phase"] == "Running" { Ok(()) } else { Err(pod["status"].to_string()) }
+            if pod["spec"]["nodeName"] == "n1" && pod["status"]["phase"] == "Running" {
+                Ok(())
+            } else {
+                Err(pod["status"].to_string())
+            }
         })
         .await;
 }

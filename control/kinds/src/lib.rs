@@ -74,7 +74,13 @@ mod tests {
             assert_eq!(json!(list("categories")), json!(def.categories), "{}", def.plural);
             for sub in def.subresources {
                 let known = &served[format!("{}/{}", def.plural, sub.name)];
-                assert_eq!((&known["kind"], &known["verbs"]), (&json!(sub.kind), &json!(sub.verbs)), "{}/{}", def.plural, sub.name);
+                assert_eq!(
+                    (&known["kind"], &known["verbs"]),
+                    (&json!(sub.kind), &json!(sub.verbs)),
+                    "{}/{}",
+                    def.plural,
+                    sub.name
+                );
             }
         }
     }

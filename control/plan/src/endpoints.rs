@@ -90,13 +90,16 @@ fn ports_of(service: &Service, pod: &Pod) -> Vec<Port> {
     ports
 }
 
+/// By IP and target name: whether it is ready, and the address as it is published.
+type Addresses = BTreeMap<(IpAddr, String), (bool, EndpointAddress)>;
+
 /// The addresses grouped by ports, and whether some had to be left out.
 fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) {
     let spec = service.spec.as_ref();
     let eager = spec.is_some_and(|spec| spec.publish_not_ready_addresses == Some(true));
     let family = spec.and_then(|spec| spec.ip_families.as_ref()?.first()).map_or("IPv4", String::as_str);
     let has_ports = spec.is_some_and(|spec| spec.ports.as_ref().is_some_and(|ports| !ports.is_empty()));
-    let mut groups: BTreeMap<Vec<Port>, BTreeMap<(IpAddr, String), (bool, EndpointAddress)>> = BTreeMap::new();
+    let mut groups: BTreeMap<Vec<Port>, Addresses> = BTreeMap::new();
     for pod in pods.iter().filter(|pod| !pod::finished(pod) && (eager || !deleting(&pod.metadata))) {
         let Some(ip) = address(pod, family) else { continue };
         let ports = ports_of(service, pod);

@@ -50,7 +50,8 @@ pub fn plan(view: &View<'_>) -> Plan {
     if !has_endpoints(view.service) {
         return Plan::default();
     }
-    let managed = |slice: &&Arc<EndpointSlice>| label(&slice.metadata, MANAGED_BY) == Some(MANAGER) && !deleting(&slice.metadata);
+    let managed =
+        |slice: &&Arc<EndpointSlice>| label(&slice.metadata, MANAGED_BY) == Some(MANAGER) && !deleting(&slice.metadata);
     let ours: Vec<&EndpointSlice> = view.slices.iter().filter(managed).map(Arc::as_ref).collect();
     let families = families(view.service);
     let strange = ours.iter().filter(|slice| !families.contains(&slice.address_type.as_str()));
@@ -107,7 +108,8 @@ pub(crate) fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
             let sidecar = |c: &&k8s_openapi::api::core::v1::Container| c.restart_policy.as_deref() == Some("Always");
             let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten().filter(sidecar));
             let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
-            let named = ports.find(|p| p.name.as_ref() == Some(wanted) && p.protocol.as_deref().unwrap_or("TCP") == protocol);
+            let named =
+                ports.find(|p| p.name.as_ref() == Some(wanted) && p.protocol.as_deref().unwrap_or("TCP") == protocol);
             named.map(|port| port.container_port)
         }
     }
@@ -163,9 +165,10 @@ fn endpoint(view: &View<'_>, pod: &Pod, family: &str) -> Option<Endpoint> {
     };
     let (serving, terminating) = (pod::ready(pod), deleting(&pod.metadata));
     let pod_spec = pod.spec.as_ref()?;
-    let hostname = pod_spec.hostname.clone().filter(|hostname| {
-        !hostname.is_empty() && pod_spec.subdomain.as_deref() == Some(name(&view.service.metadata))
-    });
+    let hostname = pod_spec
+        .hostname
+        .clone()
+        .filter(|hostname| !hostname.is_empty() && pod_spec.subdomain.as_deref() == Some(name(&view.service.metadata)));
     Some(Endpoint {
         addresses: vec![address(pod, family)?.to_owned()],
         conditions: Some(EndpointConditions {
@@ -214,8 +217,7 @@ fn plan_family(view: &View<'_>, family: &'static str, slices: Vec<&EndpointSlice
     }
     let (mut actions, mut used) = (Vec::new(), BTreeSet::new());
     for (ports, endpoints) in wanted {
-        let same: Vec<&EndpointSlice> =
-            slices.iter().copied().filter(|slice| ports_of_slice(slice) == ports).collect();
+        let same: Vec<&EndpointSlice> = slices.iter().copied().filter(|slice| ports_of_slice(slice) == ports).collect();
         used.extend(same.iter().map(|slice| name(&slice.metadata)));
         actions.extend(plan_ports(view, family, &ports, endpoints, &same));
     }
@@ -335,7 +337,11 @@ mod tests {
     fn conditions_follow_the_pod() {
         for (name, change, expect) in [
             ("ready", (|_| {}) as fn(&mut Pod), Some((true, true, false))),
-            ("not ready", |p| p.status.as_mut().unwrap().conditions = Some(vec![pod_condition("Ready", "False")]), Some((false, false, false))),
+            (
+                "not ready",
+                |p| p.status.as_mut().unwrap().conditions = Some(vec![pod_condition("Ready", "False")]),
+                Some((false, false, false)),
+            ),
             ("going away", |p| p.metadata.deletion_timestamp = Some(time(NOW)), Some((false, true, true))),
             ("ended", |p| p.status.as_mut().unwrap().phase = Some("Succeeded".into()), None),
             ("without an address", |p| p.status.as_mut().unwrap().pod_ip = None, None),

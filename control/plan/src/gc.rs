@@ -141,7 +141,8 @@ fn judge(view: &View<'_>) -> Vec<Action> {
         let mut actions = Vec::new();
         if view.dependents.iter().any(Item::deleting_dependents) {
             // A circle: somebody has to stop blocking.
-            let unblocked = |owner: &OwnerReference| OwnerReference { block_owner_deletion: Some(false), ..owner.clone() };
+            let unblocked =
+                |owner: &OwnerReference| OwnerReference { block_owner_deletion: Some(false), ..owner.clone() };
             if item.owners.iter().any(|owner| owner.block_owner_deletion == Some(true)) {
                 actions.push(item.with_owners(&item.owners.iter().map(unblocked).collect::<Vec<_>>()));
             }
@@ -171,7 +172,12 @@ mod tests {
     struct Objects(BTreeMap<String, (Vec<OwnerReference>, Vec<String>, bool)>);
 
     fn owner(name: &str, blocks: bool) -> OwnerReference {
-        OwnerReference { uid: name.into(), name: name.into(), block_owner_deletion: Some(blocks), ..OwnerReference::default() }
+        OwnerReference {
+            uid: name.into(),
+            name: name.into(),
+            block_owner_deletion: Some(blocks),
+            ..OwnerReference::default()
+        }
     }
 
     impl Objects {

@@ -88,7 +88,12 @@ fn conditions(content: &[Item<'_>]) -> [Wanted; 5] {
     let remaining = list(kinds.iter().map(|(kind, n)| format!("{kind} has {n} resource instances")).collect());
     let finalizing = list(finalizers.iter().map(|(name, n)| format!("{name} in {n} resource instances")).collect());
     [
-        ("NamespaceDeletionDiscoveryFailure", false, "ResourcesDiscovered", "All resources successfully discovered".into()),
+        (
+            "NamespaceDeletionDiscoveryFailure",
+            false,
+            "ResourcesDiscovered",
+            "All resources successfully discovered".into(),
+        ),
         (
             "NamespaceDeletionGroupVersionParsingFailure",
             false,
@@ -101,7 +106,12 @@ fn conditions(content: &[Item<'_>]) -> [Wanted; 5] {
             "ContentDeleted",
             "All content successfully deleted, may be waiting on finalization".into(),
         ),
-        ("NamespaceContentRemaining", true, "SomeResourcesRemain", format!("Some resources are remaining: {remaining}")),
+        (
+            "NamespaceContentRemaining",
+            true,
+            "SomeResourcesRemain",
+            format!("Some resources are remaining: {remaining}"),
+        ),
         if finalizers.is_empty() {
             let message = "All content-preserving finalizers finished";
             ("NamespaceFinalizersRemaining", false, "ContentHasNoFinalizers", message.into())
@@ -169,7 +179,14 @@ mod tests {
             let owned: Vec<_> = keys.iter().map(item).collect();
             let content = owned
                 .iter()
-                .map(|(key, deleting)| Item { key, uid: "u", owners: &[], finalizers: &[], deleting: *deleting, revision: 1 })
+                .map(|(key, deleting)| Item {
+                    key,
+                    uid: "u",
+                    owners: &[],
+                    finalizers: &[],
+                    deleting: *deleting,
+                    revision: 1,
+                })
                 .collect();
             let namespace = namespace(going);
             assert_eq!(show(&plan(&View { namespace: &namespace, content }, NOW).actions), expect, "{name}");

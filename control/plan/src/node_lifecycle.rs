@@ -142,7 +142,9 @@ fn wanted_taints(view: &View<'_>) -> Vec<(&'static str, &'static str)> {
             wanted.push((key, "NoExecute"));
         }
     }
-    wanted.extend(PRESSURES.iter().filter(|(kind, _)| state(node, kind) == Some("True")).map(|(_, key)| (*key, "NoSchedule")));
+    wanted.extend(
+        PRESSURES.iter().filter(|(kind, _)| state(node, kind) == Some("True")).map(|(_, key)| (*key, "NoSchedule")),
+    );
     if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
         wanted.push((UNSCHEDULABLE, "NoSchedule"));
     }
@@ -168,7 +170,12 @@ fn retaint(view: &View<'_>, now: Timestamp) -> Option<Action> {
         old.iter().filter(|taint| !ours(view.node, taint) || is_wanted(taint)).cloned().collect();
     for (key, effect) in &wanted {
         if !taints.iter().any(|taint| taint.key == *key && taint.effect == *effect) {
-            taints.push(Taint { key: (*key).into(), effect: (*effect).into(), time_added: Some(time(now)), value: None });
+            taints.push(Taint {
+                key: (*key).into(),
+                effect: (*effect).into(),
+                time_added: Some(time(now)),
+                value: None,
+            });
         }
     }
     if taints == old {
@@ -221,7 +228,14 @@ mod tests {
     fn silence_becomes_unknown_and_tainted() {
         for (name, ready, cordoned, silent, any_ready, expect) in [
             ("a node that speaks", "True", false, 9, true, "True 1"),
-            ("a node that is silent", "True", false, 10, true, "Unknown 0 unreachable:NoSchedule unreachable:NoExecute"),
+            (
+                "a node that is silent",
+                "True",
+                false,
+                10,
+                true,
+                "Unknown 0 unreachable:NoSchedule unreachable:NoExecute",
+            ),
             ("nobody is evicted when all are silent", "True", false, 10, false, "Unknown 0 unreachable:NoSchedule"),
             ("a node that is not ready", "False", false, 0, true, "False 1 not-ready:NoSchedule not-ready:NoExecute"),
             ("a cordoned node", "True", true, 0, true, "True 1 unschedulable:NoSchedule"),

@@ -1,7 +1,7 @@
 //! Small questions about pods, as upstream answers them.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 
@@ -116,7 +116,7 @@ pub fn from_template<K: Kind>(template: &PodTemplateSpec, owner: &K) -> Pod {
             owner_references: Some(vec![object::controller_reference(owner)]),
             ..ObjectMeta::default()
         },
-        spec: Some(template.spec.clone().unwrap_or_else(PodSpec::default)),
+        spec: Some(template.spec.clone().unwrap_or_default()),
         status: None,
     }
 }

@@ -78,7 +78,9 @@ impl Binder {
         self.record(pod, true, "FailedScheduling", &message);
         let old = pod::condition(pod, "PodScheduled");
         if old.is_some_and(|old| {
-            old.status == "False" && old.reason.as_deref() == Some("Unschedulable") && old.message.as_deref() == Some(&message)
+            old.status == "False"
+                && old.reason.as_deref() == Some("Unschedulable")
+                && old.message.as_deref() == Some(&message)
         }) {
             return;
         }

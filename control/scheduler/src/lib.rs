@@ -46,7 +46,12 @@ pub async fn run(context: LeaderContext) {
     let shown = metrics.clone();
     context.api.add_metrics("scheduler", Arc::new(move |out: &mut String| shown.write(out)));
     let informers = context.api.informers().clone();
-    let binder = Binder { client: context.client.clone(), store: context.api.store().clone(), informers: informers.clone(), recorder };
+    let binder = Binder {
+        client: context.client.clone(),
+        store: context.api.store().clone(),
+        informers: informers.clone(),
+        recorder,
+    };
     let caches = Caches::new(&informers);
     let (mut pods, mut nodes, mut services) =
         (caches.pods.subscribe(), caches.nodes.subscribe(), caches.services.subscribe());

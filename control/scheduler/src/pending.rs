@@ -112,7 +112,8 @@ impl Pending {
 
     /// Something changed that may help any pod.
     pub fn wake_all(&mut self, now: Instant) {
-        for uid in self.waiters.iter().filter(|(_, w)| w.due.is_some()).map(|(uid, _)| uid.clone()).collect::<Vec<_>>() {
+        for uid in self.waiters.iter().filter(|(_, w)| w.due.is_some()).map(|(uid, _)| uid.clone()).collect::<Vec<_>>()
+        {
             self.wake(&uid, now);
         }
     }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use kontiki_api::{Client, Status as ApiStatus, Target, leader::LeaderContext};
-use kontiki_model::{GroupResource, ObjectKey};
+use kontiki_model::{GroupResource, ObjectKey, key};
 use kontiki_store::{Snapshot, Status, Store, Txn};
 use serde_json::{Value, json};
 use tracing::warn;
@@ -32,6 +32,12 @@ const fn core(resource: &'static str) -> GroupResource<'static> {
     GroupResource { group: "", resource }
 }
 const SLICES: GroupResource<'static> = GroupResource { group: "discovery.k8s.io", resource: "endpointslices" };
+
+/// Where the namespaces lie in the store.
+#[must_use]
+pub fn prefix() -> String {
+    key::prefix(core("namespaces"), None)
+}
 
 /// Whether the namespaces are there, as far as this member knows.
 #[must_use]
@@ -105,7 +111,8 @@ impl Basics {
             "subsets": [{"addresses": listed, "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}],
         });
         replace(client, core("endpoints"), endpoints, &["subsets"]).await?;
-        let listed: Vec<Value> = ips.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
+        let listed: Vec<Value> =
+            ips.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
         let slice = json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {"name": SERVICE, "namespace": "default", "labels": {"kubernetes.io/service-name": SERVICE}},
@@ -128,7 +135,13 @@ fn api_addresses(status: &Status, records: &[Record]) -> Vec<SocketAddr> {
     if answering.is_empty() { of(false) } else { answering }
 }
 
-async fn ensure(client: &Client, resource: GroupResource<'_>, namespace: Option<&str>, name: &str, object: Value) -> Result<(), ApiStatus> {
+async fn ensure(
+    client: &Client,
+    resource: GroupResource<'_>,
+    namespace: Option<&str>,
+    name: &str,
+    object: Value,
+) -> Result<(), ApiStatus> {
     match client.get(Target { resource, namespace, name, subresource: None }).await {
         Err(status) if status.is_not_found() => {}
         read => return read.map(drop),
@@ -140,7 +153,12 @@ async fn ensure(client: &Client, resource: GroupResource<'_>, namespace: Option<
 }
 
 /// Creates `object` in "default", or sets its `fields` and missing labels there.
-async fn replace(client: &Client, resource: GroupResource<'_>, object: Value, fields: &[&str]) -> Result<(), ApiStatus> {
+async fn replace(
+    client: &Client,
+    resource: GroupResource<'_>,
+    object: Value,
+    fields: &[&str],
+) -> Result<(), ApiStatus> {
     let namespace = Some("default");
     let mut stored = match client.get(Target { resource, namespace, name: SERVICE, subresource: None }).await {
         Ok(stored) => stored,
@@ -159,7 +177,9 @@ async fn replace(client: &Client, resource: GroupResource<'_>, object: Value, fi
 /// Whether `stored` says what `wanted` does; defaults that the API added do not count.
 fn same(wanted: &Value, stored: &Value) -> bool {
     match (wanted, stored) {
-        (Value::Object(wanted), Value::Object(stored)) => wanted.iter().all(|(k, v)| stored.get(k).is_some_and(|s| same(v, s))),
+        (Value::Object(wanted), Value::Object(stored)) => {
+            wanted.iter().all(|(k, v)| stored.get(k).is_some_and(|s| same(v, s)))
+        }
         (Value::Array(wanted), Value::Array(stored)) => {
             wanted.len() == stored.len() && wanted.iter().zip(stored).all(|(w, s)| same(w, s))
         }
@@ -210,7 +230,8 @@ mod tests {
             ("the leader counts itself", vec![member(1, false), member(2, false)], "10.0.0.1"),
             ("no record yet", vec![member(1, true), member(3, true)], "10.0.0.1"),
         ] {
-            let got: Vec<String> = api_addresses(&status(members), &records).iter().map(|a| a.ip().to_string()).collect();
+            let got: Vec<String> =
+                api_addresses(&status(members), &records).iter().map(|a| a.ip().to_string()).collect();
             assert_eq!(got.join(" "), expect, "{name}");
         }
     }

@@ -340,7 +340,10 @@ mod tests {
             ("", "ok"),
             ("bootstrap: true\nvip: 10.0.0.10/24\n", "ok"),
             (&format!("join: {{servers: ['10.0.0.12:6444'], {token}, {hash}}}\n"), "ok"),
-            (&format!("bootstrap: true\njoin: {{servers: ['10.0.0.12:6444'], {token}, {hash}}}\n"), "exclude each other"),
+            (
+                &format!("bootstrap: true\njoin: {{servers: ['10.0.0.12:6444'], {token}, {hash}}}\n"),
+                "exclude each other",
+            ),
             (&format!("join: {{servers: [], {token}, {hash}}}\n"), "at least one server"),
             (&format!("join: {{servers: ['10.0.0.12'], {token}, {hash}}}\n"), "is not \"address:port\""),
             (&format!("join: {{servers: ['10.0.0.12:6444'], token: x, {hash}}}\n"), "join.token"),
@@ -363,7 +366,8 @@ mod tests {
     #[test]
     fn a_joining_server_may_not_contradict_the_cluster() {
         let cluster = Wishes::default().settle().expect("defaults are valid");
-        let with = |yaml: &str| Config::from_yaml(&format!("{BASE}{yaml}")).and_then(|c| c.validate()).expect("valid").wishes;
+        let with =
+            |yaml: &str| Config::from_yaml(&format!("{BASE}{yaml}")).and_then(|c| c.validate()).expect("valid").wishes;
         assert_eq!(with("").agree_with(&cluster), Ok(()));
         assert_eq!(with("pod_cidr: 10.244.0.0/16").agree_with(&cluster), Ok(()));
         for (yaml, expect) in [

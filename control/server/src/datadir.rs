@@ -137,7 +137,9 @@ fn inspect(path: &Path, name: &str) -> anyhow::Result<Option<State>> {
                 let entry = entry.to_string_lossy();
                 // Temporary files are ours: a crash may leave one.
                 if !HARMLESS.contains(&entry.as_ref()) && !entry.ends_with(".tmp") {
-                    bail!("data_dir: {shown} holds {entry:?} but no {STATE}: it is not a Kontiki server's, left untouched");
+                    bail!(
+                        "data_dir: {shown} holds {entry:?} but no {STATE}: it is not a Kontiki server's, left untouched"
+                    );
                 }
             }
             Ok(None)
@@ -162,7 +164,9 @@ pub fn write(path: &Path, content: &[u8]) -> anyhow::Result<()> {
         fs::rename(&temporary, path)?;
         File::open(parent)?.sync_all()
     };
-    attempt().inspect_err(|_| drop(fs::remove_file(&temporary))).with_context(|| format!("cannot write {}", path.display()))
+    attempt()
+        .inspect_err(|_| drop(fs::remove_file(&temporary)))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]

@@ -61,11 +61,8 @@ async fn ask_one(
             None => return Ok(Err(error)),
         },
     };
-    let request = JoinServerRequest {
-        token: join.token.reveal(),
-        name: name.to_owned(),
-        peer_address: peer_address.to_owned(),
-    };
+    let request =
+        JoinServerRequest { token: join.token.reveal(), name: name.to_owned(), peer_address: peer_address.to_owned() };
     let mut client = JoinClient::new(channel).max_decoding_message_size(rpc::MAX_MESSAGE);
     match timeout(CALL, client.join_server(request)).await {
         Ok(Ok(answer)) => Ok(Ok(answer.into_inner())),
@@ -78,7 +75,11 @@ async fn ask_one(
 fn is_final(code: Code) -> bool {
     matches!(
         code,
-        Code::Unauthenticated | Code::PermissionDenied | Code::AlreadyExists | Code::InvalidArgument | Code::FailedPrecondition
+        Code::Unauthenticated
+            | Code::PermissionDenied
+            | Code::AlreadyExists
+            | Code::InvalidArgument
+            | Code::FailedPrecondition
     )
 }
 

@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use tracing_subscriber::{EnvFilter, fmt};
 
 /// Libraries whose `info` is our `debug`.
-const QUIET: &str = "openraft=error,h2=warn,hyper=warn,hyper_util=warn,rustls=warn,tonic=warn,tower=warn,netlink_proto=warn";
+const QUIET: &str =
+    "openraft=error,h2=warn,hyper=warn,hyper_util=warn,rustls=warn,tonic=warn,tower=warn,netlink_proto=warn";
 
 /// Starts logging, unless the program already does.
 ///
@@ -15,7 +16,8 @@ const QUIET: &str = "openraft=error,h2=warn,hyper=warn,hyper_util=warn,rustls=wa
 pub fn init(level: &str, file: Option<&Path>) -> anyhow::Result<()> {
     let plain = ["error", "warn", "info", "debug", "trace"].contains(&level);
     let directives = if plain { format!("{level},{QUIET}") } else { level.to_owned() };
-    let filter = EnvFilter::builder().parse(directives).with_context(|| format!("log_level: {level:?} is not a level"))?;
+    let filter =
+        EnvFilter::builder().parse(directives).with_context(|| format!("log_level: {level:?} is not a level"))?;
     let builder = fmt().with_env_filter(filter);
     let outcome = match file {
         None => builder.with_writer(std::io::stderr).with_ansi(false).try_init(),

@@ -305,9 +305,8 @@ fn params(subject: &Subject<'_>, life: Duration, now: Timestamp) -> anyhow::Resu
 }
 
 fn server_names(server: &str, domain: &str) -> Vec<String> {
-    let mut names: Vec<String> = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", server]
-        .map(str::to_owned)
-        .into();
+    let mut names: Vec<String> =
+        ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", server].map(str::to_owned).into();
     names.push(format!("kubernetes.default.svc.{domain}"));
     names
 }
@@ -388,9 +387,21 @@ mod tests {
         flipped[middle] = if flipped[middle] == b'A' { b'B' } else { b'A' };
         for (name, request, expect) in [
             ("as it should be", good.clone(), "ok"),
-            ("another node", csr(|p| p.distinguished_name.push(DnType::CommonName, "system:node:a2"), p256), "not for system:node:a1"),
-            ("an administrator", csr(|p| p.distinguished_name.push(DnType::OrganizationName, MASTERS), p256), "organization"),
-            ("one more organization", csr(|p| p.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 10]), MASTERS), p256), "organization"),
+            (
+                "another node",
+                csr(|p| p.distinguished_name.push(DnType::CommonName, "system:node:a2"), p256),
+                "not for system:node:a1",
+            ),
+            (
+                "an administrator",
+                csr(|p| p.distinguished_name.push(DnType::OrganizationName, MASTERS), p256),
+                "organization",
+            ),
+            (
+                "one more organization",
+                csr(|p| p.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 10]), MASTERS), p256),
+                "organization",
+            ),
             ("a CA", csr(|p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained), p256), "asks for a CA"),
             ("another curve", csr(|_| {}, &rcgen::PKCS_ECDSA_P384_SHA384), "not ECDSA P-256"),
             ("another algorithm", csr(|_| {}, &rcgen::PKCS_ED25519), "not ECDSA P-256"),
@@ -423,7 +434,13 @@ mod tests {
         }
         assert_eq!(bearer(b"\x30\x80garbage"), Bearer::Other);
         // A node's own request cannot name more than itself.
-        let signed = pki.sign_node("a1", &csr(|p| p.subject_alt_names.push(SanType::IpAddress(addresses[0])), &rcgen::PKCS_ECDSA_P256_SHA256), now).expect("signed");
+        let signed = pki
+            .sign_node(
+                "a1",
+                &csr(|p| p.subject_alt_names.push(SanType::IpAddress(addresses[0])), &rcgen::PKCS_ECDSA_P256_SHA256),
+                now,
+            )
+            .expect("signed");
         let der = pem_der(&signed).expect("pem");
         let (_, cert) = X509Certificate::from_der(&der).expect("certificate");
         assert!(cert.subject_alternative_name().expect("extensions").is_none());

@@ -29,14 +29,7 @@ use crate::{
     basics::{self, Basics},
     config::{ClusterSettings, Config, Origin, Settings},
     datadir::{self, DataDir, State},
-    gateway::{
-        self,
-        cache::Caches,
-        joining::Joining,
-        leases,
-        session::Context as SessionContext,
-        sessions::Sessions,
-    },
+    gateway::{self, cache::Caches, joining::Joining, leases, session::Context as SessionContext, sessions::Sessions},
     join, lifecycle, logging,
     pki::{self, Pki, Subject},
     servers, status,
@@ -122,7 +115,13 @@ async fn start(settings: &Settings) -> anyhow::Result<Started> {
     settings.wishes.agree_with(&state.cluster)?;
     let pki = Arc::new(pki);
     let addresses = addresses(settings, &state.cluster);
-    let identity = Identity::open(pki.clone(), &dir.join("pki"), &settings.name, addresses.clone(), &state.cluster.cluster_domain)?;
+    let identity = Identity::open(
+        pki.clone(),
+        &dir.join("pki"),
+        &settings.name,
+        addresses.clone(),
+        &state.cluster.cluster_domain,
+    )?;
     let store = open_store(settings, &dir, &pki, &state, &addresses, peer_address.clone()).await?;
     enter(&store, &state, &identity, peer_address).await?;
     if !state.admitted {
@@ -130,7 +129,8 @@ async fn start(settings: &Settings) -> anyhow::Result<Started> {
         dir.save(&state)?;
     }
     let server = state.cluster.vip.map_or(settings.advertise, |vip| vip.addr());
-    let kubeconfig = pki.admin_kubeconfig(&format!("https://{}", host_port(server, settings.api_listen.port())), Timestamp::now())?;
+    let kubeconfig =
+        pki.admin_kubeconfig(&format!("https://{}", host_port(server, settings.api_listen.port())), Timestamp::now())?;
     datadir::write(&dir.join("admin.kubeconfig"), kubeconfig.as_bytes())?;
     Ok(Started { dir, state, pki, identity, store, api_listener, node_listener })
 }
@@ -158,7 +158,12 @@ fn addresses(settings: &Settings, cluster: &ClusterSettings) -> Vec<IpAddr> {
 }
 
 /// The cluster's certificates and this server's place in it: remembered, made, or asked for.
-async fn know_cluster(settings: &Settings, dir: &DataDir, state: Option<State>, peer_address: &str) -> anyhow::Result<(Pki, State)> {
+async fn know_cluster(
+    settings: &Settings,
+    dir: &DataDir,
+    state: Option<State>,
+    peer_address: &str,
+) -> anyhow::Result<(Pki, State)> {
     let pki_dir = dir.join("pki");
     if let Some(state) = state {
         return Ok((Pki::open(&pki_dir)?, state));
@@ -180,7 +185,8 @@ async fn know_cluster(settings: &Settings, dir: &DataDir, state: Option<State>, 
                 bail!("{} holds another cluster's certificates; nothing was overwritten", pki_dir.display());
             }
             let answer = join::ask(wanted, &settings.name, peer_address).await?;
-            let cluster: ClusterSettings = serde_json::from_str(&answer.config_json).context("the cluster's settings")?;
+            let cluster: ClusterSettings =
+                serde_json::from_str(&answer.config_json).context("the cluster's settings")?;
             settings.wishes.agree_with(&cluster)?;
             if !pki_dir.join("ca.crt").exists() {
                 let files: Vec<_> = answer.files.into_iter().collect();
@@ -245,7 +251,8 @@ async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) 
     let Started { dir, state, pki, identity, store, api_listener, node_listener } = started;
     let cluster = state.cluster;
     let sessions = Sessions::new(&settings.name, store.clone(), tls::between_servers(&identity)?);
-    let api = Api::new(store.clone(), api_config(settings, &cluster, &pki, &store, sessions.clone())).context("the ServiceAccount key")?;
+    let api = Api::new(store.clone(), api_config(settings, &cluster, &pki, &store, sessions.clone()))
+        .context("the ServiceAccount key")?;
     // Followers keep the leader's caches too: taking over is starting tasks.
     kontiki_controllers::warm(&api);
     kontiki_scheduler::warm(&api);
@@ -282,7 +289,8 @@ async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) 
     let basics = Basics { service_ip: service_ip(&cluster) };
     tasks.spawn(lifecycle::run(api, store.clone(), leader_settings, basics, back.clone()));
     if let Some(vip) = cluster.vip {
-        let keeper = vip::Keeper { vip: vip.addr(), advertise: settings.advertise, election: kontiki_store::Config::ELECTION.0 };
+        let keeper =
+            vip::Keeper { vip: vip.addr(), advertise: settings.advertise, election: kontiki_store::Config::ELECTION.0 };
         tasks.spawn(keeper.run(store.clone(), back.clone()));
     }
     tasks.close();
@@ -315,9 +323,19 @@ async fn essential(
 
 /// A new cluster is not shown to clients before its namespaces exist; any other has them at once.
 async fn basics_are_there(store: &Store, stop: &CancellationToken) {
-    let deadline = tokio::time::Instant::now() + BASICS;
-    while !basics::complete(&store.snapshot()) && !stop.is_cancelled() && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    let appear = async {
+        while !basics::complete(&store.snapshot()) {
+            // Events are all that is waited for; what they say is read from the snapshot.
+            let Ok(mut watch) = store.watch(basics::prefix().into(), Some(store.snapshot().revision())) else { return };
+            if !basics::complete(&store.snapshot()) {
+                watch.next().await;
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        // Cancel-safe: only reads.
+        _ = timeout(BASICS, appear) => {}
     }
 }
 
@@ -353,7 +371,13 @@ fn record(settings: &Settings, id: u64) -> servers::Record {
     }
 }
 
-fn api_config(settings: &Settings, cluster: &ClusterSettings, pki: &Pki, store: &Store, sessions: Arc<Sessions>) -> kontiki_api::Config {
+fn api_config(
+    settings: &Settings,
+    cluster: &ClusterSettings,
+    pki: &Pki,
+    store: &Store,
+    sessions: Arc<Sessions>,
+) -> kontiki_api::Config {
     kontiki_api::Config {
         server_name: settings.name.clone(),
         cluster_domain: cluster.cluster_domain.clone(),

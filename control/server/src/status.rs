@@ -39,15 +39,18 @@ async fn status(State(store): State<Store>) -> Response {
     let snapshot = store.snapshot();
     let status = store.status().borrow().clone();
     let leader = status.members.iter().find(|m| Some(m.id) == status.leader).map(|m| m.name.clone());
-    answer(StatusCode::OK, &json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "server": status.name,
-        "leader": leader,
-        "term": status.term,
-        "revision": snapshot.revision(),
-        "members": list(&store),
-        "nodes": nodes(&snapshot),
-    }))
+    answer(
+        StatusCode::OK,
+        &json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "server": status.name,
+            "leader": leader,
+            "term": status.term,
+            "revision": snapshot.revision(),
+            "members": list(&store),
+            "nodes": nodes(&snapshot),
+        }),
+    )
 }
 
 async fn members(State(store): State<Store>) -> Response {
@@ -86,7 +89,8 @@ fn nodes(snapshot: &Snapshot) -> Vec<Value> {
         let conditions = node["status"]["conditions"].as_array();
         let ready = conditions.and_then(|list| list.iter().find(|c| c["type"] == "Ready")).map(|c| c["status"].clone());
         let addresses = node["status"]["addresses"].as_array();
-        let address = addresses.and_then(|list| list.iter().find(|a| a["type"] == "InternalIP")).map(|a| a["address"].clone());
+        let address =
+            addresses.and_then(|list| list.iter().find(|a| a["type"] == "InternalIP")).map(|a| a["address"].clone());
         json!({
             "name": node["metadata"]["name"],
             "ready": ready == Some(json!("True")),

@@ -59,7 +59,13 @@ impl Identity {
     ///
     /// # Errors
     /// Issuing or writing failed.
-    pub fn open(pki: Arc<Pki>, dir: &std::path::Path, name: &str, addresses: Vec<IpAddr>, domain: &str) -> anyhow::Result<Arc<Self>> {
+    pub fn open(
+        pki: Arc<Pki>,
+        dir: &std::path::Path,
+        name: &str,
+        addresses: Vec<IpAddr>,
+        domain: &str,
+    ) -> anyhow::Result<Arc<Self>> {
         // Issued afresh at each start: addresses may have changed, and it costs a millisecond.
         let current = renew(&pki, dir, name, &addresses, domain)?;
         let (dir, name, domain) = (dir.to_owned(), name.to_owned(), domain.to_owned());
@@ -89,7 +95,13 @@ impl Identity {
     }
 }
 
-fn renew(pki: &Pki, dir: &std::path::Path, name: &str, addresses: &[IpAddr], domain: &str) -> anyhow::Result<Arc<CertifiedKey>> {
+fn renew(
+    pki: &Pki,
+    dir: &std::path::Path,
+    name: &str,
+    addresses: &[IpAddr],
+    domain: &str,
+) -> anyhow::Result<Arc<CertifiedKey>> {
     let leaf = pki.issue(&Subject::Server { name, addresses, domain }, LEAF_LIFE, Timestamp::now())?;
     datadir::write(&dir.join("server.key"), leaf.key_pem.as_bytes())?;
     datadir::write(&dir.join("server.crt"), leaf.cert_pem.as_bytes())?;
@@ -256,7 +268,13 @@ mod tests {
         assert_eq!(verify(stranger.ca_hash(), "10.0.0.1", &chain), (false, Some(pki.ca_hash())), "another CA");
         assert_eq!(verify(pki.ca_hash(), "10.0.0.1", &chain[..1]), (false, None), "no CA shown");
         // The right CA beside a leaf that it did not sign.
-        let forged = stranger.issue(&Subject::Server { name: "s1", addresses: &[address], domain: "cluster.local" }, LEAF_LIFE, Timestamp::now()).expect("leaf");
+        let forged = stranger
+            .issue(
+                &Subject::Server { name: "s1", addresses: &[address], domain: "cluster.local" },
+                LEAF_LIFE,
+                Timestamp::now(),
+            )
+            .expect("leaf");
         let forged = [pki::pem_der(&forged.cert_pem).expect("pem"), pki.ca_der().clone()];
         assert_eq!(verify(pki.ca_hash(), "10.0.0.1", &forged).0, false, "a leaf of another CA");
     }

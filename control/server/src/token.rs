@@ -241,7 +241,9 @@ mod tests {
     fn ca_hashes_are_read_strictly() {
         let hash = CaHash::of_spki(b"key");
         assert_eq!(hash.to_string().parse(), Ok(hash));
-        for text in ["", "sha256:", "sha256:zz", &format!("sha256:{}", "é".repeat(32)), &format!("md5:{}", "0".repeat(64))] {
+        for text in
+            ["", "sha256:", "sha256:zz", &format!("sha256:{}", "é".repeat(32)), &format!("md5:{}", "0".repeat(64))]
+        {
             assert_eq!(text.parse::<CaHash>(), Err(BadCaHash), "{text}");
         }
     }
@@ -252,7 +254,11 @@ mod tests {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("time");
         let secret = |pairs: &[(&str, &str)]| {
             let mut data = serde_json::Map::new();
-            let base = [("token-id", "abcdef"), ("token-secret", "0123456789abcdef"), ("usage-bootstrap-authentication", "true")];
+            let base = [
+                ("token-id", "abcdef"),
+                ("token-secret", "0123456789abcdef"),
+                ("usage-bootstrap-authentication", "true"),
+            ];
             for (key, value) in base.iter().chain(pairs) {
                 data.insert((*key).to_owned(), json!(STANDARD.encode(value)));
             }
@@ -262,7 +268,11 @@ mod tests {
             ("no Secret", None, Err(TokenRefused::Unknown)),
             ("as made", Some(secret(&[])), Ok(())),
             ("not yet expired", Some(secret(&[("expiration", "2026-01-01T00:00:01Z")])), Ok(())),
-            ("expired", Some(secret(&[("expiration", "2026-01-01T00:00:00Z")])), Err(TokenRefused::Expired("2026-01-01T00:00:00Z".into()))),
+            (
+                "expired",
+                Some(secret(&[("expiration", "2026-01-01T00:00:00Z")])),
+                Err(TokenRefused::Expired("2026-01-01T00:00:00Z".into())),
+            ),
             ("unreadable expiry", Some(secret(&[("expiration", "soon")])), Err(TokenRefused::Expired("soon".into()))),
             ("wrong secret", Some(secret(&[("token-secret", "0123456789abcdee")])), Err(TokenRefused::Unknown)),
             ("empty secret", Some(secret(&[("token-secret", "")])), Err(TokenRefused::Unknown)),

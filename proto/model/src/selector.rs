@@ -120,7 +120,9 @@ impl Selector {
                 None => break,
                 Some(Token::Comma) if parser.peek().is_some() => {}
                 Some(Token::Comma) => return Err(ParseError("found '', expected: identifier after ','".into())),
-                Some(other) => return Err(ParseError(format!("found '{}', expected: ',' or 'end of string'", other.text()))),
+                Some(other) => {
+                    return Err(ParseError(format!("found '{}', expected: ',' or 'end of string'", other.text())));
+                }
             }
         }
         Ok(Self { requirements })
@@ -251,7 +253,8 @@ impl Parser {
 
     fn number(&mut self) -> Result<i64, ParseError> {
         let word = self.word("an integer")?;
-        word.parse().map_err(|_| ParseError(format!("for 'Gt', 'Lt' operators, the value must be an integer, got '{word}'")))
+        word.parse()
+            .map_err(|_| ParseError(format!("for 'Gt', 'Lt' operators, the value must be an integer, got '{word}'")))
     }
 
     fn requirement(&mut self) -> Result<Requirement, ParseError> {

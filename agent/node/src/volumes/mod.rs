@@ -65,7 +65,8 @@ pub async fn prepare(node: &Node, pod: &Pod, ips: &[IpAddr], tokens: &mut Tokens
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     for dir in ["volumes", "containers", "plugins"] {
         let path = node.config.pod_dir(uid).join(dir);
-        create_dir(&path, 0o750).map_err(|e| Failure { volume: String::new(), message: format!("{}: {e}", path.display()) })?;
+        create_dir(&path, 0o750)
+            .map_err(|e| Failure { volume: String::new(), message: format!("{}: {e}", path.display()) })?;
     }
     let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_ref());
     for volume in volumes.into_iter().flatten() {
@@ -76,7 +77,14 @@ pub async fn prepare(node: &Node, pod: &Pod, ips: &[IpAddr], tokens: &mut Tokens
     Ok(())
 }
 
-async fn one(node: &Node, pod: &Pod, uid: &str, volume: &Volume, ips: &[IpAddr], tokens: &mut Tokens) -> Result<(), String> {
+async fn one(
+    node: &Node,
+    pod: &Pod,
+    uid: &str,
+    volume: &Volume,
+    ips: &[IpAddr],
+    tokens: &mut Tokens,
+) -> Result<(), String> {
     let source = plan::source(volume).map_err(|e| e.to_string())?;
     let dir = volume_dir(node, uid, &volume.name, &source);
     let group = pod.spec.as_ref().and_then(|s| s.security_context.as_ref()?.fs_group);
@@ -203,7 +211,8 @@ fn due(token: &Token, given: Timestamp, now: Timestamp) -> bool {
 
 async fn request(node: &Node, pod: &Pod, wanted: &TokenFile) -> TokenAnswer {
     let own = |text: &Option<String>| text.clone().unwrap_or_default();
-    let account = pod.spec.as_ref().and_then(|s| s.service_account_name.clone()).unwrap_or_else(|| "default".to_owned());
+    let account =
+        pod.spec.as_ref().and_then(|s| s.service_account_name.clone()).unwrap_or_else(|| "default".to_owned());
     let request = TokenRequest {
         id: 0,
         namespace: own(&pod.metadata.namespace),

@@ -83,8 +83,12 @@ fn volume_mount(context: &Context<'_>, uid: &str, index: usize, mount: &VolumeMo
         Some(path) => {
             let place = context.node.config.pod_dir(uid).join("volume-subpaths").join(&volume.name);
             let target = place.join(&context.container.name).join(index.to_string());
-            subpath::bind(&root, &path, &target)
-                .map_err(|e| format!("failed to prepare subPath for volumeMount {:?} of container {:?}: {e}", mount.name, context.container.name))?
+            subpath::bind(&root, &path, &target).map_err(|e| {
+                format!(
+                    "failed to prepare subPath for volumeMount {:?} of container {:?}: {e}",
+                    mount.name, context.container.name
+                )
+            })?
         }
     };
     let propagation = match mount.mount_propagation.as_deref() {
@@ -92,11 +96,13 @@ fn volume_mount(context: &Context<'_>, uid: &str, index: usize, mount: &VolumeMo
         Some("HostToContainer") => MountPropagation::PropagationHostToContainer,
         _ => MountPropagation::PropagationPrivate,
     };
-    let container_path = if mount.mount_path.starts_with('/') { mount.mount_path.clone() } else { format!("/{}", mount.mount_path) };
+    let container_path =
+        if mount.mount_path.starts_with('/') { mount.mount_path.clone() } else { format!("/{}", mount.mount_path) };
     Ok(Mount {
         container_path,
         host_path: host_path.display().to_string(),
-        readonly: mount.read_only == Some(true),
+        // Generated files are the node's to change.
+        readonly: mount.read_only == Some(true) || matches!(source, plan::Source::Files { .. }),
         propagation: propagation.into(),
         ..Mount::default()
     })

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Between attempts at a container that cannot be made.
-const RETRY: SignedDuration = SignedDuration::from_secs(5);
+const RETRY: SignedDuration = SignedDuration::from_secs(10);
 
 impl Worker {
     pub(super) async fn create_container(&mut self, pod: &Pod, name: &str, attempt: u32, image: &str) {
@@ -75,7 +75,13 @@ impl Worker {
     }
 
     /// The container in the runtime's words.
-    async fn configure(&self, pod: &Pod, definition: &Container, attempt: u32, image: &str) -> Result<cri::ContainerConfig, String> {
+    async fn configure(
+        &self,
+        pod: &Pod,
+        definition: &Container,
+        attempt: u32,
+        image: &str,
+    ) -> Result<cri::ContainerConfig, String> {
         let spec = self.spec(pod);
         self.check_user(pod, definition, image).await?;
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
@@ -98,7 +104,16 @@ impl Worker {
             env: &env,
             ips: &ips,
         })?;
-        Ok(runtime_config::container(Given { node: &self.node, pod, spec, container: definition, attempt, image, env, mounts }))
+        Ok(runtime_config::container(Given {
+            node: &self.node,
+            pod,
+            spec,
+            container: definition,
+            attempt,
+            image,
+            env,
+            mounts,
+        }))
     }
 
     async fn check_user(&self, pod: &Pod, definition: &Container, image: &str) -> Result<(), String> {
@@ -119,7 +134,9 @@ impl Worker {
     pub(super) async fn start_container(&mut self, pod: &Pod, name: &str, id: &str) {
         let Some(definition) = rules::definition(self.spec(pod), name).cloned() else { return };
         self.memory.fresh.remove(id);
-        if let Err(error) = self.node.cri.start_container(cri::StartContainerRequest { container_id: id.to_owned() }).await {
+        if let Err(error) =
+            self.node.cri.start_container(cri::StartContainerRequest { container_id: id.to_owned() }).await
+        {
             let message = format!("failed to start container \"{id}\": {}", error.message);
             // The container's own back-off decides when the next one is tried.
             self.refuse(pod, name, "RunContainerError", message, SignedDuration::from_secs(1));

@@ -2,11 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
-use kontiki_agent_plan::{
-    backoff::Backoff,
-    observed::Failure,
-    rules,
-};
+use kontiki_agent_plan::{backoff::Backoff, observed::Failure, rules};
 use tokio::time::Instant;
 
 use super::{Report, Worker};
@@ -26,7 +22,9 @@ impl Worker {
         let Some(container) = rules::definition(self.spec(pod), name).cloned() else { return Ok(()) };
         let image = container.image.clone().unwrap_or_default();
         if !images::valid_reference(&image) {
-            let message = format!("Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": invalid reference format");
+            let message = format!(
+                "Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": invalid reference format"
+            );
             self.tell(pod, name, Kind::Warning, "InspectFailed", &message);
             self.refuse(pod, name, "InvalidImageName", message, NEVER_RETRY);
             return Ok(());
@@ -35,7 +33,13 @@ impl Worker {
         let here = match images::local(&self.node.cri, &image).await {
             Ok(here) => here,
             Err(error) => {
-                self.refuse(pod, name, "ImageInspectError", format!("Failed to inspect image \"{image}\": {error}"), NEVER_RETRY);
+                self.refuse(
+                    pod,
+                    name,
+                    "ImageInspectError",
+                    format!("Failed to inspect image \"{image}\": {error}"),
+                    NEVER_RETRY,
+                );
                 return Ok(());
             }
         };
@@ -46,7 +50,13 @@ impl Worker {
                 self.refuse(pod, name, "ErrImageNeverPull", message, NEVER_RETRY);
             }
             (PullPolicy::Never | PullPolicy::IfNotPresent, Some((id, _))) => {
-                self.tell(pod, name, Kind::Normal, "Pulled", &format!("Container image \"{image}\" already present on machine"));
+                self.tell(
+                    pod,
+                    name,
+                    Kind::Normal,
+                    "Pulled",
+                    &format!("Container image \"{image}\" already present on machine"),
+                );
                 self.image_ready(name, attempt, id);
             }
             (PullPolicy::Always | PullPolicy::IfNotPresent, _) => self.start_pull(pod, &container, attempt, image),
@@ -135,7 +145,9 @@ impl Worker {
     /// Records why a container cannot be started, in its status and as an event.
     pub(super) fn refuse(&mut self, pod: &Pod, name: &str, reason: &str, message: String, wait: SignedDuration) {
         let event = match reason {
-            "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" => format!("Error: {reason}"),
+            "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" => {
+                format!("Error: {reason}")
+            }
             _ => format!("Error: {message}"),
         };
         self.tell(pod, name, Kind::Warning, "Failed", &event);

@@ -23,8 +23,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use kontiki_agent_plan::{
     backoff::Backoff,
     observed::{Memory, Observed, Volumes},
-    probe,
-    rules,
+    probe, rules,
     step::{Ending, Step, View, next_step},
 };
 use tokio::{
@@ -44,9 +43,11 @@ const REFRESH: Duration = Duration::from_secs(60);
 const HOLD: Duration = Duration::from_secs(1);
 /// A pod that is gone from the API gets no longer than this to end.
 const ORPHAN_GRACE: SignedDuration = SignedDuration::from_secs(10);
-/// A pod whose deletion was due long ago is only given time to close files.
+/// A deletion learned of so soon after a reconnect was asked for earlier: it is due when the API
+/// said so, not a whole grace period from now.
+const CATCHING_UP: Duration = Duration::from_secs(5);
+/// What such a pod gets at least, to close its files.
 const OVERDUE_GRACE: SignedDuration = SignedDuration::from_secs(2);
-const OVERDUE: SignedDuration = SignedDuration::from_secs(5);
 /// The runtime learns of an exit a moment after it is reported: look again after these delays.
 const LOOK_AGAIN: [u64; 5] = [10, 25, 50, 100, 200];
 const VERDICTS: usize = 64;
@@ -218,8 +219,9 @@ impl Worker {
             Some(due) => {
                 let seconds = pod.metadata.deletion_grace_period_seconds;
                 let full = seconds.map_or_else(|| rules::grace(pod), SignedDuration::from_secs);
-                let overdue = now.duration_since(due.0) > OVERDUE;
-                now + if overdue { full.min(OVERDUE_GRACE) } else { full }
+                let late = self.node.objects.catching_up(CATCHING_UP);
+                let left = due.0.duration_since(now).max(OVERDUE_GRACE);
+                now + if late { full.min(left) } else { full }
             }
         };
         // Only ever sooner: seeing the same deletion again must not give more time.

@@ -48,9 +48,11 @@ impl Worker {
     async fn observe(&mut self) -> Result<(), CriError> {
         let label = [(POD_UID.to_owned(), self.uid.clone())];
         let filter = cri::PodSandboxFilter { label_selector: label.clone().into(), ..cri::PodSandboxFilter::default() };
-        let sandboxes = self.node.cri.list_pod_sandbox(cri::ListPodSandboxRequest { filter: Some(filter) }).await?.items;
+        let sandboxes =
+            self.node.cri.list_pod_sandbox(cri::ListPodSandboxRequest { filter: Some(filter) }).await?.items;
         let filter = cri::ContainerFilter { label_selector: label.into(), ..cri::ContainerFilter::default() };
-        let containers = self.node.cri.list_containers(cri::ListContainersRequest { filter: Some(filter) }).await?.containers;
+        let containers =
+            self.node.cri.list_containers(cri::ListContainersRequest { filter: Some(filter) }).await?.containers;
         let mut seen = Vec::new();
         for listed in sandboxes {
             if let Some(sandbox) = self.sandbox_status(&listed.id).await? {
@@ -86,7 +88,8 @@ impl Worker {
         Ok(status.map(|status| {
             let network = status.network.unwrap_or_default();
             let more = network.additional_ips.iter().map(|ip| ip.ip.as_str());
-            let ips: Vec<IpAddr> = std::iter::once(network.ip.as_str()).chain(more).filter_map(|ip| ip.parse().ok()).collect();
+            let ips: Vec<IpAddr> =
+                std::iter::once(network.ip.as_str()).chain(more).filter_map(|ip| ip.parse().ok()).collect();
             Sandbox {
                 id: status.id,
                 attempt: status.metadata.map_or(0, |m| m.attempt),

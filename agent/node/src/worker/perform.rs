@@ -3,11 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::Pod;
-use kontiki_agent_plan::{
-    observed::Volumes,
-    status::crash_message,
-    step::Step,
-};
+use kontiki_agent_plan::{observed::Volumes, status::crash_message, step::Step};
 
 use super::{HOLD, Report, Worker};
 use crate::{cgroups, cri::CriError, events::Kind, runtime_config, volumes};
@@ -144,8 +140,12 @@ impl Worker {
         if crashed && crash_message(&view, definition).is_some() {
             let text = |field: &Option<String>| field.clone().unwrap_or_default();
             let meta = &pod.metadata;
-            let message = format!("Back-off restarting failed container {container} in pod {}_{}({})",
-                text(&meta.name), text(&meta.namespace), text(&meta.uid));
+            let message = format!(
+                "Back-off restarting failed container {container} in pod {}_{}({})",
+                text(&meta.name),
+                text(&meta.namespace),
+                text(&meta.uid)
+            );
             self.tell(pod, container, Kind::Warning, "BackOff", &message);
         }
     }

@@ -107,7 +107,14 @@ impl Task {
             if let Err(reason) = &outcome {
                 let message = format!("{} probe failed: {reason}", self.kind.title());
                 let place = Some((self.definition.name.as_str(), self.init));
-                self.node.recorder.pod(&self.node.outbox, &self.pod, place, events::Kind::Warning, "Unhealthy", &message);
+                self.node.recorder.pod(
+                    &self.node.outbox,
+                    &self.pod,
+                    place,
+                    events::Kind::Warning,
+                    "Unhealthy",
+                    &message,
+                );
             }
             let Some(healthy) = counter.observe(probe, outcome.is_ok()) else { continue };
             if told != Some(healthy) {

@@ -16,7 +16,8 @@ const OWN: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "Co
 
 /// Puts our own part of a status over the API's, which may be behind.
 pub(super) fn overlay(api: &mut PodStatus, own: &PodStatus) {
-    let foreign: Vec<_> = api.conditions.iter().flatten().filter(|c| !OWN.contains(&c.type_.as_str())).cloned().collect();
+    let foreign: Vec<_> =
+        api.conditions.iter().flatten().filter(|c| !OWN.contains(&c.type_.as_str())).cloned().collect();
     let mut conditions: Vec<_> =
         own.conditions.iter().flatten().filter(|c| OWN.contains(&c.type_.as_str())).cloned().collect();
     conditions.extend(foreign);

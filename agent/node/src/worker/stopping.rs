@@ -5,8 +5,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kontiki_agent_plan::{
-    probe,
-    rules,
+    probe, rules,
     step::{Stop, Why},
 };
 
@@ -41,12 +40,14 @@ impl Worker {
     pub(super) fn post_start(&mut self, definition: &Container, id: &str) {
         let Some(hook) = definition.lifecycle.as_ref().and_then(|l| l.post_start.clone()) else { return };
         self.memory.post_start.insert(id.to_owned());
-        let (cri, definition, id): (Cri, Container, String) = (self.node.cri.clone(), definition.clone(), id.to_owned());
+        let (cri, definition, id): (Cri, Container, String) =
+            (self.node.cri.clone(), definition.clone(), id.to_owned());
         let ip = self.pod_ips().first().copied();
         self.jobs.spawn(async move {
             let target = Target { cri: &cri, container: &definition, id: &id, ip };
             let hook = target.hook(&hook, POST_START_LIMIT);
-            let result = tokio::time::timeout(POST_START_LIMIT, hook).await.unwrap_or_else(|_| Err("timed out".to_owned()));
+            let result =
+                tokio::time::timeout(POST_START_LIMIT, hook).await.unwrap_or_else(|_| Err("timed out".to_owned()));
             Report::PostStart { id, container: definition.name.clone(), result }
         });
     }

@@ -7,13 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kontiki_agent::{
-    Config,
-    cri::Cri,
-    identity::Cluster,
-    node::Node,
-    pause, prepare,
-};
+use kontiki_agent::{Config, cri::Cri, identity::Cluster, node::Node, pause, prepare};
 use kontiki_proto::node::{Object, from_agent::Message};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -48,7 +42,10 @@ impl Runtime {
         let runtime = Self { base, child };
         runtime.import("pause", &pause::archive("localhost/pause:1"));
         let busybox = std::fs::read("/bin/busybox").expect("busybox-static is installed");
-        runtime.import("busybox", &pause::image_archive(IMAGE, r#"{"Entrypoint":["/bin/busybox"]}"#, &[("bin/busybox", 0o755, &busybox)]));
+        runtime.import(
+            "busybox",
+            &pause::image_archive(IMAGE, r#"{"Entrypoint":["/bin/busybox"]}"#, &[("bin/busybox", 0o755, &busybox)]),
+        );
         runtime
     }
 
@@ -178,7 +175,8 @@ impl Agent {
     }
 
     pub fn remove(&self, resource: &str, namespace: &str, name: &str) {
-        let object = Object { resource: resource.into(), namespace: namespace.into(), name: name.into(), json: String::new() };
+        let object =
+            Object { resource: resource.into(), namespace: namespace.into(), name: name.into(), json: String::new() };
         self.node.objects.apply(&object).expect("removes");
     }
 
@@ -242,7 +240,12 @@ impl Agent {
 
 fn apply(node: &Node, resource: &str, object: &Value) {
     let meta = |key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
-    let message = Object { resource: resource.into(), namespace: meta("namespace"), name: meta("name"), json: object.to_string() };
+    let message = Object {
+        resource: resource.into(),
+        namespace: meta("namespace"),
+        name: meta("name"),
+        json: object.to_string(),
+    };
     node.objects.apply(&message).expect("a good object");
 }
 
@@ -255,7 +258,9 @@ pub fn pod(name: &str, spec: Value) -> Value {
         "spec": spec, "status": {"phase": "Pending", "qosClass": "BestEffort"},
     });
     let spec = pod["spec"].as_object_mut().expect("an object");
-    for (key, value) in [("nodeName", json!("n1")), ("restartPolicy", json!("Always")), ("terminationGracePeriodSeconds", json!(5))] {
+    for (key, value) in
+        [("nodeName", json!("n1")), ("restartPolicy", json!("Always")), ("terminationGracePeriodSeconds", json!(5))]
+    {
         spec.entry(key).or_insert(value);
     }
     pod

@@ -84,7 +84,8 @@ fn initialized(spec: &PodSpec, new: &PodStatus, phase: &str) -> Verdict {
         return Verdict { holds: true, reason: "PodCompleted", message: String::new() };
     }
     // Once a regular container ran, initialization is over, whatever became of its containers.
-    let ran = new.container_statuses.iter().flatten().any(|s| s.container_id.as_deref().is_some_and(|id| !id.is_empty()));
+    let ran =
+        new.container_statuses.iter().flatten().any(|s| s.container_id.as_deref().is_some_and(|id| !id.is_empty()));
     if incomplete.is_empty() || ran {
         return if phase == "Succeeded" { Verdict { reason: "PodCompleted", ..OK } } else { OK };
     }
@@ -121,8 +122,9 @@ fn ready(spec: &PodSpec, old: &PodStatus, containers: &Verdict) -> Verdict {
         let name = &gate.condition_type;
         match old.conditions.iter().flatten().find(|c| &c.type_ == name) {
             None => problems.push(format!("corresponding condition of pod readiness gate \"{name}\" does not exist.")),
-            Some(c) if c.status != "True" => problems
-                .push(format!("the status of pod readiness gate \"{name}\" is not \"True\", but {}", c.status)),
+            Some(c) if c.status != "True" => {
+                problems.push(format!("the status of pod readiness gate \"{name}\" is not \"True\", but {}", c.status))
+            }
             Some(_) => {}
         }
     }

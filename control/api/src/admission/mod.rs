@@ -63,7 +63,11 @@ pub(crate) fn admit(operation: &Operation<'_>, object: &mut Value) -> Result<Ext
 
 /// Runs on a valid object: gives it what there is only one of.
 pub(crate) fn allocate(operation: &Operation<'_>, object: &mut Value) -> Result<Extra, Status> {
-    if operation.is("", "services") && operation.call.sub.is_none() { service::allocate(operation, object) } else { Ok(Extra::default()) }
+    if operation.is("", "services") && operation.call.sub.is_none() {
+        service::allocate(operation, object)
+    } else {
+        Ok(Extra::default())
+    }
 }
 
 /// What a removed object gives back.

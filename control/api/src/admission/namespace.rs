@@ -13,7 +13,9 @@ use crate::state::Extra;
 const NAMESPACES: GroupResource<'static> = GroupResource { group: "", resource: "namespaces" };
 
 pub(super) fn lifecycle(operation: &Operation<'_>, object: &mut Value) -> Result<Extra, Status> {
-    let Some(namespace) = operation.call.namespace().filter(|_| operation.creates()) else { return Ok(Extra::default()) };
+    let Some(namespace) = operation.call.namespace().filter(|_| operation.creates()) else {
+        return Ok(Extra::default());
+    };
     let key = ObjectKey::new(NAMESPACES, None, namespace).encode();
     let Some(entry) = operation.state.get(&key) else { return Err(Status::not_found(NAMESPACES, namespace)) };
     let found: Value = serde_json::from_slice(&entry.value).map_err(Status::internal)?;

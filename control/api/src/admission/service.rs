@@ -64,7 +64,11 @@ pub(super) fn allocate(operation: &Operation<'_>, service: &mut Value) -> Result
     } else if let Err(error) = take_ports(&mut claims, service, &config.node_ports) {
         errors.push(error);
     }
-    if errors.is_empty() { Ok(claims.into_extra()) } else { Err(operation.call.invalid(meta_str(service, "name"), &errors)) }
+    if errors.is_empty() {
+        Ok(claims.into_extra())
+    } else {
+        Err(operation.call.invalid(meta_str(service, "name"), &errors))
+    }
 }
 
 pub(super) fn release(service: &Value) -> Extra {
@@ -107,18 +111,25 @@ fn take_address(claims: &mut Claims<'_>, service: &mut Value, range: IpNet) -> R
     let ip = match given {
         Some(ip) => {
             let fail = |why: &str| {
-                FieldError::invalid("spec.clusterIPs", Value::from(vec![ip.clone()]), format!("failed to allocate IP {ip}: {why}"))
+                FieldError::invalid(
+                    "spec.clusterIPs",
+                    Value::from(vec![ip.clone()]),
+                    format!("failed to allocate IP {ip}: {why}"),
+                )
             };
             let parsed: IpAddr = ip.parse().map_err(|_| fail("not a valid IP address"))?;
             if !range.contains(&parsed) {
-                return Err(fail(&format!("the provided IP ({ip}) is not in the valid range. The range of valid IPs is {range}")));
+                return Err(fail(&format!(
+                    "the provided IP ({ip}) is not in the valid range. The range of valid IPs is {range}"
+                )));
             }
             if !claims.free(&ip_key(&ip)) {
                 return Err(fail("provided IP is already allocated"));
             }
             ip
         }
-        None => free_address(claims, range).ok_or_else(|| FieldError::internal("spec.clusterIPs", "failed to allocate a serviceIP: range is full"))?,
+        None => free_address(claims, range)
+            .ok_or_else(|| FieldError::internal("spec.clusterIPs", "failed to allocate a serviceIP: range is full"))?,
     };
     claims.wanted.insert(ip_key(&ip));
     let spec = &mut service["spec"];
@@ -153,7 +164,11 @@ fn nth(range: IpNet, offset: u128) -> IpAddr {
     }
 }
 
-fn take_ports(claims: &mut Claims<'_>, service: &mut Value, range: &std::ops::RangeInclusive<u16>) -> Result<(), FieldError> {
+fn take_ports(
+    claims: &mut Claims<'_>,
+    service: &mut Value,
+    range: &std::ops::RangeInclusive<u16>,
+) -> Result<(), FieldError> {
     let (needs, local) = (rules::needs_node_ports(service), rules::needs_health_check_port(service));
     let Some(spec) = service["spec"].as_object_mut() else { return Ok(()) };
     let ports = spec.get_mut("ports").and_then(Value::as_array_mut);
@@ -187,7 +202,11 @@ fn checked_port(
         return Ok(number);
     }
     if !(u64::from(*range.start())..=u64::from(*range.end())).contains(&number) {
-        let text = format!("provided port is not in the valid range. The range of valid ports is {}-{}", range.start(), range.end());
+        let text = format!(
+            "provided port is not in the valid range. The range of valid ports is {}-{}",
+            range.start(),
+            range.end()
+        );
         return Err(FieldError::invalid(path, number, text));
     }
     let key = port_key(protocol, number);
@@ -198,11 +217,16 @@ fn checked_port(
     Ok(number)
 }
 
-fn free_port(claims: &mut Claims<'_>, protocol: &str, range: &std::ops::RangeInclusive<u16>) -> Result<u64, FieldError> {
+fn free_port(
+    claims: &mut Claims<'_>,
+    protocol: &str,
+    range: &std::ops::RangeInclusive<u16>,
+) -> Result<u64, FieldError> {
     let (first, last) = (u64::from(*range.start()), u64::from(*range.end()));
     let random = (0..TRIES).map(|_| rand::random_range(first..=last));
     let found = random.chain(first..=last).find(|number| claims.free(&port_key(protocol, *number)));
-    let number = found.ok_or_else(|| FieldError::internal("spec.ports", "failed to allocate a nodePort: range is full"))?;
+    let number =
+        found.ok_or_else(|| FieldError::internal("spec.ports", "failed to allocate a nodePort: range is full"))?;
     claims.wanted.insert(port_key(protocol, number));
     Ok(number)
 }

@@ -82,7 +82,8 @@ fn forbidden(user: &User, asked: &Attributes<'_>) -> Status {
         "" => "at the cluster scope".to_owned(),
         namespace => format!("in the namespace \"{namespace}\""),
     };
-    let message = format!("User \"{name}\" cannot {verb} resource \"{resource}\" in API group \"{}\" {place}", asked.group);
+    let message =
+        format!("User \"{name}\" cannot {verb} resource \"{resource}\" in API group \"{}\" {place}", asked.group);
     Status::forbidden(GroupResource { group: asked.group, resource: asked.resource }, asked.name, message)
 }
 
@@ -94,7 +95,12 @@ mod tests {
     fn doors_are_closed_unless_listed() {
         let account = User::new("system:serviceaccount:a:b", &[AUTHENTICATED]);
         let path = |path: &'static str| Attributes { verb: "get", path, ..Attributes::default() };
-        let create = |group: &'static str, resource: &'static str| Attributes { verb: "create", group, resource, ..Attributes::default() };
+        let create = |group: &'static str, resource: &'static str| Attributes {
+            verb: "create",
+            group,
+            resource,
+            ..Attributes::default()
+        };
         for (user, asked, expect) in [
             (&User::anonymous(), path("/livez"), true),
             (&User::anonymous(), path("/livez/ping"), true),

@@ -59,7 +59,10 @@ fn impersonated(user: User, headers: &HeaderMap) -> Result<User, Status> {
         return if stray { Err(Status::bad_request("requested headers need Impersonate-User")) } else { Ok(user) };
     };
     if !user.in_group(MASTERS) {
-        let message = format!("User \"{}\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope", user.name);
+        let message = format!(
+            "User \"{}\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
+            user.name
+        );
         return Err(Status::forbidden(kontiki_model::GroupResource { group: "", resource: "users" }, &name, message));
     }
     let mut groups: Vec<String> =

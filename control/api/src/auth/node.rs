@@ -31,8 +31,12 @@ pub(crate) fn allowed(state: &Snapshot, user: &User, asked: &Attributes<'_>) -> 
         ("", "serviceaccounts", "token") => asked.verb == "create" && runs_as(state, node, asked),
         ("", "services", "") | ("discovery.k8s.io", "endpointslices", "") => read,
         ("" | "events.k8s.io", "events", "") => write,
-        ("coordination.k8s.io", "leases", "") => asked.namespace == "kube-node-lease" && asked.name == node && (read || write),
-        ("authentication.k8s.io", "tokenreviews", "") | ("authorization.k8s.io", "subjectaccessreviews", "") => asked.verb == "create",
+        ("coordination.k8s.io", "leases", "") => {
+            asked.namespace == "kube-node-lease" && asked.name == node && (read || write)
+        }
+        ("authentication.k8s.io", "tokenreviews", "") | ("authorization.k8s.io", "subjectaccessreviews", "") => {
+            asked.verb == "create"
+        }
         _ => false,
     }
 }

@@ -66,8 +66,13 @@ async fn token_review(call: &mut Call, input: Input) -> Result<Answer, Status> {
     if token.is_empty() {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
     }
-    let audiences: Vec<String> =
-        review["spec"]["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let audiences: Vec<String> = review["spec"]["audiences"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
     let status = match call.api.token_user(token, &audiences).await {
         Ok(found) => {
             let mut status = json!({"authenticated": true, "user": user_info(&found.user)});
@@ -99,7 +104,8 @@ async fn access_review(call: &mut Call, input: Input) -> Result<Answer, Status> 
     }
     let text = |part: &'_ Value, field: &str| part[field].as_str().unwrap_or_default().to_owned();
     let asked = if resource.is_object() { resource } else { path };
-    let (verb, plural, group, subresource) = (text(asked, "verb"), text(resource, "resource"), text(resource, "group"), text(resource, "subresource"));
+    let (verb, plural, group, subresource) =
+        (text(asked, "verb"), text(resource, "resource"), text(resource, "group"), text(resource, "subresource"));
     let (namespace, name, path) = (text(resource, "namespace"), text(resource, "name"), text(path, "path"));
     let attributes = Attributes {
         verb: &verb,
@@ -116,7 +122,9 @@ async fn access_review(call: &mut Call, input: Input) -> Result<Answer, Status> 
 }
 
 fn asked_user(spec: &Value) -> User {
-    let texts = |value: &Value| value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>();
+    let texts = |value: &Value| {
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
+    };
     User {
         name: spec["user"].as_str().unwrap_or_default().to_owned(),
         uid: spec["uid"].as_str().unwrap_or_default().to_owned(),
@@ -131,8 +139,10 @@ async fn rules_review(call: &mut Call, input: Input) -> Result<Answer, Status> {
         return Err(Status::bad_request("no namespace on request"));
     }
     let (creates, paths) = common_rules();
-    let mut resource_rules: Vec<Value> =
-        creates.iter().map(|(group, plural)| json!({"verbs": ["create"], "apiGroups": [group], "resources": [plural]})).collect();
+    let mut resource_rules: Vec<Value> = creates
+        .iter()
+        .map(|(group, plural)| json!({"verbs": ["create"], "apiGroups": [group], "resources": [plural]}))
+        .collect();
     let mut path_rules = vec![json!({"verbs": ["get"], "nonResourceURLs": paths})];
     if call.user.in_group(MASTERS) {
         resource_rules.insert(0, json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));

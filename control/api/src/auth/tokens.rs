@@ -41,9 +41,11 @@ impl Keys {
         let public = signer.public_key().ok_or_else(|| error(&"it has no public half"))?;
         let public_pem = spki_pem(&public);
         let (algorithm, sign, verify) = match signer.algorithm() {
-            rustls::SignatureAlgorithm::RSA => {
-                (Algorithm::RS256, EncodingKey::from_rsa_pem(pem.as_bytes()), DecodingKey::from_rsa_pem(public_pem.as_bytes()))
-            }
+            rustls::SignatureAlgorithm::RSA => (
+                Algorithm::RS256,
+                EncodingKey::from_rsa_pem(pem.as_bytes()),
+                DecodingKey::from_rsa_pem(public_pem.as_bytes()),
+            ),
             rustls::SignatureAlgorithm::ECDSA => {
                 let p384 = public.len() > 100; // a P-256 key's public half has 91 bytes, a P-384's 120
                 let algorithm = if p384 { Algorithm::ES384 } else { Algorithm::ES256 };
@@ -112,7 +114,13 @@ pub(crate) struct TokenUser {
 
 impl Api {
     /// Issues a token for the account `object`.
-    pub(crate) fn sign_token(&self, account: &Value, bound: Option<Bound>, audiences: &[String], seconds: i64) -> Result<(String, Timestamp), Status> {
+    pub(crate) fn sign_token(
+        &self,
+        account: &Value,
+        bound: Option<Bound>,
+        audiences: &[String],
+        seconds: i64,
+    ) -> Result<(String, Timestamp), Status> {
         let now = Timestamp::now();
         let expires = now.checked_add(SignedDuration::from_secs(seconds)).map_err(Status::internal)?;
         let (namespace, name) = (meta_str(account, "namespace"), meta_str(account, "name"));

@@ -83,7 +83,8 @@ fn take_annotations(pod: &mut Value, binding: &Value) {
 }
 
 fn set_scheduled(pod: &mut Value) {
-    let condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now()});
+    let condition =
+        json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now()});
     let conditions = pod["status"]["conditions"].take();
     let mut conditions = conditions.as_array().cloned().unwrap_or_default();
     match conditions.iter_mut().find(|c| c["type"] == "PodScheduled") {

@@ -9,13 +9,13 @@ use kontiki_kinds::FieldError;
 use kontiki_proto::node::{Logs, Open, open::What};
 use serde_json::Value;
 
+use crate::Status;
 use crate::call::{Answer, Call};
 use crate::node_proxy::{NodeProxyError, NodeStream};
 use crate::object::meta_str;
 use crate::params::Params;
 use crate::state::served;
 use crate::verbs::list::Version;
-use crate::Status;
 
 /// How long the status line waits for the first bytes of a log.
 const FIRST_PIECE: std::time::Duration = std::time::Duration::from_secs(1);
@@ -139,7 +139,8 @@ pub(crate) fn choose_container(pod: &Value, wanted: &str) -> Result<String, Stat
         ([only], true) => Ok((*only).to_owned()),
         ([], _) => Err(Status::bad_request(format!("a container name must be specified for pod {pod_name}"))),
         (all, _) => {
-            let mut text = format!("a container name must be specified for pod {pod_name}, choose one of: [{}]", all.join(" "));
+            let mut text =
+                format!("a container name must be specified for pod {pod_name}, choose one of: [{}]", all.join(" "));
             if !init.is_empty() {
                 text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
             }

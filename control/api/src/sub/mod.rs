@@ -38,7 +38,11 @@ pub(crate) fn created() -> Answer {
 pub(crate) async fn proxy(call: &mut Call, rest: &str) -> Result<Answer, Status> {
     use kontiki_proto::node::{Open, Stats, open::What};
     if call.def.plural != "nodes" || rest != "stats/summary" {
-        return Err(Status::failure(501, "NotImplemented", "this cluster does not proxy to pods, services or other node paths"));
+        return Err(Status::failure(
+            501,
+            "NotImplemented",
+            "this cluster does not proxy to pods, services or other node paths",
+        ));
     }
     call.read_object().await?; // 404 for a node that is not there
     let open = Open { node: call.name().to_owned(), what: Some(What::Stats(Stats {})) };

@@ -75,7 +75,9 @@ impl Call {
         let output = flags.iter().all(Option::is_none); // asked for nothing: both outputs, as upstream defaults
         let mut ports = Vec::new();
         for text in params.all("ports").flat_map(|list| list.split(',')) {
-            let port = text.parse::<u16>().map_err(|_| Status::bad_request(format!("unable to parse \"{text}\" as a port")))?;
+            let port = text
+                .parse::<u16>()
+                .map_err(|_| Status::bad_request(format!("unable to parse \"{text}\" as a port")))?;
             ports.push(i32::from(port));
         }
         Ok(Stream {
@@ -153,7 +155,8 @@ fn parse_head(head: &[u8]) -> Result<Response<()>, Status> {
 /// The runtime said no: its answer, body included, as an ordinary response.
 fn refusal(mut response: Response<()>, rest: Bytes, tunnel: NodeStream) -> Response<Body> {
     let headers = response.headers_mut();
-    let length = headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
+    let length =
+        headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
     for name in [CONNECTION, http::header::TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);
     }
@@ -210,9 +213,16 @@ mod tests {
 
     #[test]
     fn reads_the_runtimes_head_and_refuses_anything_else() {
-        let head = parse_head(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: SPDY/3.1\r\nConnection: Upgrade\r\n\r\n").expect("good");
+        let head = parse_head(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: SPDY/3.1\r\nConnection: Upgrade\r\n\r\n")
+            .expect("good");
         assert_eq!((head.status().as_u16(), head.headers().len()), (101, 2));
-        for bad in [&b"SSH-2.0\r\n\r\n"[..], b"HTTP/1.1\r\n\r\n", b"HTTP/1.1 x y\r\n\r\n", b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", b"\xff\r\n\r\n"] {
+        for bad in [
+            &b"SSH-2.0\r\n\r\n"[..],
+            b"HTTP/1.1\r\n\r\n",
+            b"HTTP/1.1 x y\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+            b"\xff\r\n\r\n",
+        ] {
             assert!(parse_head(bad).is_err());
         }
     }

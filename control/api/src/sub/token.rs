@@ -29,8 +29,13 @@ pub(crate) async fn create(call: &mut Call, input: Input) -> Result<Answer, Stat
     default_spec(&mut request, &call.api.inner.config.issuer);
     check(&request)?;
     let bound = bound_object(call, &request, &namespace).await?;
-    let audiences: Vec<String> =
-        request["spec"]["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let audiences: Vec<String> = request["spec"]["audiences"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
     let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS).min(LONGEST);
     let (token, expires) = call.api.sign_token(&account, bound, &audiences, seconds)?;
     let token = if dry_run { String::new() } else { token };
@@ -71,17 +76,26 @@ async fn bound_object(call: &Call, request: &Value, namespace: &str) -> Result<O
     let resource = match (text("apiVersion"), text("kind")) {
         ("v1" | "", "Pod") => "pods",
         ("v1" | "", "Secret") => "secrets",
-        (version, kind) => return Err(Status::bad_request(format!("cannot bind token for serviceaccount to object of type {version}, Kind={kind}"))),
+        (version, kind) => {
+            return Err(Status::bad_request(format!(
+                "cannot bind token for serviceaccount to object of type {version}, Kind={kind}"
+            )));
+        }
     };
     let found = call.api.read(GroupResource { group: "", resource }, namespace, text("name")).await?;
     let (uid, wanted) = (meta_str(&found, "uid").to_owned(), text("uid"));
     if resource == "pods" && found["spec"]["serviceAccountName"] != call.name() {
-        let text = format!("cannot bind token for serviceaccount \"{}\" to pod running with different serviceaccount name.", call.name());
+        let text = format!(
+            "cannot bind token for serviceaccount \"{}\" to pod running with different serviceaccount name.",
+            call.name()
+        );
         return Err(Status::bad_request(text));
     }
     if !wanted.is_empty() && wanted != uid {
         let found = GroupResource { group: "", resource };
-        let message = format!("the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated");
+        let message = format!(
+            "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
         return Err(Status::conflict(found, text("name"), message));
     }
     Ok(Some(Bound { secret: resource == "secrets", name: text("name").to_owned(), uid }))

@@ -146,7 +146,10 @@ impl Call {
 }
 
 enum Written {
-    Done { object: Object, removed: bool },
+    Done {
+        object: Object,
+        removed: bool,
+    },
     /// The object, or something the write depended on, is not what it was.
     Moved(Option<Arc<Entry>>),
 }

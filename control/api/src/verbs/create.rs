@@ -66,8 +66,11 @@ impl Call {
 
     fn exists(&self, name: &str, going: bool, generated: bool) -> Status {
         let resource = self.def.group_resource();
-        let mut status =
-            if generated { Status::generated_name_exists(resource, name) } else { Status::already_exists(resource, name) };
+        let mut status = if generated {
+            Status::generated_name_exists(resource, name)
+        } else {
+            Status::already_exists(resource, name)
+        };
         if going {
             status.message = format!("object is being deleted: {}", status.message);
         }
@@ -110,7 +113,13 @@ impl Call {
         Ok((object, extra, warnings))
     }
 
-    async fn insert(&self, mut object: Value, extra: Extra, dry_run: bool, state: &mut Snapshot) -> Result<Inserted, Status> {
+    async fn insert(
+        &self,
+        mut object: Value,
+        extra: Extra,
+        dry_run: bool,
+        state: &mut Snapshot,
+    ) -> Result<Inserted, Status> {
         let name = meta_str(&object, "name").to_owned();
         let key = object_key(self.def, self.namespace(), &name);
         if dry_run {
@@ -124,7 +133,8 @@ impl Call {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
         let bytes = stored(self.def, &object);
-        let mut txn = Txn::guarded(vec![Compare::absent(key.clone())], vec![put(self.def, key, bytes)]).fenced(self.fence);
+        let mut txn =
+            Txn::guarded(vec![Compare::absent(key.clone())], vec![put(self.def, key, bytes)]).fenced(self.fence);
         txn.compares.extend(extra.compares);
         txn.success.extend(extra.ops);
         let result = self.api.propose(txn).await?;
@@ -141,7 +151,10 @@ impl Call {
 
 enum Inserted {
     Done(Object),
-    Exists { name: String, going: bool },
+    Exists {
+        name: String,
+        going: bool,
+    },
     /// Something that admission relied on has changed.
     Moved,
 }

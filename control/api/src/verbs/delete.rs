@@ -1,5 +1,6 @@
 //! Delete and deletecollection: grace, finalizers, propagation, preconditions.
 
+use futures::{StreamExt, stream};
 use kontiki_kinds::FieldError;
 use kontiki_kinds::status::StatusDetails;
 use kontiki_model::GroupResource;
@@ -16,12 +17,15 @@ use crate::verbs::create::format_time;
 use crate::{DeleteOptions, Propagation, Status};
 
 const OPTIONS: &str = "DeleteOptions";
+/// Deletes of one deletecollection that share group commits.
+const DELETES_AT_ONCE: usize = 16;
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 /// Namespaces that the cluster cannot be without.
 const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
 /// Resources whose delete answers with the object even when it is gone at once.
-const RETURN_OBJECT: &[&str] = &["pods", "services", "serviceaccounts", "namespaces", "persistentvolumes", "persistentvolumeclaims"];
+const RETURN_OBJECT: &[&str] =
+    &["pods", "services", "serviceaccounts", "namespaces", "persistentvolumes", "persistentvolumeclaims"];
 
 /// The options of a delete, checked.
 #[derive(Clone, Debug, Default)]
@@ -52,7 +56,8 @@ impl Call {
         if self.def.storage.resource == "namespaces" && IMMORTAL.contains(&self.name()) {
             return Err(Status::forbidden(self.def.group_resource(), self.name(), "this namespace may not be deleted"));
         }
-        let Changed { object, removed, .. } = self.change(request.dry_run, |_, current| self.decide_delete(current, request)).await?;
+        let Changed { object, removed, .. } =
+            self.change(request.dry_run, |_, current| self.decide_delete(current, request)).await?;
         if !removed || RETURN_OBJECT.contains(&self.def.plural) {
             return Ok(Answer::Object { code: 200, object });
         }
@@ -135,17 +140,24 @@ impl Call {
     /// Deletes what a list of this collection would show. Answers with that list.
     pub async fn delete_collection(&mut self, request: &Request) -> Result<Answer, Status> {
         let list = self.collect().await?;
+        let mut calls = Vec::with_capacity(list.items.len());
         for entry in &list.items {
             let object = served(self.def, entry)?;
             let mut one = self.on_object();
             one.name = Some(meta_str(&object, "name").to_owned());
             one.namespace = Some(meta_str(&object, "namespace").to_owned()).filter(|ns| !ns.is_empty());
-            match one.delete(request).await {
-                Ok(_) => {}
-                Err(status) if status.is_not_found() => {} // somebody else was faster
-                Err(status) => return Err(status),
+            calls.push(one);
+        }
+        let mut deletes = stream::iter(calls)
+            .map(|mut one| async move { one.delete(request).await.map(|_| ()) })
+            .buffered(DELETES_AT_ONCE); // in order, so that watchers see them in the list's order
+        while let Some(deleted) = deletes.next().await {
+            match deleted {
+                Err(status) if !status.is_not_found() => return Err(status),
+                _ => {} // gone, by us or somebody faster
             }
         }
+        drop(deletes);
         Ok(Answer::List(list))
     }
 }
@@ -239,7 +251,8 @@ fn mark(mut object: Value, old: &Value) -> Next {
 }
 
 fn begin(object: &mut Value, grace: i64) {
-    let end = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(grace)).unwrap_or(jiff::Timestamp::MAX);
+    let end =
+        jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(grace)).unwrap_or(jiff::Timestamp::MAX);
     let metadata = metadata_mut(object);
     metadata.insert("deletionTimestamp".into(), format_time(end).into());
     metadata.insert("deletionGracePeriodSeconds".into(), grace.into());

@@ -85,7 +85,11 @@ impl Api {
             Version::NotOlder(wanted) | Version::Exact(wanted) if local.revision().0 >= wanted => Ok(local),
             Version::NotOlder(wanted) | Version::Exact(wanted) => {
                 let fresh = self.fresh().await?;
-                if fresh.revision().0 >= wanted { Ok(fresh) } else { Err(too_large_version(wanted, fresh.revision().0)) }
+                if fresh.revision().0 >= wanted {
+                    Ok(fresh)
+                } else {
+                    Err(too_large_version(wanted, fresh.revision().0))
+                }
             }
             Version::Latest => self.fresh().await,
         }
@@ -135,10 +139,14 @@ impl Call {
         if let Some(rule) = rule {
             const FIELD: &str = "resourceVersionMatch";
             if version.is_none() {
-                errors.push(FieldError::forbidden(FIELD, "resourceVersionMatch is forbidden unless resourceVersion is provided"));
+                errors.push(FieldError::forbidden(
+                    FIELD,
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                ));
             }
             if self.params.get("continue").is_some() {
-                errors.push(FieldError::forbidden(FIELD, "resourceVersionMatch is forbidden when continue is provided"));
+                errors
+                    .push(FieldError::forbidden(FIELD, "resourceVersionMatch is forbidden when continue is provided"));
             }
             if !matches!(rule, "Exact" | "NotOlderThan") {
                 errors.push(FieldError::not_supported(FIELD, rule, &["Exact", "NotOlderThan", ""]));
@@ -155,7 +163,8 @@ impl Call {
             return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
         }
         // A limit with a version and no match means exactly that version, as upstream has it.
-        let exact = rule == Some("Exact") || (rule.is_none() && self.params.int("limit")?.is_some_and(|limit| limit > 0));
+        let exact =
+            rule == Some("Exact") || (rule.is_none() && self.params.int("limit")?.is_some_and(|limit| limit > 0));
         Ok(match version {
             None => Version::Latest,
             Some("0") => Version::Any,
@@ -167,7 +176,9 @@ impl Call {
     async fn first_page(&self, version: Version, limit: Option<i64>, filter: &Filter) -> Result<List, Status> {
         let state = self.api.snapshot_for(version).await?;
         match version {
-            Version::Exact(wanted) if state.revision().0 != wanted => self.past_page(Revision(wanted), limit, filter, None).await,
+            Version::Exact(wanted) if state.revision().0 != wanted => {
+                self.past_page(Revision(wanted), limit, filter, None).await
+            }
             _ => self.page(&state, limit, filter, None),
         }
     }
@@ -200,7 +211,9 @@ impl Call {
 
     /// Where a token goes on: revision (`None`: the present) and the key's end it starts at.
     fn read_token(&self, text: &str) -> Result<(Option<Revision>, String), Status> {
-        let bad = |why: &dyn std::fmt::Display| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+        let bad = |why: &dyn std::fmt::Display| {
+            Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
+        };
         let raw = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|e| bad(&e))?;
         let token: Token = serde_json::from_slice(&raw).map_err(|e| bad(&e))?;
         if token.v != TOKEN_VERSION {
@@ -215,7 +228,13 @@ impl Call {
         }
     }
 
-    fn page(&self, state: &Snapshot, limit: Option<i64>, filter: &Filter, start: Option<String>) -> Result<List, Status> {
+    fn page(
+        &self,
+        state: &Snapshot,
+        limit: Option<i64>,
+        filter: &Filter,
+        start: Option<String>,
+    ) -> Result<List, Status> {
         let prefix = collection_prefix(self.def, self.namespace());
         let after = start.map(|start| [prefix.as_ref(), start.as_bytes()].concat());
         let entries: Box<dyn Iterator<Item = &Arc<Entry>>> = match (&after, self.only_key(filter)) {
@@ -241,16 +260,31 @@ impl Call {
     }
 
     fn single(&self, state: &Snapshot, key: &[u8], filter: &Filter) -> List {
-        let entry = state.get(key).filter(|entry| served(self.def, entry).is_ok_and(|object| filter.matches(self.def, &object)));
-        List { items: entry.into_iter().collect(), revision: state.revision(), continue_token: String::new(), remaining: None }
+        let entry = state
+            .get(key)
+            .filter(|entry| served(self.def, entry).is_ok_and(|object| filter.matches(self.def, &object)));
+        List {
+            items: entry.into_iter().collect(),
+            revision: state.revision(),
+            continue_token: String::new(),
+            remaining: None,
+        }
     }
 
-    async fn past_page(&self, revision: Revision, limit: Option<i64>, filter: &Filter, start: Option<String>) -> Result<List, Status> {
+    async fn past_page(
+        &self,
+        revision: Revision,
+        limit: Option<i64>,
+        filter: &Filter,
+        start: Option<String>,
+    ) -> Result<List, Status> {
         let prefix = collection_prefix(self.def, self.namespace());
         let past = self.api.store().range_at(&prefix, revision).await;
         let mut entries: Vec<Arc<Entry>> = past
             .map_err(|e| match e {
-                HistoryError::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
+                HistoryError::Compacted { .. } => {
+                    Status::expired("The resourceVersion for the provided list is too old.")
+                }
                 other => history_error(other, revision.0),
             })?
             .into_iter()

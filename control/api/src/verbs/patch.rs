@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use kontiki_kinds::decode::{Decoded, Findings, decode_json};
-use kontiki_kinds::patch::{PatchError, go_print, json_patch, json_patch_findings, kind_changed, merge_patch, strategic_merge, unfit};
+use kontiki_kinds::patch::{
+    PatchError, go_print, json_patch, json_patch_findings, kind_changed, merge_patch, strategic_merge, unfit,
+};
 use kontiki_store::Snapshot;
 use serde_json::Value;
 
@@ -36,7 +38,13 @@ impl Call {
         self.answer_change(changed)
     }
 
-    fn decide_patch(&self, patch: &Patch, wanted: &Wanted, state: &Snapshot, current: &Value) -> Result<Decision, Status> {
+    fn decide_patch(
+        &self,
+        patch: &Patch,
+        wanted: &Wanted,
+        state: &Snapshot,
+        current: &Value,
+    ) -> Result<Decision, Status> {
         let base = match self.sub_name() {
             Some("scale") => scale_of(current),
             _ => current.clone(),
@@ -82,7 +90,9 @@ fn read(kind: PatchKind, data: &[u8], validation: FieldValidation) -> Result<Pat
     })?;
     if kind == PatchKind::Strategic && !decoded.value.is_object() {
         let found = if decoded.value.is_array() { "array" } else { "value" };
-        return Err(Status::bad_request(format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}")));
+        return Err(Status::bad_request(format!(
+            "json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
+        )));
     }
     let findings = match kind {
         PatchKind::Json => json_patch_findings(&decoded),

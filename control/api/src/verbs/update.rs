@@ -73,7 +73,9 @@ impl Call {
                 "the name of the object ({name} based on URL) was undeterminable: name must be provided"
             ))),
             own if own == name => Ok(()),
-            own => Err(Status::bad_request(format!("the name of the object ({own}) does not match the name on the URL ({name})"))),
+            own => Err(Status::bad_request(format!(
+                "the name of the object ({own}) does not match the name on the URL ({name})"
+            ))),
         }
     }
 
@@ -127,7 +129,11 @@ impl Call {
         let (resource, name) = (self.def.group_resource(), self.name());
         match meta_str(new, "resourceVersion") {
             "" | "0" if !self.def.strategy.allow_unconditional_update() => {
-                let error = FieldError::invalid("metadata.resourceVersion", Bad::Raw("0".into()), "must be specified for an update");
+                let error = FieldError::invalid(
+                    "metadata.resourceVersion",
+                    Bad::Raw("0".into()),
+                    "must be specified for an update",
+                );
                 Err(Status::invalid(resource.group, resource.resource, name, &[error]))
             }
             "" | "0" => Ok(()),

@@ -29,6 +29,8 @@ use crate::{Api, Status};
 
 /// A watch without `timeoutSeconds` lasts between this and twice as long, so that clients spread.
 const MIN_SECONDS: u64 = 1800;
+/// However long a client asks, a watch ends within a day.
+const MAX_SECONDS: u64 = 86_400;
 /// How often a client that wants them gets a bookmark.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// The last bookmark comes this long before the end.
@@ -78,10 +80,16 @@ impl Call {
         let (initial, rule) = (params.flag("sendInitialEvents"), params.get(MATCH));
         let mut errors = Vec::new();
         if initial.is_some() && rule != Some("NotOlderThan") {
-            errors.push(FieldError::forbidden(MATCH, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+            errors.push(FieldError::forbidden(
+                MATCH,
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            ));
         }
         if rule.is_some() && initial.is_none() {
-            errors.push(FieldError::forbidden(MATCH, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+            errors.push(FieldError::forbidden(
+                MATCH,
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            ));
         }
         if let Some(rule) = rule.filter(|rule| *rule != "NotOlderThan") {
             errors.push(FieldError::not_supported(MATCH, rule, &["NotOlderThan"]));
@@ -101,7 +109,7 @@ impl Call {
             mark_initial: initial == Some(true) && bookmarks,
             bookmarks,
             version,
-            seconds: seconds.unwrap_or_else(|| rand::random_range(MIN_SECONDS..2 * MIN_SECONDS)),
+            seconds: seconds.map_or_else(|| rand::random_range(MIN_SECONDS..2 * MIN_SECONDS), |s| s.min(MAX_SECONDS)),
         })
     }
 
@@ -157,7 +165,8 @@ enum Wake {
 impl Stream {
     fn initial(&mut self, state: &Snapshot, prefix: &[u8], mark: bool) {
         for entry in state.range(prefix) {
-            let pass = self.filter.is_empty() || served(self.def, entry).is_ok_and(|o| self.filter.matches(self.def, &o));
+            let pass =
+                self.filter.is_empty() || served(self.def, entry).is_ok_and(|o| self.filter.matches(self.def, &o));
             if pass && let Some(bytes) = self.encoder.event(&self.api, "ADDED", entry, entry.mod_revision) {
                 self.queue.push_back(bytes);
             }

@@ -10,7 +10,9 @@ use kontiki_model::GroupVersionKind;
 use kontiki_plan::gc::{FOREGROUND, Item, ORPHAN, Owner};
 use kontiki_plan::object::deleting;
 use kontiki_plan::replicaset::Failure;
-use kontiki_plan::{Plan, bootstrap_token, gc as collector, namespace as emptier, root_ca as publisher, service_account};
+use kontiki_plan::{
+    Plan, bootstrap_token, gc as collector, namespace as emptier, root_ca as publisher, service_account,
+};
 
 use super::{key, split};
 use crate::queue::Queue;
@@ -30,7 +32,8 @@ fn present(change: &Change<Namespace>) -> bool {
 }
 
 pub(super) fn namespace_inputs(world: &Arc<World>, queue: &Arc<Queue>) -> Vec<Registration> {
-    let own = namespaces(world, queue, |change| change.new.as_ref().is_some_and(|namespace| deleting(&namespace.metadata)));
+    let own =
+        namespaces(world, queue, |change| change.new.as_ref().is_some_and(|namespace| deleting(&namespace.metadata)));
     let content = {
         let (world, queue) = (world.clone(), queue.clone());
         world.caches.objects.clone().on_change(move |change| {
@@ -91,7 +94,9 @@ fn tied(object: &Object) -> bool {
 fn concerned(world: &World, change: &Change<Object>) -> Vec<String> {
     let mut out = Vec::new();
     let going = |object: &Arc<Object>| object.deleting;
-    if change.new.as_ref().is_none_or(going) || change.new.as_ref().map(|o| &o.uid) != change.old.as_ref().map(|o| &o.uid) {
+    if change.new.as_ref().is_none_or(going)
+        || change.new.as_ref().map(|o| &o.uid) != change.old.as_ref().map(|o| &o.uid)
+    {
         for object in change.both() {
             let dependents = world.caches.objects.by_index(BY_OWNER, &object.uid);
             out.extend(dependents.iter().map(|dependent| dependent.uid.clone()));

@@ -107,9 +107,7 @@ fn selector(service: &Service) -> Option<Selector> {
 fn selected(world: &World, service: &Service) -> Vec<Arc<Pod>> {
     let Some(selector) = selector(service) else { return Vec::new() };
     let mut pods = world.caches.pods.by_namespace(namespace(&service.metadata));
-    pods.retain(|pod| {
-        selector.matches_with(|key| label(&pod.metadata, key))
-    });
+    pods.retain(|pod| selector.matches_with(|key| label(&pod.metadata, key)));
     pods
 }
 

@@ -55,7 +55,8 @@ pub(super) fn lifecycle_inputs(world: &Arc<World>, queue: &Arc<Queue>) -> Vec<Re
             if change.new.is_none() {
                 world.liveness.forget(&change.key.name);
             }
-            let ready = |node: &Option<Arc<Node>>| node.as_ref().is_some_and(|node| state(node, "Ready") == Some("True"));
+            let ready =
+                |node: &Option<Arc<Node>>| node.as_ref().is_some_and(|node| state(node, "Ready") == Some("True"));
             if ready(&change.old) != ready(&change.new) {
                 // Whether any node is ready at all concerns every node.
                 world.caches.nodes.list().iter().for_each(|node| queue.add(name(&node.metadata)));

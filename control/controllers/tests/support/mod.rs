@@ -103,10 +103,17 @@ impl Master {
 
     async fn populate(&self, nodes: &[&str]) {
         for name in ["default", "kube-system", "kube-node-lease"] {
-            self.create("", "namespaces", None, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await;
+            self.create(
+                "",
+                "namespaces",
+                None,
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+            )
+            .await;
         }
         for name in nodes {
-            self.create("", "nodes", None, json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})).await;
+            self.create("", "nodes", None, json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}))
+                .await;
             self.create("coordination.k8s.io", "leases", Some("kube-node-lease"), json!({
                 "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name, "namespace": "kube-node-lease"},
                 "spec": {"holderIdentity": name},

@@ -4,6 +4,8 @@
 //! the test is skipped, and says so. `KONTIKI_ORACLE_SHOW=<part of file:scenario:step>` prints the
 //! differences of the steps it matches (`all` for all).
 
+#![allow(clippy::unwrap_used)] // a test may panic
+
 mod script;
 mod server;
 

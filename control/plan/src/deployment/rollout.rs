@@ -147,7 +147,9 @@ impl Work<'_> {
     /// Takes old sets to nothing. True if one was not there yet.
     pub(super) fn drop_old(&mut self) -> bool {
         let old: Vec<usize> = self.old().filter(|at| self.sets[*at].size() > 0).collect();
-        old.into_iter().fold(false, |changed, at| self.resize(at, 0) || changed)
+        // Every one of them, not only the first that changes.
+        let resized: Vec<bool> = old.into_iter().map(|at| self.resize(at, 0)).collect();
+        resized.contains(&true)
     }
 
     /// Whether a pod of an earlier template may still run.

@@ -8,7 +8,7 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet, Replica
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{COMPONENT, Work, announced, annotation_number, fences, replicas, rolling};
+use super::{COMPONENT, Work, annotation_number, announced, fences, replicas, rolling};
 use crate::action::{Action, DeleteHow, EventRecord, create, delete, patch_to, reference, to_value};
 use crate::hash::{pod_template_hash, prune};
 use crate::object::{annotation, controlled_by, controller_reference, deleting, name, uid};
@@ -282,9 +282,8 @@ impl Work<'_> {
 /// The deployment's annotations that its sets carry too.
 fn inherited(deployment: &Deployment) -> BTreeMap<String, String> {
     let mut annotations = deployment.metadata.annotations.clone().unwrap_or_default();
-    annotations.retain(|key, _| {
-        ![LAST_APPLIED, REVISION, HISTORY, DESIRED, MAXIMUM, ROLLBACK_TO].contains(&key.as_str())
-    });
+    annotations
+        .retain(|key, _| ![LAST_APPLIED, REVISION, HISTORY, DESIRED, MAXIMUM, ROLLBACK_TO].contains(&key.as_str()));
     annotations
 }
 

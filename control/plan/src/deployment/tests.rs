@@ -147,7 +147,9 @@ fn a_stuck_rollout_is_reported_after_its_deadline() {
     let mut deployment = deployment(1, "1,0", "z");
     let sets = sets(&deployment, "z:1/0");
     let first = plan(&View { deployment: &deployment, sets: &sets, pods: &[] }, NOW);
-    let Some(Action::Patch(patch)) = first.actions.iter().find(|a| matches!(a, Action::Patch(p) if p.subresource.is_some())) else {
+    let Some(Action::Patch(patch)) =
+        first.actions.iter().find(|a| matches!(a, Action::Patch(p) if p.subresource.is_some()))
+    else {
         panic!("no status in {}", show(&first.actions))
     };
     deployment.status = serde_json::from_value(patch.body["status"].clone()).unwrap();
@@ -177,8 +179,7 @@ fn turn(world: &World) -> Vec<Action> {
     let (sets, pods) = (world.list::<ReplicaSet>(), world.list::<Pod>());
     let mut actions = plan(&View { deployment: &deployment, sets: &sets, pods: &pods }, NOW).actions;
     for set in &sets {
-        let view =
-            replicaset::View { set, pods: &pods, crowding: std::collections::HashMap::new(), failure: None };
+        let view = replicaset::View { set, pods: &pods, crowding: std::collections::HashMap::new(), failure: None };
         actions.extend(replicaset::plan(&view, NOW).actions);
     }
     actions

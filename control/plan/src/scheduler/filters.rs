@@ -44,11 +44,8 @@ fn tolerated(tolerations: &[Toleration], taint: &Taint) -> bool {
 }
 
 fn unschedulable(pod: &PodInfo, row: &NodeRow) -> Option<Refusal> {
-    let cordon = || Taint {
-        key: "node.kubernetes.io/unschedulable".into(),
-        effect: "NoSchedule".into(),
-        ..Taint::default()
-    };
+    let cordon =
+        || Taint { key: "node.kubernetes.io/unschedulable".into(), effect: "NoSchedule".into(), ..Taint::default() };
     (row.unschedulable && !tolerated(&pod.tolerations, &cordon()))
         .then(|| Refusal::hopeless("node(s) were unschedulable"))
 }

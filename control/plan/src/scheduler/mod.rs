@@ -94,7 +94,8 @@ fn enough(nodes: usize) -> usize {
 /// place that depends on the pod, so that a sample is not always the same.
 fn feasible<'a>(nodes: &[&'a NodeRow], pod: &PodInfo) -> Result<Vec<&'a NodeRow>, Unschedulable> {
     let (mut found, mut account) = (Vec::new(), Unschedulable { nodes: nodes.len(), ..Unschedulable::default() });
-    let start = if nodes.is_empty() { 0 } else { usize::try_from(fnv64(pod.uid.as_bytes()) >> 1).unwrap_or(0) % nodes.len() };
+    let start =
+        if nodes.is_empty() { 0 } else { usize::try_from(fnv64(pod.uid.as_bytes()) >> 1).unwrap_or(0) % nodes.len() };
     let enough = enough(nodes.len());
     for row in nodes[start..].iter().chain(&nodes[..start]) {
         match FILTERS.iter().find_map(|filter| (filter.check)(pod, row)) {

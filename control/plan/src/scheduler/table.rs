@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Taint};
 
+use super::NodeName;
 use super::pod::{HostPort, PodInfo};
 use super::resources::Resources;
-use super::NodeName;
 use crate::object::{Labels, labels, name};
 
 /// One node.

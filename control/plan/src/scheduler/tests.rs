@@ -67,19 +67,25 @@ fn pod(name: &str, text: &str) -> Pod {
                 spec.containers[0].ports = Some(vec![port]);
             }
             "select" => spec.node_selector = Some(map(&[value.split_once(':').unwrap()])),
-            "prefer" => affinity(spec, NodeAffinity {
-                preferred_during_scheduling_ignored_during_execution: Some(vec![PreferredSchedulingTerm {
-                    preference: term(value),
-                    weight: 10,
-                }]),
-                ..NodeAffinity::default()
-            }),
-            "require" => affinity(spec, NodeAffinity {
-                required_during_scheduling_ignored_during_execution: Some(NodeSelector {
-                    node_selector_terms: vec![term(value)],
-                }),
-                ..NodeAffinity::default()
-            }),
+            "prefer" => affinity(
+                spec,
+                NodeAffinity {
+                    preferred_during_scheduling_ignored_during_execution: Some(vec![PreferredSchedulingTerm {
+                        preference: term(value),
+                        weight: 10,
+                    }]),
+                    ..NodeAffinity::default()
+                },
+            ),
+            "require" => affinity(
+                spec,
+                NodeAffinity {
+                    required_during_scheduling_ignored_during_execution: Some(NodeSelector {
+                        node_selector_terms: vec![term(value)],
+                    }),
+                    ..NodeAffinity::default()
+                },
+            ),
             "tolerate" => {
                 let toleration =
                     Toleration { key: Some(value.into()), operator: Some("Exists".into()), ..Toleration::default() };
@@ -90,7 +96,8 @@ fn pod(name: &str, text: &str) -> Pod {
             other => drop(requests.insert(other.to_owned(), Quantity(value.into()))),
         }
     }
-    spec.containers[0].resources = Some(ResourceRequirements { requests: Some(requests), ..ResourceRequirements::default() });
+    spec.containers[0].resources =
+        Some(ResourceRequirements { requests: Some(requests), ..ResourceRequirements::default() });
     pod
 }
 
@@ -125,27 +132,42 @@ fn finds_the_node_or_says_why_not() {
         ("a free port", "a, b", "a: port=80", "port=80", "b"),
         ("no nodes", "", "", "", "no nodes available to schedule pods"),
         (
-            "short of one thing each", "a cpu=1, b taint=own:NoSchedule", "", "cpu=2",
+            "short of one thing each",
+            "a cpu=1, b taint=own:NoSchedule",
+            "",
+            "cpu=2",
             "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint {own: }. \
              preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.",
         ),
         (
-            "full", "a pods=1, b cordon", "a: cpu=1", "cpu=1",
+            "full",
+            "a pods=1, b cordon",
+            "a: cpu=1",
+            "cpu=1",
             "0/2 nodes are available: 1 Too many pods, 1 node(s) were unschedulable. preemption: 0/2 nodes are \
              available: 1 No preemption victims found for incoming pod, 1 Preemption is not helpful for scheduling.",
         ),
         (
-            "unknown resource", "a", "", "gpu=1",
+            "unknown resource",
+            "a",
+            "",
+            "gpu=1",
             "0/1 nodes are available: 1 Insufficient example.com/gpu. preemption: 0/1 nodes are available: \
              1 Preemption is not helpful for scheduling.",
         ),
         (
-            "nowhere selected", "a", "", "select=x:y",
+            "nowhere selected",
+            "a",
+            "",
+            "select=x:y",
             "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. preemption: 0/1 nodes are \
              available: 1 Preemption is not helpful for scheduling.",
         ),
         (
-            "port taken", "a", "a: port=80", "port=80",
+            "port taken",
+            "a",
+            "a: port=80",
+            "port=80",
             "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. preemption: 0/1 \
              nodes are available: 1 No preemption victims found for incoming pod.",
         ),

@@ -250,7 +250,11 @@ impl Source for Caches {
     }
 
     fn text(&self, item: &Item) -> Option<(Revision, Arc<str>)> {
-        fn of<T: Tag>(informer: &Informer<Tagged<T>>, namespace: Option<&str>, name: &str) -> Option<(Revision, Arc<str>)> {
+        fn of<T: Tag>(
+            informer: &Informer<Tagged<T>>,
+            namespace: Option<&str>,
+            name: &str,
+        ) -> Option<(Revision, Arc<str>)> {
             informer.get(namespace, name).map(|o| (o.text.revision, o.text.json()))
         }
         let namespace = Some(item.namespace.as_str());

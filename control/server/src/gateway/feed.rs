@@ -163,8 +163,14 @@ mod tests {
                 "imagePullSecrets": [{"name": secret}]}});
             let key = ObjectKey::new(GroupResource { group: "", resource: "pods" }, Some("ns"), name);
             let revision = Revision(self.revision);
-            let entry = Entry { key: key.encode(), value: object.to_string().into(), create_revision: revision,
-                mod_revision: revision, version: 1, expires: None };
+            let entry = Entry {
+                key: key.encode(),
+                value: object.to_string().into(),
+                create_revision: revision,
+                mod_revision: revision,
+                version: 1,
+                expires: None,
+            };
             self.pods.insert(item.clone(), Arc::new(PodEntry::read(&key, &entry).expect("a pod")));
             self.texts.insert(item.clone(), (revision, "{}".into()));
             item

@@ -38,7 +38,8 @@ pub struct Joining {
 
 impl Joining {
     async fn check(&self, text: &str, purpose: Purpose) -> Result<(), Status> {
-        let token: JoinToken = text.parse().map_err(|error: token::BadToken| Status::unauthenticated(error.to_string()))?;
+        let token: JoinToken =
+            text.parse().map_err(|error: token::BadToken| Status::unauthenticated(error.to_string()))?;
         let name = token.secret_name();
         let secrets = GroupResource { group: "", resource: "secrets" };
         let target = Target { resource: secrets, namespace: Some(token::NAMESPACE), name: &name, subresource: None };
@@ -61,7 +62,9 @@ impl Join for Joining {
         self.check(&request.token, Purpose::Agent).await?;
         let node = &request.node_name;
         if node.len() > 253 || !node.split('.').all(is_label) {
-            return Err(Status::invalid_argument(format!("{node:?} is not a node name: lower-case letters, digits, '-' and '.'")));
+            return Err(Status::invalid_argument(format!(
+                "{node:?} is not a node name: lower-case letters, digits, '-' and '.'"
+            )));
         }
         let certificate_pem = self
             .pki
@@ -91,7 +94,8 @@ impl Join for Joining {
                 "a server {name} at {address} is a member already; if it is lost, remove it first: kontiki member remove {name}"
             )));
         }
-        let member_id = servers::take_member_id(&self.store).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let member_id =
+            servers::take_member_id(&self.store).await.map_err(|error| Status::unavailable(error.to_string()))?;
         let files = self.pki.shared_files().map_err(|error| Status::internal(format!("{error:#}")))?;
         info!(server = request.name, member_id, "a server was given the cluster's certificates");
         Ok(Response::new(JoinServerResponse {

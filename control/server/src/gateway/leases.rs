@@ -47,7 +47,8 @@ pub async fn keep(store: Store, sessions: Arc<Sessions>, client: Client, stop: C
         if !live.iter().any(due) {
             continue;
         }
-        let late: Vec<String> = live.into_iter().filter(|n| renewed.get(n).is_none_or(|at| now - *at >= EVERY / 2)).collect();
+        let late: Vec<String> =
+            live.into_iter().filter(|n| renewed.get(n).is_none_or(|at| now - *at >= EVERY / 2)).collect();
         for chunk in late.chunks(PER_TXN) {
             for node in renew(&store, &client, chunk).await {
                 renewed.insert(node, now);

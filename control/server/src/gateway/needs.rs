@@ -78,7 +78,8 @@ pub fn needs(pod: &Pod) -> BTreeSet<Item> {
     let (Some(spec), false) = (&pod.spec, matches!(phase, Some("Succeeded" | "Failed"))) else {
         return BTreeSet::new();
     };
-    let mut out = Collector { namespace: pod.metadata.namespace.as_deref().unwrap_or_default(), items: BTreeSet::new() };
+    let mut out =
+        Collector { namespace: pod.metadata.namespace.as_deref().unwrap_or_default(), items: BTreeSet::new() };
     out.add(Kind::ServiceAccount, spec.service_account_name.as_deref());
     out.add(Kind::ConfigMap, Some(ROOT_CA));
     for reference in spec.image_pull_secrets.iter().flatten() {
@@ -95,7 +96,10 @@ pub fn needs(pod: &Pod) -> BTreeSet<Item> {
 }
 
 fn environments(spec: &PodSpec) -> impl Iterator<Item = (&[EnvVar], &[EnvFromSource])> {
-    fn both<'a>(env: &'a Option<Vec<EnvVar>>, from: &'a Option<Vec<EnvFromSource>>) -> (&'a [EnvVar], &'a [EnvFromSource]) {
+    fn both<'a>(
+        env: &'a Option<Vec<EnvVar>>,
+        from: &'a Option<Vec<EnvFromSource>>,
+    ) -> (&'a [EnvVar], &'a [EnvFromSource]) {
         (env.as_deref().unwrap_or_default(), from.as_deref().unwrap_or_default())
     }
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
@@ -174,12 +178,30 @@ mod tests {
             ("variable from a Secret", env(json!({"secretKeyRef": {"name": "s", "key": "k"}})), "S:s"),
             ("variable from a ConfigMap", env(json!({"configMapKeyRef": {"name": "c", "key": "k"}})), "C:c"),
             ("plain variable", env(json!({"fieldRef": {"fieldPath": "metadata.name"}})), ""),
-            ("whole environment", json!({"containers": [{"name": "c", "envFrom": [{"secretRef": {"name": "s"}}, {"configMapRef": {"name": "c"}}]}]}), "C:c S:s"),
-            ("init container", json!({"containers": [], "initContainers": [{"name": "i", "envFrom": [{"secretRef": {"name": "s"}}]}]}), "S:s"),
-            ("ephemeral container", json!({"containers": [], "ephemeralContainers": [{"name": "e", "envFrom": [{"secretRef": {"name": "s"}}]}]}), "S:s"),
+            (
+                "whole environment",
+                json!({"containers": [{"name": "c", "envFrom": [{"secretRef": {"name": "s"}}, {"configMapRef": {"name": "c"}}]}]}),
+                "C:c S:s",
+            ),
+            (
+                "init container",
+                json!({"containers": [], "initContainers": [{"name": "i", "envFrom": [{"secretRef": {"name": "s"}}]}]}),
+                "S:s",
+            ),
+            (
+                "ephemeral container",
+                json!({"containers": [], "ephemeralContainers": [{"name": "e", "envFrom": [{"secretRef": {"name": "s"}}]}]}),
+                "S:s",
+            ),
             ("secret volume", volume(json!({"secret": {"secretName": "s"}})), "S:s"),
             ("config volume", volume(json!({"configMap": {"name": "c"}})), "C:c"),
-            ("projected volume", volume(json!({"projected": {"sources": [{"secret": {"name": "s"}}, {"configMap": {"name": "c"}}, {"serviceAccountToken": {"path": "t"}}]}})), "C:c S:s"),
+            (
+                "projected volume",
+                volume(
+                    json!({"projected": {"sources": [{"secret": {"name": "s"}}, {"configMap": {"name": "c"}}, {"serviceAccountToken": {"path": "t"}}]}}),
+                ),
+                "C:c S:s",
+            ),
             ("csi volume", volume(json!({"csi": {"driver": "d", "nodePublishSecretRef": {"name": "s"}}})), "S:s"),
             ("host path", volume(json!({"hostPath": {"path": "/x"}})), ""),
         ] {

@@ -182,7 +182,9 @@ impl Outbox {
                             warn!(node = self.node, ?subject, reason = status.message, "a report was refused");
                             break;
                         }
-                        Failure::Retry(status) => debug!(node = self.node, ?subject, reason = status.message, "a report waits"),
+                        Failure::Retry(status) => {
+                            debug!(node = self.node, ?subject, reason = status.message, "a report waits")
+                        }
                     }
                     tokio::time::sleep(backoff).await;
                     backoff = (backoff * 2).min(BACKOFF.1);
@@ -220,7 +222,9 @@ impl Outbox {
                 // The last status goes before the object: whoever watches sees how the pod ended.
                 if let Some(status) = &report.status {
                     match self.write_pod(namespace, name, uid, status).await {
-                        Err(Failure::Final(status)) if report.gone => debug!(reason = status.message, "a last status was refused"),
+                        Err(Failure::Final(status)) if report.gone => {
+                            debug!(reason = status.message, "a last status was refused")
+                        }
                         outcome => outcome?,
                     }
                 }

@@ -6,6 +6,7 @@ use kontiki_api::{NodeProxyError, NodeStream};
 use kontiki_proto::node::{Close, Open, Tunnel, node_client::NodeClient, tunnel};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Status, Streaming, transport::Channel};
 
 use crate::rpc;
@@ -30,32 +31,34 @@ pub async fn open(channel: Channel, open: Open) -> Result<NodeStream, Lost> {
     let answers = client.relay(ReceiverStream::new(out_rx)).await.map_err(|_| Lost)?.into_inner();
     let (to_node_tx, mut to_node_rx) = mpsc::channel::<Bytes>(CHUNKS);
     let (from_node_tx, from_node_rx) = mpsc::channel(CHUNKS);
-    let gone = from_node_tx.clone();
+    // Ends with the receiving half. Not a clone of its sender: that would keep the stream open.
+    let over = CancellationToken::new();
+    tokio::spawn(receive(answers, from_node_tx, over.clone().drop_guard()));
     tokio::spawn(async move {
         loop {
             let message = tokio::select! {
                 // The client left, or the node ended the stream: dropping `out_tx` tells the other master.
-                () = gone.closed() => return,
+                () = over.cancelled() => return,
                 data = to_node_rx.recv() => data,
             };
             let end = message.is_none();
-            let message = message.map_or(tunnel::Step::Close(Close::default()), |data| tunnel::Step::Data(data.to_vec()));
+            let message =
+                message.map_or(tunnel::Step::Close(Close::default()), |data| tunnel::Step::Data(data.to_vec()));
             if out_tx.send(step(message)).await.is_err() {
                 return;
             }
             if end {
                 // Half closed: the stream stays open for what the node still sends.
-                gone.closed().await;
+                over.cancelled().await;
                 return;
             }
         }
     });
-    tokio::spawn(receive(answers, from_node_tx));
     Ok(NodeStream { tx: to_node_tx, rx: from_node_rx })
 }
 
 /// Passes what the other master sends to `tx` until either ends.
-async fn receive(mut answers: Streaming<Tunnel>, tx: mpsc::Sender<Result<Bytes, NodeProxyError>>) {
+async fn receive(mut answers: Streaming<Tunnel>, tx: mpsc::Sender<Result<Bytes, NodeProxyError>>, _over: DropGuard) {
     loop {
         let answer = tokio::select! {
             () = tx.closed() => return,
@@ -68,10 +71,13 @@ async fn receive(mut answers: Streaming<Tunnel>, tx: mpsc::Sender<Result<Bytes, 
                 Err(NodeProxyError { code: u16::try_from(close.code).unwrap_or(0), message: close.error })
             }
             Some(Ok(_)) => continue,
-            Some(Err(status)) => {
-                Err(NodeProxyError { code: 503, message: format!("the server that holds the node's session: {}", status.message()) })
+            Some(Err(status)) => Err(NodeProxyError {
+                code: 503,
+                message: format!("the server that holds the node's session: {}", status.message()),
+            }),
+            None => {
+                Err(NodeProxyError { code: 503, message: "the server that holds the node's session went away".into() })
             }
-            None => Err(NodeProxyError { code: 503, message: "the server that holds the node's session went away".into() }),
         };
         let last = item.is_err();
         if tx.send(item).await.is_err() || last {
@@ -105,7 +111,9 @@ pub fn serve(stream: NodeStream, mut asked: Streaming<Tunnel>) -> ReceiverStream
             while let Some(item) = rx.recv().await {
                 let (message, last) = match item {
                     Ok(data) => (tunnel::Step::Data(data.to_vec()), false),
-                    Err(error) => (tunnel::Step::Close(Close { error: error.message, code: i32::from(error.code) }), true),
+                    Err(error) => {
+                        (tunnel::Step::Close(Close { error: error.message, code: i32::from(error.code) }), true)
+                    }
                 };
                 if out_tx.send(Ok(step(message))).await.is_err() || last {
                     return;

@@ -104,7 +104,10 @@ mod tests {
     fn a_node_keeps_labels_that_people_gave_it() {
         let stored = json!({"metadata": {"labels": {"disk": "ssd", "kubernetes.io/hostname": "old"}}});
         let hello = json!({"metadata": {"labels": {"kubernetes.io/hostname": "a1"}}});
-        assert_eq!(node_patch(&stored, &hello), Some(json!({"metadata": {"labels": {"kubernetes.io/hostname": "a1"}}})));
+        assert_eq!(
+            node_patch(&stored, &hello),
+            Some(json!({"metadata": {"labels": {"kubernetes.io/hostname": "a1"}}}))
+        );
         assert_eq!(node_patch(&hello, &hello), None);
     }
 }

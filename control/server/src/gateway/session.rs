@@ -72,10 +72,8 @@ pub fn start(
 ) -> mpsc::Receiver<Result<ToAgent, Status>> {
     let (out, rx) = mpsc::channel(OUTGOING);
     let tunnels = Tunnels::new(node, out.clone(), stop.clone());
-    let client = context.api.client(User::new(
-        &format!("system:node:{node}"),
-        &[crate::pki::NODES, "system:authenticated"],
-    ));
+    let client =
+        context.api.client(User::new(&format!("system:node:{node}"), &[crate::pki::NODES, "system:authenticated"]));
     let session = Session {
         handle: Handle::new(node, stop, tunnels),
         outbox: Outbox::new(node, client.clone(), context.caches.clone()),
@@ -172,7 +170,11 @@ impl Session {
         }
     }
 
-    async fn take(&self, content: from_agent::Message, tokens: &mpsc::Sender<TokenRequest>) -> Result<(), &'static str> {
+    async fn take(
+        &self,
+        content: from_agent::Message,
+        tokens: &mpsc::Sender<TokenRequest>,
+    ) -> Result<(), &'static str> {
         match content {
             from_agent::Message::Hello(_) => return Err("the agent greeted twice"),
             from_agent::Message::Heartbeat(Heartbeat { sequence }) => {
@@ -184,7 +186,12 @@ impl Session {
             from_agent::Message::Token(request) => {
                 if let Err(mpsc::error::TrySendError::Full(request)) = tokens.try_send(request) {
                     let error = "too many token requests at once".to_owned();
-                    self.send(to_agent::Message::Token(TokenResponse { id: request.id, error, ..TokenResponse::default() })).await?;
+                    self.send(to_agent::Message::Token(TokenResponse {
+                        id: request.id,
+                        error,
+                        ..TokenResponse::default()
+                    }))
+                    .await?;
                 }
             }
             from_agent::Message::Tunnel(tunnel) => self.handle.tunnels.handle(tunnel),
@@ -202,7 +209,8 @@ impl Session {
         let issued = if entitled {
             let pod = Some((request.pod_name.as_str(), request.pod_uid.as_str()));
             let (namespace, account) = (&request.namespace, &request.service_account);
-            let issued = self.context.api.issue_token(namespace, account, pod, &request.audiences, request.expiration_seconds);
+            let issued =
+                self.context.api.issue_token(namespace, account, pod, &request.audiences, request.expiration_seconds);
             issued.await.map_err(|status| status.message)
         } else {
             Err(format!("no pod {} of that ServiceAccount is bound to this node", request.pod_name))

@@ -144,7 +144,8 @@ impl Sessions {
         for _ in 0..8 {
             self.store.barrier().await.map_err(|_| WriteError::NoLeader)?;
             let entry = self.store.snapshot().get(key(&handle.node).as_bytes());
-            let epoch = entry.as_ref().and_then(|e| serde_json::from_slice::<Record>(&e.value).ok()).map_or(0, |r| r.epoch) + 1;
+            let epoch =
+                entry.as_ref().and_then(|e| serde_json::from_slice::<Record>(&e.value).ok()).map_or(0, |r| r.epoch) + 1;
             let unchanged = Compare::unchanged(key(&handle.node), entry.map_or(Revision(0), |e| e.mod_revision));
             let record = self.encode(epoch);
             // Set before it is written: the watch may see the write before this task does.
@@ -172,7 +173,11 @@ impl Sessions {
             }
         }
         let epoch = handle.epoch.load(Ordering::Acquire);
-        let mine = Compare::Value { key: key(&handle.node).into(), op: kontiki_store::CompareOp::Eq, value: self.encode(epoch) };
+        let mine = Compare::Value {
+            key: key(&handle.node).into(),
+            op: kontiki_store::CompareOp::Eq,
+            value: self.encode(epoch),
+        };
         let txn = Txn::guarded(vec![mine], vec![Op::delete(key(&handle.node))]);
         if let Err(error) = self.store.txn(txn).await {
             // Not needed for correctness: whoever is sent here learns that there is no session.
@@ -275,7 +280,12 @@ impl Sessions {
             .ok_or_else(|| disconnected(&node))?;
         let server = servers::get(&snapshot, &record.server).ok_or_else(|| disconnected(&node))?;
         let channel = self.relay_to(&server.node).await.map_err(|error| {
-            debug!(node, server = server.name, error = format!("{error:#}"), "no way to the server that holds the session");
+            debug!(
+                node,
+                server = server.name,
+                error = format!("{error:#}"),
+                "no way to the server that holds the session"
+            );
             disconnected(&node)
         })?;
         match relay::open(channel, open).await {

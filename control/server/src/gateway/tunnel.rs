@@ -81,7 +81,10 @@ impl Tunnels {
         {
             let mut tunnels = self.open.lock();
             if tunnels.len() >= MOST {
-                return Err(NodeProxyError { code: 429, message: format!("node {} has too many open streams", self.node) });
+                return Err(NodeProxyError {
+                    code: 429,
+                    message: format!("node {} has too many open streams", self.node),
+                });
             }
             tunnels.insert(id, ends.clone());
         }
@@ -107,7 +110,9 @@ impl Tunnels {
                 let room = WINDOW.saturating_sub(ends.credit.available_permits());
                 ends.credit.add_permits(usize::try_from(bytes).unwrap_or(usize::MAX).min(room));
             }
-            Some(tunnel::Step::Close(close)) => ends.finish(if close.error.is_empty() { Ok(()) } else { Err(error_of(close)) }),
+            Some(tunnel::Step::Close(close)) => {
+                ends.finish(if close.error.is_empty() { Ok(()) } else { Err(error_of(close)) })
+            }
             Some(tunnel::Step::Open(_)) | None => {}
         }
     }
@@ -141,7 +146,12 @@ impl Tunnels {
         }
     }
 
-    async fn pump_from_node(self: Arc<Self>, id: u64, ends: Arc<Ends>, tx: mpsc::Sender<Result<Bytes, NodeProxyError>>) {
+    async fn pump_from_node(
+        self: Arc<Self>,
+        id: u64,
+        ends: Arc<Ends>,
+        tx: mpsc::Sender<Result<Bytes, NodeProxyError>>,
+    ) {
         let outcome = loop {
             let arrived = ends.arrived.notified();
             match ends.take() {

@@ -1,0 +1,173 @@
+//! A single-member store with its API, in one process and a temporary directory.
+
+#![allow(dead_code, reason = "each test file uses its own part of it")]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use axum::body::Body;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http_body_util::BodyExt;
+use kontiki_api::{Api, Config, NodeProxy, NodeProxyError, NodeStream, User};
+use kontiki_proto::node::Open;
+use kontiki_store::{PeerTls, Store};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+/// The other ends of the streams that the API opened to nodes.
+pub struct Opened {
+    pub open: Open,
+    pub from_api: mpsc::Receiver<bytes::Bytes>,
+    pub to_api: mpsc::Sender<Result<bytes::Bytes, NodeProxyError>>,
+}
+
+struct Nodes(mpsc::Sender<Opened>);
+
+impl NodeProxy for Nodes {
+    fn open(&self, open: Open) -> BoxFuture<'_, Result<NodeStream, NodeProxyError>> {
+        async move {
+            let ((tx, from_api), (to_api, rx)) = (mpsc::channel(16), mpsc::channel(16));
+            let gone = |_| NodeProxyError { code: 503, message: "no session".into() };
+            self.0.send(Opened { open, from_api, to_api }).await.map_err(gone)?;
+            Ok(NodeStream { tx, rx })
+        }
+        .boxed()
+    }
+}
+
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "test");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().expect("key")).expect("CA"))
+    }
+
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    pub fn issue(&self, name: &str, organization: &str) -> (String, String) {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.distinguished_name.push(DnType::OrganizationName, organization);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.subject_alt_names = vec![SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST))];
+        let key = KeyPair::generate().expect("key");
+        (params.signed_by(&key, &self.0).expect("certificate").pem(), key.serialize_pem())
+    }
+}
+
+pub struct World {
+    pub api: Api,
+    pub authority: Authority,
+    pub nodes: mpsc::Receiver<Opened>,
+    _dir: tempfile::TempDir,
+}
+
+pub fn admin() -> User {
+    User::new("admin", &["system:masters", "system:authenticated"])
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let authority = Authority::new();
+        let store = open(dir.path(), &authority).await;
+        let (tx, nodes) = mpsc::channel(4);
+        let config = Config {
+            server_name: "test".into(),
+            cluster_domain: "cluster.local".into(),
+            pod_cidr: "10.244.0.0/16".parse().expect("range"),
+            service_cidr: "10.96.0.0/28".parse().expect("range"),
+            node_ports: 30000..=30003,
+            version: "0".into(),
+            ca_pem: authority.pem(),
+            service_account_key_pem: KeyPair::generate().expect("key").serialize_pem(),
+            issuer: "https://kubernetes.default.svc".into(),
+            default_toleration_seconds: 10,
+            node_proxy: Arc::new(Nodes(tx)),
+            extra_routes: axum::Router::new(),
+        };
+        let api = Api::new(store, config).expect("a good key");
+        let world = Self { api, authority, nodes, _dir: dir };
+        world.post("/api/v1/namespaces", json!({"metadata": {"name": "a"}})).await;
+        world.post("/api/v1/namespaces/a/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
+        world
+    }
+
+    /// One request as `user`: code and body.
+    pub async fn ask_as(
+        &self,
+        user: Option<User>,
+        method: &str,
+        path: &str,
+        media: &str,
+        body: String,
+    ) -> (u16, Value) {
+        let request = http::Request::builder().method(method).uri(path).header("content-type", media);
+        let response = self.api.answer(user, request.body(Body::from(body)).expect("request")).await;
+        let code = response.status().as_u16();
+        let bytes = response.into_body().collect().await.expect("body").to_bytes();
+        (code, serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into()))
+    }
+
+    pub async fn ask(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        self.ask_as(Some(admin()), method, path, "application/json", body).await
+    }
+
+    pub async fn merge(&self, path: &str, body: Value) -> (u16, Value) {
+        self.ask_as(Some(admin()), "PATCH", path, "application/merge-patch+json", body.to_string()).await
+    }
+
+    /// The first event of a watch.
+    pub async fn first_event(&self, path: &str) -> Value {
+        let request = http::Request::get(path).body(Body::empty()).expect("request");
+        let mut stream = self.api.answer(Some(admin()), request).await.into_body().into_data_stream();
+        let line = futures::StreamExt::next(&mut stream).await.expect("the stream goes on").expect("no error");
+        serde_json::from_slice(&line).expect("one event")
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        self.ask("GET", path, Value::Null).await
+    }
+
+    /// A POST that must succeed.
+    pub async fn post(&self, path: &str, body: Value) -> Value {
+        let (code, answer) = self.ask("POST", path, body).await;
+        assert_eq!(code, 201, "POST {path}: {answer}");
+        answer
+    }
+}
+
+async fn open(dir: &std::path::Path, authority: &Authority) -> Store {
+    let (cert_pem, key_pem) = authority.issue("system:kontiki:server:test", "kontiki:servers");
+    let free =
+        std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port").local_addr().expect("address");
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free.port()));
+    let store = Store::open(kontiki_store::Config {
+        id: 1,
+        name: "test".into(),
+        dir: dir.join("raft"),
+        listen,
+        advertise: listen.to_string(),
+        tls: PeerTls { ca_pem: authority.pem(), cert_pem, key_pem },
+        heartbeat: kontiki_store::Config::HEARTBEAT,
+        election: kontiki_store::Config::ELECTION,
+    })
+    .await
+    .expect("the store opens");
+    store.bootstrap().await.expect("bootstrap");
+    store.status().wait_for(|s| s.is_leader).await.expect("a leader");
+    store
+}
