@@ -65,6 +65,12 @@ impl Cluster {
         Ok(Self { bin, dir, name: name.to_owned(), subnet: subnet.to_owned() })
     }
 
+    /// The `kontiki` binary under test.
+    #[must_use]
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
     /// The cluster's directory (`--dir`).
     #[must_use]
     pub fn dir(&self) -> &Path {

@@ -112,7 +112,11 @@ fn nodes_do_not_build_the_store() {
 
 /// `(pattern, files that may hold it, why)`. Patterns are plain text in Rust sources.
 const BANNED: &[(&str, &[&str], &str)] = &[
-    ("\"/registry/", &["proto/model/src/key.rs", "control/api/src/informer.rs"], "store keys are made by kontiki_model::key only"),
+    (
+        "\"/registry/",
+        &["proto/model/src/key.rs", "control/api/src/informer.rs"],
+        "store keys are made by kontiki_model::key only",
+    ),
     (
         "SystemTime::now",
         &["store/src", "control/api", "control/server", "agent/", "cli/", "chaos-tests/"],

@@ -37,8 +37,8 @@ pub async fn wrong_joins_are_refused_with_one_line(c: &Cluster) -> Result<()> {
         );
         let file = c.dir().join("spare.yaml");
         std::fs::write(&file, config)?;
-        let bin = std::env::current_exe()?.ancestors().nth(2).context("a target directory")?.join("kontiki");
-        let run = tokio::process::Command::new(bin).args(["server", "--config"]).arg(&file).kill_on_drop(true).output();
+        let run =
+            tokio::process::Command::new(c.bin()).args(["server", "--config"]).arg(&file).kill_on_drop(true).output();
         let ended =
             tokio::time::timeout(Duration::from_secs(30), run).await.with_context(|| format!("{case} hangs"))??;
         let said = String::from_utf8_lossy(&ended.stderr).into_owned();

@@ -112,6 +112,8 @@ pub struct Worker {
     refreshing: bool,
     mount_failures: u32,
     sandbox_failures: u32,
+    /// The attempt of each container whose back-off was told.
+    announced: BTreeMap<String, u32>,
     /// Set once containers are removed: the last status stands.
     frozen: bool,
     look_due: Option<Instant>,
@@ -146,6 +148,7 @@ impl Worker {
             refreshing: false,
             mount_failures: 0,
             sandbox_failures: 0,
+            announced: BTreeMap::new(),
             frozen: false,
             look_due: None,
             looks: 0,
@@ -174,6 +177,7 @@ impl Worker {
             let last_chance = matches!(step, Step::StopSandbox { .. } | Step::RemoveSandbox { .. } | Step::Gone);
             if matches!(step, Step::Wait(_)) || (self.ending.is_some() && last_chance) {
                 self.publish(&pod, now);
+                self.announce_backoff(&pod, now);
             }
             let wait = match step {
                 Step::Gone if self.finish(&pod).await => {

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::Pod;
-use kontiki_agent_plan::{observed::Volumes, status::crash_message, step::Step};
+use kontiki_agent_plan::{observed::Volumes, rules, step::Step};
 
 use super::{HOLD, Report, Worker};
 use crate::{cgroups, cri::CriError, events::Kind, runtime_config, volumes};
@@ -45,7 +45,6 @@ impl Worker {
             }
             Step::StartContainer { container, id } => {
                 self.start_container(pod, &container, &id).await;
-                self.announce_backoff(pod, &container);
                 Ok(())
             }
             Step::StopContainers(stops) => {
@@ -132,21 +131,21 @@ impl Worker {
         self.settled(result.map(drop)).await
     }
 
-    /// A container that keeps ending is about to be held back: say so once per restart.
-    fn announce_backoff(&self, pod: &Pod, container: &str) {
-        let view = self.view(pod, Timestamp::now());
-        let Some(definition) = kontiki_agent_plan::rules::definition(self.spec(pod), container) else { return };
-        let crashed = self.seen.previous(container).is_some_and(|c| c.exit_code != 0);
-        if crashed && crash_message(&view, definition).is_some() {
+    /// A crashed container is held back: says so once per attempt.
+    pub(super) fn announce_backoff(&mut self, pod: &Pod, now: Timestamp) {
+        for definition in rules::containers(self.spec(pod)) {
+            let name = &definition.name;
+            let Some(latest) = self.seen.latest(name) else { continue };
+            let held = rules::crash_until(&self.memory, latest, now).is_some();
+            if !held || self.ending.is_some() || self.announced.get(name) == Some(&latest.attempt) {
+                continue;
+            }
+            self.announced.insert(name.clone(), latest.attempt);
             let text = |field: &Option<String>| field.clone().unwrap_or_default();
             let meta = &pod.metadata;
-            let message = format!(
-                "Back-off restarting failed container {container} in pod {}_{}({})",
-                text(&meta.name),
-                text(&meta.namespace),
-                text(&meta.uid)
-            );
-            self.tell(pod, container, Kind::Warning, "BackOff", &message);
+            let place = format!("{}_{}({})", text(&meta.name), text(&meta.namespace), text(&meta.uid));
+            let message = format!("Back-off restarting failed container {name} in pod {place}");
+            self.tell(pod, name, Kind::Warning, "BackOff", &message);
         }
     }
 
