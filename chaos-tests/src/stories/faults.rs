@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::signal::Signal;
 
-use super::{IMAGE, Scratch, has};
+use super::{Scratch, has};
 use crate::{cluster::Cluster, cluster::members, wait};
 
 pub async fn a_second_start_leaves_everything_alone(c: &Cluster) -> Result<()> {
@@ -52,8 +52,7 @@ pub async fn wrong_joins_are_refused_with_one_line(c: &Cluster) -> Result<()> {
 
 pub async fn an_agent_restart_leaves_pods_alone(c: &Cluster) -> Result<()> {
     let s = Scratch::new(c, "story-agent").await?;
-    s.kubectl(&format!("create deployment web --image={IMAGE} --replicas=2 -- /bin/busybox sleep 3600")).await?;
-    s.kubectl("rollout status deployment/web --timeout=60s").await?;
+    s.sleepers("web", 2).await?;
     let path = "get pods -o jsonpath={.items[*].status.containerStatuses[0].containerID}";
     let before = s.kubectl(path).await?;
     c.signal("agents", "a1", Signal::SIGKILL)?;
@@ -73,8 +72,7 @@ pub async fn an_agent_restart_leaves_pods_alone(c: &Cluster) -> Result<()> {
 
 pub async fn a_cut_off_node_loses_its_pods_and_gives_them_up_on_return(c: &Cluster) -> Result<()> {
     let s = Scratch::new(c, "story-cut").await?;
-    s.kubectl(&format!("create deployment web --image={IMAGE} --replicas=2 -- /bin/busybox sleep 3600")).await?;
-    s.kubectl("rollout status deployment/web --timeout=60s").await?;
+    s.sleepers("web", 2).await?;
     let on_a1 = s.kubectl("get pods -o jsonpath={.items[?(@.spec.nodeName==\"a1\")].metadata.name}").await?;
     ensure!(!on_a1.is_empty(), "a pod runs on a1");
     c.link("a1", false).await?;
@@ -151,8 +149,7 @@ pub async fn a_frozen_or_cut_off_leader_loses_the_address(c: &Cluster) -> Result
 
 pub async fn without_quorum_reads_and_pods_go_on(c: &Cluster) -> Result<()> {
     let s = Scratch::new(c, "story-quorum").await?;
-    s.kubectl(&format!("create deployment web --image={IMAGE} --replicas=1 -- /bin/busybox sleep 3600")).await?;
-    s.kubectl("rollout status deployment/web --timeout=60s").await?;
+    s.sleepers("web", 1).await?;
     let leader = c.leader().await?;
     let servers = c.servers().await?;
     let (survivor, address) = servers.iter().find(|(name, _)| *name != leader).context("a follower")?.clone();

@@ -111,8 +111,7 @@ pub async fn a_deployment_is_rolled_out_and_back(c: &Cluster) -> Result<()> {
 
 pub async fn a_node_is_drained_and_comes_back(c: &Cluster) -> Result<()> {
     let s = Scratch::new(c, "story-drain").await?;
-    s.kubectl(&format!("create deployment web --image={IMAGE} --replicas=4 -- /bin/busybox sleep 3600")).await?;
-    s.kubectl("rollout status deployment/web --timeout=60s").await?;
+    s.sleepers("web", 4).await?;
     c.kubectl("cordon a1").await?;
     has(&c.kubectl("get node a1").await?, "SchedulingDisabled")?;
     c.kubectl("drain a1 --ignore-daemonsets --delete-emptydir-data --force --timeout=90s").await?;

@@ -29,8 +29,7 @@ const VIP: usize = 0;
 pub async fn twenty_leader_kills_lose_nothing(c: &Cluster) -> Result<()> {
     let s = Scratch::new(c, "story-kills").await?;
     let mut echo = Echo::open(&s).await?;
-    s.kubectl(&format!("create deployment roll --image={IMAGE} --replicas=3 -- /bin/busybox sleep 3600")).await?;
-    s.kubectl("rollout status deployment/roll --timeout=60s").await?;
+    s.sleepers("roll", 3).await?;
     let mut clients = vec![c.client(None).await?];
     for (_, address) in c.servers().await? {
         clients.push(c.client(Some(&address.to_string())).await?);

@@ -99,6 +99,18 @@ impl<'a> Scratch<'a> {
         self.cluster.kubectl_in(&format!("-n {} apply -f -", self.name), Some(manifest)).await
     }
 
+    /// A Deployment whose pods do nothing and stop at once; waits until it is rolled out.
+    async fn sleepers(&self, name: &str, replicas: u32) -> Result<()> {
+        self.apply(&format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  replicas: {replicas}\n  \
+             selector: {{matchLabels: {{app: {name}}}}}\n  template:\n    metadata: {{labels: {{app: {name}}}}}\n    \
+             spec:\n      terminationGracePeriodSeconds: 1\n      containers:\n      - name: demo\n        \
+             image: {IMAGE}\n        command: [/bin/busybox, sleep, '3600']\n"
+        ))
+        .await?;
+        self.kubectl(&format!("rollout status deployment/{name} --timeout=60s")).await.map(drop)
+    }
+
     /// Removes the namespace and waits until everything in it is gone.
     async fn done(self) -> Result<()> {
         let args = format!("delete namespace {} --timeout=90s", self.name);

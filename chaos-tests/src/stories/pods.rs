@@ -262,10 +262,8 @@ pub async fn services_answer_from_pods_and_hosts(c: &Cluster) -> Result<()> {
 
 pub async fn owners_take_their_dependents_along(c: &Cluster) -> Result<()> {
     let s = Scratch::new(c, "story-owners").await?;
-    let create = format!("create deployment web --image={IMAGE} --replicas=1 -- /bin/busybox sleep 3600");
     for (cascade, rest) in [("background", 0), ("foreground", 0), ("orphan", 1)] {
-        s.kubectl(&create).await?;
-        s.kubectl("rollout status deployment/web --timeout=60s").await?;
+        s.sleepers("web", 1).await?;
         s.kubectl(&format!("delete deployment web --cascade={cascade} --timeout=60s")).await?;
         wait::until(&format!("{cascade} deletion ends"), Duration::from_secs(60), async || {
             let sets = s.kubectl("get replicasets -o name").await?;
