@@ -167,7 +167,8 @@ pub async fn without_quorum_reads_and_pods_go_on(c: &Cluster) -> Result<()> {
     c.up(&["--no-demo"]).await?;
     c.healthy().await?;
     ensure!(!write.ok, "a write without quorum was acknowledged");
-    ensure!(bounded < Duration::from_secs(20), "the refusal took {bounded:?}");
+    // The server answers 503 within 3 s; kubectl itself tries ten times.
+    ensure!(bounded < Duration::from_secs(45), "the refusal took {bounded:?}");
     ensure!(read.ok && read.out.contains("\"web-"), "resourceVersion=0 reads go on: {}", read.err);
     let seen = status?;
     ensure!(members(&seen).filter(|m| m["reachable"] == true).count() == 1, "status tells who is left: {seen}");

@@ -94,7 +94,7 @@ impl Echo {
     async fn open(s: &Scratch<'_>) -> Result<Self> {
         s.apply(&format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: echo, labels: {{app: echo}}}}\nspec:\n  containers:\n  - name: main\n    \
-             image: {IMAGE}\n    command: [/bin/busybox, nc, -lk, -p, '7000', -e, /bin/busybox, cat]\n---\napiVersion: v1\n\
+             image: {IMAGE}\n    command: [/bin/busybox, nc, -ll, -p, '7000', -e, /bin/busybox, cat]\n---\napiVersion: v1\n\
              kind: Service\nmetadata: {{name: echo}}\nspec: {{type: NodePort, selector: {{app: echo}}, ports: [{{port: 7000}}]}}\n"
         ))
         .await?;
