@@ -25,7 +25,7 @@ install:
 
 # Unit and story tests of every crate, then the stories on a real cluster of their own.
 test: install build
-	cargo test --workspace --quiet
+	cargo test --workspace --lib --bins --tests --quiet
 
 # Read-only: formatting, lints, tidy rules.
 check: install
@@ -39,6 +39,8 @@ fmt:
 bench: install
 	deploy/bench.sh
 
-# Long soaks: MINUTES=10 make chaos
+# Faults only: leaders killed, frozen and cut off, nodes lost, quorum lost; then the agent against a
+# real containerd, and full disks under the store.
 chaos: install build
-	KONTIKI_CHAOS_MINUTES=$${MINUTES:-10} cargo test --package kontiki-chaos-tests --test cluster -- soak
+	cargo test --package kontiki-chaos-tests --test cluster -- twenty frozen cut_off quorum
+	cargo test --package kontiki-agent --package kontiki-store -- --ignored
