@@ -39,8 +39,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &["kontiki-model", "kontiki-kinds", "kontiki-plan", "kontiki-agent-plan"];
 const SHELL_ONLY: &[&str] = &["tokio", "hyper", "axum", "tonic", "rocksdb", "openraft", "nix", "rand"];
 
-/// Crates the agent must never build.
-const NOT_ON_NODES: &[&str] = &["rocksdb", "openraft", "axum"];
+/// Crates the agent must never build. (tonic itself brings axum along for its router.)
+const NOT_ON_NODES: &[&str] = &["rocksdb", "openraft", "kontiki-api", "kontiki-kinds"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").to_owned()
