@@ -164,8 +164,8 @@ async fn prepare(api: &Api) -> Result<()> {
 /// Stands in for the controller that gives each namespace its account.
 async fn make_accounts(api: Api, stop: CancellationToken) {
     let client = api.client(User::new("devserver", &["system:masters"]));
-    let prefix = "/registry/core/namespaces/";
-    let Ok(mut watch) = api.store().watch(prefix.into(), None) else { return };
+    let prefix = kontiki_model::key::prefix(GroupResource { group: "", resource: "namespaces" }, None);
+    let Ok(mut watch) = api.store().watch(prefix.clone().into(), None) else { return };
     let existing = api.store().snapshot();
     let names = existing.range(prefix.as_bytes()).map(|e| String::from_utf8_lossy(&e.key[prefix.len()..]).into_owned());
     let mut names: Vec<String> = names.collect();

@@ -48,8 +48,11 @@ const ORPHAN_GRACE: SignedDuration = SignedDuration::from_secs(10);
 const CATCHING_UP: Duration = Duration::from_secs(5);
 /// What such a pod gets at least, to close its files.
 const OVERDUE_GRACE: SignedDuration = SignedDuration::from_secs(2);
-/// The runtime learns of an exit a moment after it is reported: look again after these delays.
-const LOOK_AGAIN: [u64; 5] = [10, 25, 50, 100, 200];
+/// The runtime learns of an exit a moment after it is reported, on a busy machine much later: look
+/// again after these delays (milliseconds).
+const LOOK_AGAIN: [u64; 9] = [10, 25, 50, 100, 200, 400, 800, 1600, 3200];
+/// Looks that follow one that saw a change: another container may have ended too.
+const LOOK_ON: usize = 4;
 const VERDICTS: usize = 64;
 
 /// What the masters want of a pod.
@@ -285,12 +288,11 @@ impl Worker {
             self.look_due = Some(Instant::now() + HOLD);
         } else if self.looks > 0 {
             self.looks -= 1;
-            if self.seen == before {
-                let delay = LOOK_AGAIN[LOOK_AGAIN.len() - 1 - self.looks.min(LOOK_AGAIN.len() - 1)];
-                self.look_due = Some(Instant::now() + Duration::from_millis(delay));
-            } else {
-                self.looks = 0;
+            if self.seen != before {
+                self.looks = self.looks.min(LOOK_ON);
             }
+            let delay = LOOK_AGAIN[LOOK_AGAIN.len() - 1 - self.looks.min(LOOK_AGAIN.len() - 1)];
+            self.look_due = Some(Instant::now() + Duration::from_millis(delay));
         }
     }
 
