@@ -181,7 +181,8 @@ mod tests {
     #[test]
     fn only_its_own_or_an_empty_directory_is_taken() {
         let ours = serde_json::to_string(&state("s1")).expect("plain data");
-        let cases: [(&str, &[(&str, &str)], &str); 7] = [
+        type Files<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(&str, Files<'_>, &str); 7] = [
             ("empty", &[], "free"),
             ("prepared by up", &[("config.yaml", ""), ("log", "")], "free"),
             ("ours", &[(STATE, &ours), ("raft", "")], "ours"),
