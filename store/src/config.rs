@@ -28,6 +28,21 @@ impl Config {
     pub const HEARTBEAT: Duration = Duration::from_millis(50);
     /// 300 to 600 ms, for members in one building.
     pub const ELECTION: (Duration, Duration) = (Duration::from_millis(300), Duration::from_millis(600));
+
+    /// For tests that open a database and no network.
+    #[cfg(test)]
+    pub(crate) fn unconnected(id: u64, dir: &std::path::Path) -> Self {
+        Self {
+            id,
+            name: format!("s{id}"),
+            dir: dir.to_owned(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            advertise: String::new(),
+            tls: PeerTls { ca_pem: String::new(), cert_pem: String::new(), key_pem: String::new() },
+            heartbeat: Self::HEARTBEAT,
+            election: Self::ELECTION,
+        }
+    }
 }
 
 /// PEM texts for mutual TLS between members. A peer must show a certificate signed by this CA

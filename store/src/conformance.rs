@@ -8,7 +8,7 @@ use openraft::{
 };
 
 use crate::{
-    Config, PeerTls,
+    Config,
     db::Db,
     log::LogStore,
     machine::{Loaded, Machine},
@@ -33,16 +33,7 @@ struct Builder;
 impl StoreBuilder<TypeConfig, LogStore, Machine, Guard> for Builder {
     async fn build(&self) -> Result<(Guard, LogStore, Machine), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
-        let config = Config {
-            id: 0,
-            name: "s0".into(),
-            dir: dir.path().to_owned(),
-            listen: ([127, 0, 0, 1], 0).into(),
-            advertise: String::new(),
-            tls: PeerTls { ca_pem: String::new(), cert_pem: String::new(), key_pem: String::new() },
-            heartbeat: Config::HEARTBEAT,
-            election: Config::ELECTION,
-        };
+        let config = Config::unconnected(0, dir.path());
         let db = Arc::new(Db::open(&config, "test").unwrap());
         let loaded = Loaded::read(&db).unwrap();
         let queue = writer::spawn(Arc::clone(&db), loaded.revision()).unwrap();

@@ -291,7 +291,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::{Config, PeerTls, raft::log_id};
+    use crate::{Config, raft::log_id};
 
     #[tokio::test]
     #[ignore = "needs root: mounts a small file system"]
@@ -302,16 +302,7 @@ mod tests {
             Command::new(program).args(args.split_whitespace()).output().unwrap().status.success()
         };
         assert!(run("mount", "-t tmpfs -o size=64m kontiki-test DIR"), "mounting needs root");
-        let config = Config {
-            id: 1,
-            name: "s1".into(),
-            dir: dir.path().to_owned(),
-            listen: ([127, 0, 0, 1], 0).into(),
-            advertise: String::new(),
-            tls: PeerTls { ca_pem: String::new(), cert_pem: String::new(), key_pem: String::new() },
-            heartbeat: Config::HEARTBEAT,
-            election: Config::ELECTION,
-        };
+        let config = Config::unconnected(1, dir.path());
         let db = Arc::new(Db::open(&config, "test").unwrap());
         let queue = spawn(Arc::clone(&db), Revision(1)).unwrap();
         assert!(!run("dd", "if=/dev/zero of=DIR/ballast bs=1M"), "the disk is full");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::auth::access::{Attributes, common_rules};
 use crate::auth::identity::MASTERS;
 use crate::call::{Answer, Call, Input, Object};
-use crate::object::metadata_mut;
+use crate::object::{metadata_mut, texts};
 use crate::verbs::create::now;
 use crate::{Status, User, codec, sub};
 
@@ -66,13 +66,7 @@ async fn token_review(call: &mut Call, input: Input) -> Result<Answer, Status> {
     if token.is_empty() {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
     }
-    let audiences: Vec<String> = review["spec"]["audiences"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect();
+    let audiences = texts(&review["spec"]["audiences"]);
     let status = match call.api.token_user(token, &audiences).await {
         Ok(found) => {
             let mut status = json!({"authenticated": true, "user": user_info(&found.user)});
@@ -122,9 +116,7 @@ async fn access_review(call: &mut Call, input: Input) -> Result<Answer, Status> 
 }
 
 fn asked_user(spec: &Value) -> User {
-    let texts = |value: &Value| {
-        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
-    };
+    let texts = |value: &Value| texts(value);
     User {
         name: spec["user"].as_str().unwrap_or_default().to_owned(),
         uid: spec["uid"].as_str().unwrap_or_default().to_owned(),

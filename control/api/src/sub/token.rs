@@ -29,13 +29,7 @@ pub(crate) async fn create(call: &mut Call, input: Input) -> Result<Answer, Stat
     default_spec(&mut request, &call.api.inner.config.issuer);
     check(&request)?;
     let bound = bound_object(call, &request, &namespace).await?;
-    let audiences: Vec<String> = request["spec"]["audiences"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect();
+    let audiences = object::texts(&request["spec"]["audiences"]);
     let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS).min(LONGEST);
     let (token, expires) = call.api.sign_token(&account, bound, &audiences, seconds)?;
     let token = if dry_run { String::new() } else { token };
