@@ -116,7 +116,6 @@ async fn access_review(call: &mut Call, input: Input) -> Result<Answer, Status> 
 }
 
 fn asked_user(spec: &Value) -> User {
-    let texts = |value: &Value| texts(value);
     User {
         name: spec["user"].as_str().unwrap_or_default().to_owned(),
         uid: spec["uid"].as_str().unwrap_or_default().to_owned(),
