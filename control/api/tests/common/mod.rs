@@ -70,7 +70,15 @@ pub struct World {
     pub api: Api,
     pub authority: Authority,
     pub nodes: mpsc::Receiver<Opened>,
+    store: Store,
     _dir: tempfile::TempDir,
+}
+
+/// RocksDB's threads must be gone before the process is: they use what the exit takes down.
+impl Drop for World {
+    fn drop(&mut self) {
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(self.store.shutdown()));
+    }
 }
 
 pub fn admin() -> User {
@@ -98,8 +106,8 @@ impl World {
             node_proxy: Arc::new(Nodes(tx)),
             extra_routes: axum::Router::new(),
         };
-        let api = Api::new(store, config).expect("a good key");
-        let world = Self { api, authority, nodes, _dir: dir };
+        let api = Api::new(store.clone(), config).expect("a good key");
+        let world = Self { api, authority, nodes, store, _dir: dir };
         world.post("/api/v1/namespaces", json!({"metadata": {"name": "a"}})).await;
         world.post("/api/v1/namespaces/a/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
         world

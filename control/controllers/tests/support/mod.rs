@@ -50,8 +50,16 @@ pub struct Master {
     pub api: Api,
     pub client: Client,
     silent: Arc<Mutex<HashSet<String>>>,
+    store: Store,
     _stop: tokio_util::sync::DropGuard,
     _dir: tempfile::TempDir,
+}
+
+/// RocksDB's threads must be gone before the process is: they use what the exit takes down.
+impl Drop for Master {
+    fn drop(&mut self) {
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(self.store.shutdown()));
+    }
 }
 
 impl Master {
@@ -72,12 +80,13 @@ impl Master {
         let store = Store::open(config).await.unwrap();
         store.bootstrap().await.unwrap();
         let term = store.status().wait_for(|status| status.is_leader).await.unwrap().term;
-        let api = Api::new(store, api_config()).unwrap();
+        let api = Api::new(store.clone(), api_config()).unwrap();
         let client = api.client(User::new("test", &["system:masters"]));
         let stop = CancellationToken::new();
         let master = Self {
             client: client.clone(),
             silent: Arc::default(),
+            store,
             _stop: stop.clone().drop_guard(),
             _dir: dir,
             api: api.clone(),
