@@ -100,6 +100,9 @@ async fn streaming_url(node: &Node, request: &Stream) -> Result<String, TunnelEr
         }
         "attach" => {
             let id = running(node, request).await?;
+            if process_ended(node, &id).await {
+                return Err(not_running(request));
+            }
             let ask = cri::AttachRequest {
                 container_id: id,
                 stdin: request.stdin,
@@ -122,9 +125,36 @@ async fn running(node: &Node, request: &Stream) -> Result<String, TunnelError> {
     let found = find_container(node, &request.uid, &request.container, false).await?;
     match found {
         Some(container) if container.state == i32::from(ContainerState::ContainerRunning) => Ok(container.id),
-        Some(_) => Err(TunnelError::new(500, format!("container {} is not running", request.container))),
+        Some(_) => Err(not_running(request)),
         None => Err(TunnelError::new(404, format!("container not found (\"{}\")", request.container))),
     }
+}
+
+fn not_running(request: &Stream) -> TunnelError {
+    TunnelError::new(500, format!("container {} is not running", request.container))
+}
+
+/// Whether the container's process has ended although the runtime has not said so yet: to attach to
+/// it would show nothing, while the refusal makes `kubectl run -i` print the log.
+async fn process_ended(node: &Node, id: &str) -> bool {
+    let ask = cri::ContainerStatusRequest { container_id: id.to_owned(), verbose: true };
+    let Ok(answer) = node.cri.container_status(ask).await else { return false };
+    let Some(pid) = answer.info.get("info").and_then(|info| main_pid(info)) else { return false };
+    match tokio::fs::read_to_string(format!("/proc/{pid}/stat")).await {
+        Ok(stat) => is_zombie(&stat),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
+}
+
+/// The process id in containerd's verbose answer about a container.
+fn main_pid(info: &str) -> Option<u64> {
+    let info: serde_json::Value = serde_json::from_str(info).ok()?;
+    info.get("pid")?.as_u64().filter(|pid| *pid != 0)
+}
+
+/// proc(5): the state follows the command, which stands in parentheses and may hold any byte.
+fn is_zombie(stat: &str) -> bool {
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
 }
 
 async fn ready_sandbox(node: &Node, uid: &str) -> Result<String, TunnelError> {
@@ -187,6 +217,14 @@ fn retarget(head: &[u8], target: &str, host: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ended_process_is_told_from_a_running_one() {
+        assert_eq!(main_pid(r#"{"pid":77,"sandboxID":"x"}"#), Some(77));
+        assert_eq!((main_pid(r#"{"pid":0}"#), main_pid("{}"), main_pid("no")), (None, None, None));
+        assert!(is_zombie("77 (a) Z (b) Z 1 77"));
+        assert!(!is_zombie("77 (a) Z b) S 1 77") && !is_zombie(""));
+    }
 
     #[test]
     fn only_target_host_and_credentials_change() {
