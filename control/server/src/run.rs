@@ -289,8 +289,12 @@ async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) 
     let basics = Basics { service_ip: service_ip(&cluster) };
     tasks.spawn(lifecycle::run(api, store.clone(), leader_settings, basics, back.clone()));
     if let Some(vip) = cluster.vip {
-        let keeper =
-            vip::Keeper { vip: vip.addr(), advertise: settings.advertise, election: kontiki_store::Config::ELECTION.0 };
+        let keeper = vip::Keeper {
+            vip: vip.addr(),
+            port: settings.api_listen.port(),
+            advertise: settings.advertise,
+            election: kontiki_store::Config::ELECTION.0,
+        };
         tasks.spawn(keeper.run(store.clone(), back.clone()));
     }
     tasks.close();

@@ -9,9 +9,11 @@
 //!   cannot outlast [`LIFETIME`] and the kernel's rounding.
 //! - A new holder announces itself several times: a neighbour may miss one, and a frozen holder's
 //!   kernel may still answer for a moment.
+//! - Nobody is refused while it moves: see [`guard`].
 //! - The address carries no prefix route: it is a host address beside the server's own.
 
 mod announce;
+mod guard;
 mod link;
 
 use std::{
@@ -74,6 +76,8 @@ fn duty_of(status: &Status, election: Duration) -> Duty {
 pub struct Keeper {
     /// The address.
     pub vip: IpAddr,
+    /// The port that clients use there.
+    pub port: u16,
     /// This server's own address; the virtual one goes to the same interface.
     pub advertise: IpAddr,
     /// The shortest time in which another leader may be elected.
@@ -96,6 +100,12 @@ impl Keeper {
         };
         // A predecessor that was killed may have left it.
         self.remove(&link).await;
+        if let Err(error) = guard::set(self.vip, self.port).await {
+            warn!(
+                error = format!("{error:#}"),
+                "clients will be refused, not delayed, while the virtual address moves"
+            );
+        }
         let mut status = store.status();
         let mut held: Option<Held> = None;
         loop {
@@ -112,6 +122,9 @@ impl Keeper {
         }
         if held.is_some() {
             self.remove(&link).await;
+        }
+        if let Err(error) = guard::remove().await {
+            debug!(error = format!("{error:#}"), "the rules of the virtual address could not be removed");
         }
     }
 
