@@ -16,7 +16,11 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
-use tokio::{io::AsyncWriteExt, process::Command};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+    time::timeout,
+};
 
 use crate::wait;
 
@@ -41,6 +45,49 @@ pub struct Ended {
     pub out: String,
     /// Standard error.
     pub err: String,
+}
+
+/// A kubectl that runs on.
+pub struct Follow {
+    child: Child,
+    out: Lines<BufReader<ChildStdout>>,
+    what: String,
+}
+
+impl Follow {
+    /// Reads lines up to the first that holds `part`.
+    ///
+    /// # Errors
+    /// It ends or is silent before that.
+    pub async fn line_with(&mut self, part: &str) -> Result<String> {
+        loop {
+            let line = timeout(KUBECTL_LIMIT, self.out.next_line()).await.with_context(|| self.what.clone())??;
+            let line = line.with_context(|| format!("{} ended without a line with {part:?}", self.what))?;
+            if line.contains(part) {
+                return Ok(line);
+            }
+        }
+    }
+
+    /// Waits for its end, which must come within `limit`.
+    ///
+    /// # Errors
+    /// It runs on.
+    pub async fn ended(mut self, limit: Duration) -> Result<Ended> {
+        let mut out = String::new();
+        let rest = async {
+            while let Some(line) = self.out.next_line().await? {
+                out += &line;
+                out.push('\n');
+            }
+            self.child.wait_with_output().await
+        };
+        let Ok(end) = timeout(limit, rest).await else {
+            bail!("{} did not end within {} s", self.what, limit.as_secs())
+        };
+        let end = end?;
+        Ok(Ended { ok: end.status.success(), out, err: String::from_utf8_lossy(&end.stderr).into_owned() })
+    }
 }
 
 impl Cluster {
@@ -215,10 +262,38 @@ impl Cluster {
     /// # Errors
     /// kubectl could not be run or hangs.
     pub async fn try_kubectl<S: AsRef<OsStr>>(&self, args: &[S], stdin: Option<&str>) -> Result<Ended> {
+        run(self.kubectl_command().args(args), stdin, KUBECTL_LIMIT).await
+    }
+
+    /// `kubectl edit` with an editor that is a shell command; the file's path is appended to it.
+    ///
+    /// # Errors
+    /// With kubectl's own words.
+    pub async fn edit(&self, args: &str, editor: &str) -> Result<String> {
+        let mut command = self.kubectl_command();
+        command.env("KUBE_EDITOR", editor).arg("edit").args(args.split_whitespace());
+        let ended = run(&mut command, None, KUBECTL_LIMIT).await?;
+        ensure!(ended.ok, "kubectl edit {args}: {}{}", ended.out, ended.err);
+        Ok(ended.out)
+    }
+
+    /// Starts a kubectl that runs on, like `get -w`.
+    ///
+    /// # Errors
+    /// kubectl could not be run.
+    pub fn follow(&self, args: &str) -> Result<Follow> {
+        let mut command = self.kubectl_command();
+        command.args(args.split_whitespace()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.kill_on_drop(true).spawn().context("starting kubectl")?;
+        let out = child.stdout.take().context("kubectl has no output")?;
+        Ok(Follow { child, out: BufReader::new(out).lines(), what: format!("kubectl {args}") })
+    }
+
+    fn kubectl_command(&self) -> Command {
         let mut command = Command::new("kubectl");
         // A home of its own keeps cached discovery of other clusters away.
-        command.env("HOME", &self.dir).env("KUBECONFIG", self.kubeconfig()).args(args);
-        run(&mut command, stdin, KUBECTL_LIMIT).await
+        command.env("HOME", &self.dir).env("KUBECONFIG", self.kubeconfig());
+        command
     }
 
     /// Runs kubectl, which must succeed; a string is split at blanks.
@@ -321,7 +396,7 @@ async fn run(command: &mut Command, stdin: Option<&str>, limit: Duration) -> Res
     if let (Some(text), Some(mut pipe)) = (stdin, child.stdin.take()) {
         pipe.write_all(text.as_bytes()).await?;
     }
-    let Ok(output) = tokio::time::timeout(limit, child.wait_with_output()).await else {
+    let Ok(output) = timeout(limit, child.wait_with_output()).await else {
         bail!("{shown} did not end within {} s", limit.as_secs());
     };
     let output = output?;

@@ -7,3 +7,13 @@ pub mod cluster;
 pub mod load;
 pub mod stories;
 pub mod wait;
+
+/// The checkout. Asked at run time, not at build time: checkouts may share one target directory.
+///
+/// # Panics
+/// When Cargo did not start this program.
+#[must_use]
+pub fn checkout() -> std::path::PathBuf {
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo test runs this");
+    std::path::Path::new(&here).parent().expect("the crate lies in the workspace").to_owned()
+}

@@ -60,7 +60,7 @@ async fn tell(cluster: &Cluster, story: &stories::Story) -> bool {
     match outcome {
         Ok(()) => println!("story {} ... ok ({seconds:.1} s)", story.name),
         Err(ref error) => {
-            println!("story {} ... FAILED ({seconds:.1} s)\n{error:?}\n{}", story.name, cluster.tails(12))
+            println!("story {} ... FAILED ({seconds:.1} s)\n{error:#}\n{}", story.name, cluster.tails(12))
         }
     }
     outcome.is_ok()

@@ -1,5 +1,6 @@
 //! Rules of the house that a tool can check (`docs/ARCHITECTURE.md`, "Arrows").
 
+use kontiki_chaos_tests::checkout;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -42,12 +43,8 @@ const SHELL_ONLY: &[&str] = &["tokio", "hyper", "axum", "tonic", "rocksdb", "ope
 /// Crates the agent must never build. (tonic itself brings axum along for its router.)
 const NOT_ON_NODES: &[&str] = &["rocksdb", "openraft", "kontiki-api", "kontiki-kinds"];
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").to_owned()
-}
-
 fn graph() -> cargo_metadata::Metadata {
-    cargo_metadata::MetadataCommand::new().current_dir(root()).exec().expect("cargo metadata runs")
+    cargo_metadata::MetadataCommand::new().current_dir(checkout()).exec().expect("cargo metadata runs")
 }
 
 /// Everything that `start` links, dev- and build-dependencies left out.
@@ -141,7 +138,7 @@ fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
 
 #[test]
 fn banned_patterns_stay_out() {
-    let root = root();
+    let root = checkout();
     let mut files = Vec::new();
     sources(&root, &mut files);
     let mut wrong = Vec::new();

@@ -237,7 +237,7 @@ pub async fn random_requests_never_break_the_server(c: &Cluster) -> Result<()> {
 }
 
 pub async fn answers_equal_those_of_a_real_api_server(c: &Cluster) -> Result<()> {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = crate::checkout();
     let oracle = std::env::var_os("KONTIKI_ORACLE").map_or_else(|| root.join("../shared/oracle"), PathBuf::from);
     if !oracle.join("oracle.py").exists() {
         println!("      skipped: no recorded answers at {} (set KONTIKI_ORACLE)", oracle.display());

@@ -25,9 +25,12 @@ pub async fn a_first_look_shows_a_healthy_cluster(c: &Cluster) -> Result<()> {
     has(&c.kubectl("get --raw /readyz").await?, "ok")?;
     has(&c.kubectl("get --raw /metrics").await?, "# TYPE")?;
     has(&c.kubectl("get svc kubernetes").await?, "443/TCP")?;
-    let endpoints = c.kubectl("get endpoints kubernetes -o jsonpath={.subsets[0].addresses[*].ip}").await?;
-    ensure!(endpoints.split_whitespace().count() == 3, "three masters answer: {endpoints}");
-    Ok(())
+    wait::until("all three masters behind the kubernetes service", Duration::from_secs(30), async || {
+        let endpoints = c.kubectl("get endpoints kubernetes -o jsonpath={.subsets[0].addresses[*].ip}").await?;
+        ensure!(endpoints.split_whitespace().count() == 3, "only {endpoints}");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await
 }
 
 pub async fn objects_are_written_read_and_explained(c: &Cluster) -> Result<()> {
@@ -61,6 +64,9 @@ pub async fn objects_are_written_read_and_explained(c: &Cluster) -> Result<()> {
     ensure!(s.kubectl("get configmap applied -o jsonpath={.data}").await? == r#"{"c":"3","d":"4"}"#);
     let edited = c.try_kubectl(&["-n", "story-objects", "replace", "-f", "-"], Some(&changed)).await?;
     has(&edited.out, "replaced")?;
+    let edited = c.edit("-n story-objects configmap app", "sed -i s/blue/green/").await?;
+    has(&edited, "configmap/app edited")?;
+    ensure!(s.kubectl("get configmap app -o jsonpath={.data.colour}").await? == "green");
     has(&s.kubectl("delete configmap --all").await?, "deleted")?;
     s.done().await
 }

@@ -87,6 +87,42 @@ pub async fn twenty_leader_kills_lose_nothing(c: &Cluster) -> Result<()> {
     s.done().await
 }
 
+pub async fn a_persons_kubectl_outlives_the_leader(c: &Cluster) -> Result<()> {
+    let s = Scratch::new(c, "story-outlive").await?;
+    let script = "while /bin/busybox sleep 0.2; do echo tick; done";
+    let brief = r#"--overrides={"spec":{"terminationGracePeriodSeconds":1}}"#;
+    s.kubectl_args(&["run", "ticker", "--image", IMAGE, brief, "--", "/bin/busybox", "sh", "-c", script]).await?;
+    s.kubectl("wait --for=condition=Ready pod/ticker --timeout=60s").await?;
+    s.kubectl("create configmap flag").await?;
+    let mut watch = c.follow("-n story-outlive get configmaps -w")?;
+    watch.line_with("flag").await?;
+    let mut logs = c.follow("-n story-outlive logs -f ticker")?;
+    logs.line_with("tick").await?;
+    let waiting = c.follow("-n story-outlive wait configmap/flag --for=jsonpath={.data.up}=yes --timeout=60s")?;
+    c.healthy().await?;
+    c.signal("servers", &c.leader().await?, Signal::SIGKILL)?;
+    // The very next command waits for the next leader instead of being refused.
+    let at = Instant::now();
+    s.kubectl("label configmap flag seen=yes").await?;
+    println!("      the next command took {:.1} s", at.elapsed().as_secs_f32());
+    // Streams through the dead server end at once, by kubectl's own rules; a new one goes on.
+    let ended = watch.ended(Duration::from_secs(10)).await?;
+    ensure!(ended.ok, "get -w: {}", ended.err);
+    let ended = logs.ended(Duration::from_secs(10)).await?;
+    ensure!(ended.ok || ended.err.contains("EOF"), "logs -f: {}", ended.err);
+    let mut logs = c.follow("-n story-outlive logs -f --tail=1 ticker")?;
+    logs.line_with("tick").await?;
+    logs.line_with("tick").await?;
+    let mut watch = c.follow("-n story-outlive get configmaps -w --show-labels")?;
+    watch.line_with("seen=yes").await?;
+    s.kubectl_args(&["patch", "configmap", "flag", "-p", r#"{"data":{"up":"yes"}}"#]).await?;
+    watch.line_with("flag").await?;
+    let ended = waiting.ended(Duration::from_secs(20)).await?;
+    ensure!(ended.ok && ended.out.contains("condition met"), "wait: {}{}", ended.out, ended.err);
+    c.up(&["--no-demo"]).await?;
+    s.done().await
+}
+
 /// One TCP connection to a pod, through a node port, that must live through everything.
 struct Echo {
     stream: BufReader<TcpStream>,

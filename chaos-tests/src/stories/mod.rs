@@ -65,6 +65,7 @@ pub static ALL: &[Story] = stories![
     faults::a_cut_off_node_loses_its_pods_and_gives_them_up_on_return,
     faults::a_frozen_or_cut_off_leader_loses_the_address,
     faults::without_quorum_reads_and_pods_go_on,
+    leader::a_persons_kubectl_outlives_the_leader,
     leader::twenty_leader_kills_lose_nothing;
     on request: figures::figures_of_an_idle_cluster_and_of_pod_starts
 ];

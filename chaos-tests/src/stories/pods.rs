@@ -59,6 +59,15 @@ pub async fn logs_exec_and_attach_reach_the_container(c: &Cluster) -> Result<()>
     );
     let output = tokio::process::Command::new("script").args(["-qec", &typed, "/dev/null"]).output().await?;
     has(&String::from_utf8_lossy(&output.stdout), "/dev/pts/")?;
+    // A container that ends before anyone can attach still shows what it said.
+    let args = ["-n", "story-logs", "run", "-i", "--rm", "brief", "--image", IMAGE, "--restart=Never", "--"];
+    let args = [&args[..], &["/bin/busybox", "echo", "said at once"]].concat();
+    let brief = c.try_kubectl(&args, Some("")).await?;
+    ensure!(brief.ok && brief.out.contains("said at once"), "{:?} {:?}", brief.out, brief.err);
+    let args = ["-n", "story-logs", "run", "-i", "--rm", "reader", "--image", IMAGE, "--restart=Never", "--"];
+    let args = [&args[..], &["/bin/busybox", "cat"]].concat();
+    let reader = c.try_kubectl(&args, Some("read from stdin\n")).await?;
+    ensure!(reader.ok && reader.out.contains("read from stdin"), "{:?} {:?}", reader.out, reader.err);
     s.done().await
 }
 

@@ -38,8 +38,9 @@ const KINDS: &[&str] = &[
 const LEAST: usize = 99;
 
 fn oracle() -> Option<PathBuf> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/oracle");
-    let dir = std::env::var_os("KONTIKI_ORACLE").map_or(beside, PathBuf::from);
+    // Asked at run time: checkouts may share one target directory.
+    let beside = || Path::new(&std::env::var_os("CARGO_MANIFEST_DIR")?).join("../../../shared/oracle").into();
+    let dir = std::env::var_os("KONTIKI_ORACLE").map(PathBuf::from).or_else(beside)?;
     dir.join("scenarios").is_dir().then_some(dir)
 }
 
