@@ -112,6 +112,13 @@ impl Cluster {
         Ok(Self { bin, dir, name: name.to_owned(), subnet: subnet.to_owned() })
     }
 
+    /// The registry host that nodes look for at an address of this machine: name, and host:port.
+    #[must_use]
+    pub fn mirror(&self) -> (&'static str, String) {
+        let network = self.subnet.rsplit_once('.').map_or(self.subnet.as_str(), |(network, _)| network);
+        ("mirror.test", format!("{network}.1:5055"))
+    }
+
     /// The `kontiki` binary under test.
     #[must_use]
     pub fn bin(&self) -> &Path {
@@ -157,7 +164,9 @@ impl Cluster {
     /// # Errors
     /// With all that `kontiki up` printed.
     pub async fn up(&self, more: &[&str]) -> Result<String> {
-        let mut args = vec!["up", "--name", &self.name, "--subnet", &self.subnet, "--no-egress"];
+        let (host, address) = self.mirror();
+        let mirror = format!("{host}=http://{address}");
+        let mut args = vec!["up", "--name", &self.name, "--subnet", &self.subnet, "--no-egress", "--mirror", &mirror];
         args.extend(more);
         let ended = self.kontiki(&args).await?;
         ensure!(ended.ok, "kontiki up failed:\n{}{}", ended.out, ended.err);

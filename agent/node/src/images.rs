@@ -125,22 +125,29 @@ pub async fn pull(
 }
 
 /// Credentials for an image: those of the pod's pull secrets first, then those of the node.
+///
+/// A pull secret speaks of the registry in the image's name and is shown to whoever stands for it,
+/// as the kubelet does; the node's credentials go to the one host they are configured for.
 #[must_use]
 pub fn credentials(image: &str, secrets: &[&Secret], registries: &Registries) -> Vec<AuthConfig> {
     let host = registry_host(image);
     let mut out: Vec<AuthConfig> = secrets.iter().flat_map(|secret| from_secret(secret, image, host)).collect();
-    let own = registries.configs.get(host).and_then(|c| c.auth.as_ref());
-    out.extend(own.map(|auth| from_config(auth, host)));
+    let mirrors = endpoints(host, registries).into_iter().map(|url| authority(&url).to_owned());
+    for place in mirrors.chain([host.to_owned()]) {
+        let auth = registries.configs.get(&place).and_then(|c| c.auth.as_ref());
+        out.extend(auth.map(|auth| from_config(auth, &place)));
+    }
     out
 }
 
+/// containerd compares the server's address with the host it is about to ask, and reads it as a URL.
 fn from_config(auth: &RegistryAuth, host: &str) -> AuthConfig {
     AuthConfig {
         username: auth.username.clone(),
         password: auth.password.clone(),
         auth: auth.auth.clone(),
         identity_token: auth.identity_token.clone(),
-        server_address: host.to_owned(),
+        server_address: format!("https://{}", server_of(host)),
         ..AuthConfig::default()
     }
 }
@@ -180,10 +187,10 @@ fn from_secret(secret: &Secret, image: &str, host: &str) -> Vec<AuthConfig> {
         let path = path.trim_end_matches('/');
         same && (path.is_empty() || path == "v1" || path == "v2" || image.contains(&format!("/{path}/")))
     };
-    auths.into_iter().filter(|(server, _)| fits(server)).filter_map(|(_, auth)| decode_auth(auth, host)).collect()
+    auths.into_iter().filter(|(server, _)| fits(server)).filter_map(|(_, auth)| decode_auth(auth)).collect()
 }
 
-fn decode_auth(auth: DockerAuth, host: &str) -> Option<AuthConfig> {
+fn decode_auth(auth: DockerAuth) -> Option<AuthConfig> {
     let (username, password) = if auth.auth.is_empty() {
         (auth.username, auth.password)
     } else {
@@ -191,7 +198,7 @@ fn decode_auth(auth: DockerAuth, host: &str) -> Option<AuthConfig> {
         let (user, password) = text.split_once(':')?;
         (user.to_owned(), password.to_owned())
     };
-    Some(AuthConfig { username, password, server_address: host.to_owned(), ..AuthConfig::default() })
+    Some(AuthConfig { username, password, ..AuthConfig::default() })
 }
 
 /// Writes `hosts.toml` for each registry that the configuration names.
@@ -210,23 +217,35 @@ pub fn write_hosts(certs_dir: &Path, registries: &Registries) -> anyhow::Result<
     Ok(())
 }
 
+/// The URLs that stand for a registry; those of "*" where it has none of its own.
+fn endpoints(host: &str, registries: &Registries) -> Vec<String> {
+    let mirror = registries.mirrors.get(host).or_else(|| registries.mirrors.get("*"));
+    let urls = mirror.map(|mirror| mirror.endpoint.as_slice()).unwrap_or_default().iter();
+    urls.map(|url| if url.contains("://") { url.clone() } else { format!("https://{url}") }).collect()
+}
+
+/// The `host:port` of a URL.
+fn authority(url: &str) -> &str {
+    url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or_default()
+}
+
+/// Where the registry of a host is: Docker's is elsewhere than its name says.
+fn server_of(host: &str) -> &str {
+    if host == "docker.io" { "registry-1.docker.io" } else { host }
+}
+
 fn hosts_toml(host: &str, registries: &Registries) -> String {
     let mut out = String::new();
     if host != "*" {
-        let server = if host == "docker.io" { "registry-1.docker.io" } else { host };
-        out.push_str(&format!("server = {}\n", quoted(&format!("https://{server}"))));
+        out.push_str(&format!("server = {}\n", quoted(&format!("https://{}", server_of(host)))));
     }
     let tls_of = |host: &str| registries.configs.get(host).and_then(|c| c.tls.as_ref());
-    let endpoints = registries.mirrors.get(host).map(|m| m.endpoint.as_slice()).unwrap_or_default();
-    for endpoint in endpoints {
-        let url = if endpoint.contains("://") { endpoint.clone() } else { format!("https://{endpoint}") };
-        let authority = url.split("://").nth(1).unwrap_or_default().split('/').next().unwrap_or_default().to_owned();
-        host_block(&mut out, &url, tls_of(&authority));
+    let endpoints = endpoints(host, registries);
+    for url in &endpoints {
+        host_block(&mut out, url, tls_of(authority(url)));
     }
-    if endpoints.is_empty()
-        && let Some(tls) = tls_of(host)
-    {
-        host_block(&mut out, &format!("https://{host}"), Some(tls));
+    if let Some(tls) = tls_of(host) {
+        host_block(&mut out, &format!("https://{}", server_of(host)), Some(tls));
     }
     out
 }
@@ -314,6 +333,27 @@ mod tests {
                 .map(|a| format!("{}/{}", a.username, a.password))
                 .collect();
             assert_eq!(got.join(","), expect, "{image}");
+        }
+    }
+
+    #[test]
+    fn the_nodes_credentials_go_to_the_host_they_are_for() {
+        let registries: Registries = serde_json::from_str(
+            r#"{"mirrors": {"quay.io": {"endpoint": ["http://10.0.0.1:5000/v2"]}, "*": {"endpoint": ["any.test"]}},
+                "configs": {"10.0.0.1:5000": {"auth": {"username": "m"}}, "quay.io": {"auth": {"username": "q"}},
+                            "docker.io": {"auth": {"username": "d"}}, "any.test": {"auth": {"username": "a"}}}}"#,
+        )
+        .expect("a configuration");
+        for (image, expect) in [
+            ("quay.io/a/b", "m@https://10.0.0.1:5000 q@https://quay.io"),
+            ("nginx", "a@https://any.test d@https://registry-1.docker.io"),
+            ("other.io/a", "a@https://any.test"),
+        ] {
+            let got: Vec<_> = credentials(image, &[], &registries)
+                .into_iter()
+                .map(|a| format!("{}@{}", a.username, a.server_address))
+                .collect();
+            assert_eq!(got.join(" "), expect, "{image}");
         }
     }
 }

@@ -105,7 +105,7 @@ fn container_status(view: &View<'_>, spec: &PodSpec, container: &Container, old:
     ContainerStatus {
         name: container.name.clone(),
         state: Some(state),
-        last_state: Some(last.unwrap_or_default()),
+        last_state: Some(last.or_else(|| remembered(known?, latest)).unwrap_or_default()),
         ready: finished_init || (serves && started && probed.ready(container)),
         started: Some(started),
         restart_count: i32::try_from(latest.attempt).unwrap_or(i32::MAX),
@@ -175,6 +175,19 @@ fn unseen(view: &View<'_>, spec: &PodSpec, container: &Container, known: Option<
         last_state: Some(ContainerState::default()),
         started: Some(false),
         ..skeleton(container)
+    }
+}
+
+/// How the earlier run ended, when the runtime has forgotten it: the machine started anew.
+fn remembered(known: &ContainerStatus, latest: &observed::Container) -> Option<ContainerState> {
+    if known.restart_count >= i32::try_from(latest.attempt).unwrap_or(i32::MAX) {
+        return known.last_state.clone();
+    }
+    let state = known.state.as_ref()?;
+    match (&state.running, &state.terminated) {
+        (Some(_), _) => Some(lost(known)),
+        (_, Some(_)) => Some(state.clone()),
+        _ => known.last_state.clone(),
     }
 }
 

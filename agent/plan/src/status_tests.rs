@@ -1,4 +1,5 @@
 use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::Pod;
 
 use super::*;
 use crate::{
@@ -42,10 +43,13 @@ fn state(state: Option<&ContainerState>) -> String {
 
 /// `phase | name state last ready restarts, … | true conditions`
 fn show(spec: &str, containers: Vec<Seen>, memory: Memory, ending: Option<Ending>) -> String {
-    let pod = pod(spec);
+    show_pod(&pod(spec), containers, memory, ending)
+}
+
+fn show_pod(pod: &Pod, containers: Vec<Seen>, memory: Memory, ending: Option<Ending>) -> String {
     let sandbox = Sandbox { id: "s".into(), attempt: 0, ready: true, created: at(0), ips: vec![] };
     let seen = Observed { sandboxes: vec![sandbox], containers };
-    let view = View { pod: &pod, seen: &seen, memory: &memory, ending, now: at(10) };
+    let view = View { pod, seen: &seen, memory: &memory, ending, now: at(10) };
     let status = status(&view, &[]);
     let all = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
     let containers: Vec<_> = all
@@ -133,4 +137,27 @@ fn statuses_read_as_kubelets() {
     let ending = Some(Ending { deadline: at(9), remove: true });
     let killed = vec![seen("a", 0, Exited, 137)];
     assert_eq!(show(one, killed, memory(), ending), format!("Failed | a- Error=137 - 0 | {UNREADY}"), "deleted");
+}
+
+#[test]
+fn a_run_that_the_runtime_forgot_stays_in_the_status() {
+    let memory = || Memory { volumes: Volumes::Ready, ..Memory::default() };
+    let mut one = pod("containers: [{name: a}]");
+    let before = |one: &Pod, seen: Vec<Seen>| {
+        let seen = Observed { sandboxes: vec![], containers: seen };
+        status(&View { pod: one, seen: &seen, memory: &memory(), ending: None, now: at(10) }, &[])
+    };
+    one.status = Some(before(&one, vec![seen("a", 0, State::Running, 0)]));
+    let again = vec![seen("a", 1, State::Running, 0)];
+    let expect = format!("Running | a+ running ContainerStatusUnknown=137 1 | {READY}");
+    assert_eq!(show_pod(&one, again.clone(), memory(), None), expect, "it ran");
+    one.status = Some(before(&one, again.clone()));
+    assert_eq!(show_pod(&one, again.clone(), memory(), None), expect, "and is still known a turn later");
+    one.status = None;
+    one.status = Some(before(&one, vec![seen("a", 0, State::Exited, 3)]));
+    assert_eq!(
+        show_pod(&one, again, memory(), None),
+        format!("Running | a+ running Error=3 1 | {READY}"),
+        "it had ended"
+    );
 }

@@ -4,6 +4,7 @@ mod api;
 mod clients;
 mod faults;
 mod figures;
+mod images;
 mod kubectl;
 mod leader;
 mod pods;
@@ -54,6 +55,7 @@ pub static ALL: &[Story] = stories![
     pods::a_secret_reaches_only_the_node_that_needs_it,
     pods::services_answer_from_pods_and_hosts,
     pods::owners_take_their_dependents_along,
+    images::images_come_from_a_registry_behind_a_mirror,
     clients::kube_creates_watches_patches_and_deletes,
     clients::python_creates_watches_patches_and_deletes,
     api::bad_input_gets_a_clear_status,
