@@ -4,6 +4,7 @@
 //! cluster; each story leaves the cluster healthy and its own namespace gone.
 
 pub mod cluster;
+pub mod fuzz;
 pub mod load;
 pub mod stories;
 pub mod wait;

@@ -11,6 +11,7 @@
 //! The agent listens on loopback only ([`health`]), and works in the network namespace it was
 //! started in.
 
+pub mod archive;
 pub mod cgroups;
 pub mod check;
 pub mod config;

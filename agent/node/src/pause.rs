@@ -6,7 +6,7 @@
 //! The program ignores SIGCHLD, so the kernel reaps orphans that a shared PID namespace gives it,
 //! exits 0 on SIGTERM and SIGINT, and sleeps in `pause(2)` otherwise.
 
-use sha2::{Digest, Sha256};
+use crate::archive::{Entry, Image};
 
 /// x86-64 machine code. Each `rt_sigaction` sets `SA_RESTORER`, as the kernel demands.
 fn program() -> Vec<u8> {
@@ -79,68 +79,12 @@ fn elf() -> Vec<u8> {
     out
 }
 
-/// A `docker save` archive of an image named `reference`, holding only the pause program.
+/// The archive of an image named `reference`, holding only the pause program.
 #[must_use]
 pub fn archive(reference: &str) -> Vec<u8> {
-    let config = r#"{"Entrypoint":["/pause"],"WorkingDir":"/","User":"65535:65535"}"#;
-    image_archive(reference, config, &[("pause", 0o755, &elf())])
-}
-
-/// A `docker save` archive of a one-layer image: `config` is the JSON of its run-time
-/// configuration, `files` are (path without a leading slash, mode, content).
-#[must_use]
-pub fn image_archive(reference: &str, config: &str, files: &[(&str, u32, &[u8])]) -> Vec<u8> {
-    let mut layer = Tar::default();
-    for (name, mode, data) in files {
-        layer.file(name, *mode, data);
-    }
-    let layer = layer.finish();
-    let config = format!(
-        r#"{{"architecture":"amd64","os":"linux","config":{config},"rootfs":{{"type":"layers","diff_ids":["sha256:{}"]}}}}"#,
-        hex(&layer)
-    );
-    let name = format!("{}.json", hex(config.as_bytes()));
-    let manifest = format!(r#"[{{"Config":"{name}","RepoTags":["{reference}"],"Layers":["layer.tar"]}}]"#);
-    let mut out = Tar::default();
-    out.file("layer.tar", 0o644, &layer);
-    out.file(&name, 0o644, config.as_bytes());
-    out.file("manifest.json", 0o644, manifest.as_bytes());
-    out.finish()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// A minimal ustar writer: regular files with short names.
-#[derive(Default)]
-struct Tar(Vec<u8>);
-
-impl Tar {
-    fn file(&mut self, name: &str, mode: u32, data: &[u8]) {
-        let mut header = [0u8; 512];
-        header[..name.len()].copy_from_slice(name.as_bytes());
-        let mut field = |at: usize, text: String| header[at..at + text.len()].copy_from_slice(text.as_bytes());
-        field(100, format!("{mode:07o}"));
-        field(108, "0000000".to_owned());
-        field(116, "0000000".to_owned());
-        field(124, format!("{:011o}", data.len()));
-        field(136, "00000000000".to_owned());
-        field(148, "        ".to_owned());
-        field(156, "0".to_owned());
-        field(257, "ustar".to_owned());
-        field(263, "00".to_owned());
-        let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
-        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-        self.0.extend(header);
-        self.0.extend(data);
-        self.0.resize(self.0.len().next_multiple_of(512), 0);
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        self.0.resize(self.0.len() + 1024, 0);
-        self.0
-    }
+    let program = elf();
+    let entries = vec![Entry::Program("pause", &program)];
+    Image { reference, entries, entrypoint: &["/pause"], command: &[], user: "65535:65535" }.archive()
 }
 
 #[cfg(test)]

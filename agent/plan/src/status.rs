@@ -198,6 +198,7 @@ fn lost(known: &ContainerStatus) -> ContainerState {
             reason: Some("ContainerStatusUnknown".to_owned()),
             message: Some("The container could not be located when the pod was terminated".to_owned()),
             container_id: known.container_id.clone(),
+            started_at: known.state.as_ref().and_then(|s| s.running.as_ref()?.started_at.clone()),
             ..ContainerStateTerminated::default()
         }),
         ..ContainerState::default()

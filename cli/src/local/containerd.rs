@@ -16,11 +16,11 @@ use k8s_cri::v1::{
     ListPodSandboxRequest, RemovePodSandboxRequest, StatusRequest, StopPodSandboxRequest,
     runtime_service_client::RuntimeServiceClient,
 };
+use kontiki_agent::archive::{Entry, Image};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{
-    image::{Entry, Image},
     plan::Member,
     preflight,
     process::Daemon,
@@ -226,6 +226,7 @@ fn demo(busybox: &[u8]) -> Image<'_> {
             "-c",
             "echo \"Hello from $(hostname)\" > /www/index.html; exec httpd -f -v -p 8080 -h /www",
         ],
+        user: "",
     }
 }
 

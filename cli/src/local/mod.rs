@@ -11,7 +11,6 @@
 mod containerd;
 mod demo;
 mod down;
-mod image;
 mod network;
 mod plan;
 mod preflight;

@@ -5,6 +5,7 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use common::{World, admin};
 use futures::StreamExt;
@@ -12,6 +13,7 @@ use http_body_util::BodyExt;
 use kontiki_api::{DeleteOptions, PatchKind, Target, User};
 use kontiki_kinds::{ResourceDef, resources};
 use kontiki_model::{GroupResource, Term};
+use kontiki_store::Tuning;
 use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -69,6 +71,48 @@ async fn every_row_can_be_created_read_listed_patched_watched_and_deleted() {
         let (code, _) = world.ask("DELETE", &one, Value::Null).await;
         assert_eq!(code, 200, "DELETE {one}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_forgotten_past_is_answered_with_410() {
+    let (history, compact_every) = (Duration::ZERO, Duration::from_millis(20));
+    let world = World::with(Tuning { history, compact_every, ..Tuning::default() }).await;
+    let maps = "/api/v1/namespaces/a/configmaps";
+    for name in ["one", "two"] {
+        world.post(maps, json!({"metadata": {"name": name}})).await;
+    }
+    let (_, page) = world.get(&format!("{maps}?limit=1")).await;
+    let (version, token) = (&page["metadata"]["resourceVersion"], &page["metadata"]["continue"]);
+    let (version, token) = (version.as_str().expect("a version"), token.as_str().expect("a token"));
+    let (_, last) = world.merge(&format!("{maps}/one"), json!({"data": {"a": "1"}})).await;
+    let last: u64 = last["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse().ok()).expect("a version");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while world.store.compacted().0 < last {
+        assert!(Instant::now() < deadline, "compacted up to {:?} only", world.store.compacted());
+        tokio::time::sleep(compact_every).await;
+    }
+    let gone =
+        |status: &Value| assert_eq!((&status["code"], &status["reason"]), (&json!(410), &json!("Expired")), "{status}");
+    let event = world.first_event(&format!("{maps}?watch=1&resourceVersion={version}")).await;
+    assert_eq!(event["type"], "ERROR");
+    gone(&event["object"]);
+    let (code, status) = world.get(&format!("{maps}?resourceVersion={version}&resourceVersionMatch=Exact")).await;
+    assert_eq!(code, 410);
+    gone(&status);
+    // A list that was begun can still be finished, until many others were begun since.
+    let next = format!("{maps}?limit=1&continue={token}");
+    let (code, page) = world.get(&next).await;
+    assert_eq!((code, &page["items"][0]["metadata"]["name"]), (200, &json!("two")), "{page}");
+    for change in 0..20 {
+        world.merge(&format!("{maps}/one"), json!({"data": {"a": change.to_string()}})).await;
+        world.get(&format!("{maps}?limit=1")).await;
+    }
+    let (code, status) = world.get(&next).await;
+    assert_eq!(code, 410);
+    gone(&status);
+    let again = status["metadata"]["continue"].as_str().expect("a token that goes on in the present");
+    let (code, page) = world.get(&format!("{maps}?limit=1&continue={again}")).await;
+    assert_eq!((code, &page["items"][0]["metadata"]["name"]), (200, &json!("two")), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kontiki_agent::{Config, cri::Cri, identity::Cluster, node::Node, pause, prepare};
+use kontiki_agent::{
+    Config,
+    archive::{Entry, Image},
+    cri::Cri,
+    identity::Cluster,
+    node::Node,
+    pause, prepare,
+};
 use kontiki_proto::node::{Object, from_agent::Message};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -42,10 +49,9 @@ impl Runtime {
         let runtime = Self { base, child };
         runtime.import("pause", &pause::archive("localhost/pause:1"));
         let busybox = std::fs::read("/bin/busybox").expect("busybox-static is installed");
-        runtime.import(
-            "busybox",
-            &pause::image_archive(IMAGE, r#"{"Entrypoint":["/bin/busybox"]}"#, &[("bin/busybox", 0o755, &busybox)]),
-        );
+        let entries = vec![Entry::Dir("bin"), Entry::Program("bin/busybox", &busybox)];
+        let image = Image { reference: IMAGE, entries, entrypoint: &["/bin/busybox"], command: &[], user: "" };
+        runtime.import("busybox", &image.archive());
         runtime
     }
 

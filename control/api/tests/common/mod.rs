@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use http_body_util::BodyExt;
 use kontiki_api::{Api, Config, NodeProxy, NodeProxyError, NodeStream, User};
 use kontiki_proto::node::Open;
-use kontiki_store::{PeerTls, Store};
+use kontiki_store::{PeerTls, Store, Tuning};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SanType,
@@ -70,7 +70,7 @@ pub struct World {
     pub api: Api,
     pub authority: Authority,
     pub nodes: mpsc::Receiver<Opened>,
-    store: Store,
+    pub store: Store,
     _dir: tempfile::TempDir,
 }
 
@@ -87,10 +87,14 @@ pub fn admin() -> User {
 
 impl World {
     pub async fn new() -> Self {
+        Self::with(Tuning::default()).await
+    }
+
+    pub async fn with(tuning: Tuning) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().expect("temporary directory");
         let authority = Authority::new();
-        let store = open(dir.path(), &authority).await;
+        let store = open(dir.path(), &authority, tuning).await;
         let (tx, nodes) = mpsc::channel(4);
         let config = Config {
             server_name: "test".into(),
@@ -158,12 +162,12 @@ impl World {
     }
 }
 
-async fn open(dir: &std::path::Path, authority: &Authority) -> Store {
+async fn open(dir: &std::path::Path, authority: &Authority, tuning: Tuning) -> Store {
     let (cert_pem, key_pem) = authority.issue("system:kontiki:server:test", "kontiki:servers");
     let free =
         std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port").local_addr().expect("address");
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free.port()));
-    let store = Store::open(kontiki_store::Config {
+    let config = kontiki_store::Config {
         id: 1,
         name: "test".into(),
         dir: dir.join("raft"),
@@ -172,9 +176,8 @@ async fn open(dir: &std::path::Path, authority: &Authority) -> Store {
         tls: PeerTls { ca_pem: authority.pem(), cert_pem, key_pem },
         heartbeat: kontiki_store::Config::HEARTBEAT,
         election: kontiki_store::Config::ELECTION,
-    })
-    .await
-    .expect("the store opens");
+    };
+    let store = Store::open_with(config, tuning).await.expect("the store opens");
     store.bootstrap().await.expect("bootstrap");
     store.status().wait_for(|s| s.is_leader).await.expect("a leader");
     store

@@ -10,14 +10,14 @@ use sha2::{Digest as _, Sha256};
 
 /// A file of an image.
 pub enum Entry<'a> {
+    /// A directory.
     Dir(&'a str),
-    /// Executable.
+    /// An executable: path and content.
     Program(&'a str, &'a [u8]),
+    /// Path and content.
     File(&'a str, &'a [u8]),
-    Link {
-        path: String,
-        to: &'a str,
-    },
+    /// A symbolic link.
+    Link { path: String, to: &'a str },
 }
 
 /// What an image is made of.
@@ -27,12 +27,15 @@ pub struct Image<'a> {
     pub entries: Vec<Entry<'a>>,
     pub entrypoint: &'a [&'a str],
     pub command: &'a [&'a str],
+    /// `uid:gid`; empty for root.
+    pub user: &'a str,
 }
 
 const BLOCK: usize = 512;
 
 impl Image<'_> {
     /// The archive.
+    #[must_use]
     pub fn archive(&self) -> Vec<u8> {
         let layer = layer(&self.entries);
         let digest = hex(&layer);
@@ -42,6 +45,7 @@ impl Image<'_> {
             "config": {
                 "Entrypoint": self.entrypoint,
                 "Cmd": self.command,
+                "User": self.user,
                 "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
                 "WorkingDir": "/",
             },
@@ -135,6 +139,7 @@ mod tests {
             ],
             entrypoint: &["/bin/p"],
             command: &[],
+            user: "",
         };
         let (one, two) = (image.archive(), image.archive());
         assert_eq!(one, two, "equal input gives equal bytes");
