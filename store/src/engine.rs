@@ -49,7 +49,8 @@ const READERS: usize = 16_384;
 /// Raft's clock, derived from the configured election timeout.
 ///
 /// openraft's followers wait for the leader's lease to run out and then for a random time of their
-/// own. Both together are what the configuration calls the election timeout.
+/// own, which openraft draws between `patience` and the lease. Both together start at the least
+/// election timeout and stay well below the most, which is what a leader is given to confirm itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timing {
     pub heartbeat: Duration,
@@ -64,7 +65,7 @@ pub(crate) struct Timing {
 impl Timing {
     pub fn new(config: &Config) -> Self {
         let (least, most) = config.election;
-        let lease = most * 5 / 12;
+        let lease = most / 3;
         let patience = (least / 3).max(config.heartbeat + Duration::from_millis(1));
         Self {
             heartbeat: config.heartbeat,
@@ -341,7 +342,7 @@ mod tests {
     #[test]
     fn lease_and_patience_add_up_to_the_election_timeout() {
         for (heartbeat, election, lease, patience) in
-            [(50, (300, 600), 250, 100), (500, (3000, 6000), 2500, 1000), (50, (100, 120), 52, 51)]
+            [(50, (300, 600), 200, 100), (500, (3000, 6000), 2000, 1000), (50, (100, 120), 52, 51)]
         {
             let ms = Duration::from_millis;
             let tls = PeerTls { ca_pem: String::new(), cert_pem: String::new(), key_pem: String::new() };
