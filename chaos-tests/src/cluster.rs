@@ -332,7 +332,8 @@ impl Cluster {
         self.kubectl_in("apply -f -", Some(manifest)).await
     }
 
-    /// A client through the virtual IP, or straight to one server (`host`).
+    /// A client through the virtual IP, as people use it; or straight to one server (`host`), and then
+    /// without the client's own retries and their waiting.
     ///
     /// # Errors
     /// The kubeconfig is unusable.
@@ -341,6 +342,7 @@ impl Cluster {
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         if let Some(host) = host {
             config.cluster_url = format!("https://{host}:6443").parse()?;
+            config.default_retry = false;
         }
         config.connect_timeout = Some(Duration::from_millis(500));
         config.read_timeout = Some(Duration::from_secs(5));

@@ -53,7 +53,6 @@ pub async fn twenty_leader_kills_lose_nothing(c: &Cluster) -> Result<()> {
                 .await
             }
         };
-        // A client told 503 waits a second by its own rules: the first answer to anyone is the gap.
         gaps.push(first(|_| true).await? - at);
         vip_gaps.push(first(|writer| writer == VIP).await? - at);
         echo.still_there().await?;
