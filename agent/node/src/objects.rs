@@ -16,6 +16,7 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Node, Pod, Secret, Service},
     discovery::v1::EndpointSlice,
 };
+use kontiki_model::typed;
 use kontiki_proto::node::Object;
 use tokio::sync::watch;
 
@@ -226,7 +227,7 @@ fn put<T: serde::de::DeserializeOwned>(
     match json {
         None => Ok(Changed(table.remove(&key).is_some())),
         Some(json) => {
-            table.insert(key, Arc::new(serde_json::from_str(json)?));
+            table.insert(key, Arc::new(typed::read(json.as_bytes())?));
             Ok(Changed(true))
         }
     }

@@ -1,9 +1,14 @@
 //! What breaks, and what must not.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::signal::Signal;
+use tokio::process::Command;
 
 use super::{Scratch, has};
 use crate::{cluster::Cluster, cluster::members, wait};
@@ -17,36 +22,87 @@ pub async fn a_second_start_leaves_everything_alone(c: &Cluster) -> Result<()> {
     Ok(())
 }
 
-pub async fn wrong_joins_are_refused_with_one_line(c: &Cluster) -> Result<()> {
+pub async fn wrong_starts_are_refused_with_one_line(c: &Cluster) -> Result<()> {
     let servers = c.servers().await?;
     let (_, address) = servers.first().context("a server")?;
-    let spare = c.dir().join("spare");
-    let good = c.kontiki(&["token", "create"]).await?;
-    ensure!(good.ok, "token create: {}{}", good.out, good.err);
-    let word = |start: &str| good.out.split_whitespace().find(|word| word.contains(start)).map(str::to_owned);
-    let hash = word("sha256:").with_context(|| format!("no CA hash in {}", good.out))?;
-    let hash = hash.trim_start_matches("--ca-hash=").to_owned();
-    let wrong = format!("sha256:{}", "0".repeat(64));
-    for (case, token, hash, expect) in [
-        ("a wrong token", "abcdef.0123456789abcdef", hash.as_str(), "token"),
-        ("a wrong CA hash", "abcdef.0123456789abcdef", wrong.as_str(), "CA"),
+    let token = async || {
+        let made = c.kontiki(&["token", "create", "--server", "-o", "json"]).await?;
+        ensure!(made.ok, "token create: {}", made.err);
+        Ok(serde_json::from_str::<serde_json::Value>(&made.out)?)
+    };
+    let (good, expired) = (token().await?, token().await?);
+    let [hash, good, expired] =
+        [&good["caHash"], &good["token"], &expired["token"]].map(|text| text.as_str().unwrap_or_default());
+    let id = expired.split('.').next().unwrap_or_default();
+    let past = r#"{"stringData":{"expiration":"2001-01-01T00:00:00Z"}}"#;
+    let secret = format!("bootstrap-token-{id}");
+    let patched = c.try_kubectl(&["-n", "kube-system", "patch", "secret", &secret, "-p", past], None).await?;
+    ensure!(patched.ok, "{}", patched.err);
+
+    let dir = c.dir().join("spare");
+    let join = |token: &str, hash: &str| {
+        format!("join: {{servers: [\"{address}:6444\"], token: {token}, ca_hash: \"{hash}\"}}")
+    };
+    for (case, name, origin, expect) in [
+        ("a wrong token", "spare", join("abcdef.0123456789abcdef", hash), "token is not valid"),
+        ("an expired token", "spare", join(expired, hash), "token is not valid"),
+        ("a wrong CA hash", "spare", join(good, &format!("sha256:{}", "0".repeat(64))), "CA"),
+        ("a name that is taken", "s1", join(good, hash), "is a member already"),
     ] {
-        let config = format!(
-            "name: spare\ndata_dir: {}\nadvertise_address: 127.0.0.1\njoin:\n  servers: [\"{address}:6444\"]\n  token: {token}\n  ca_hash: {hash}\n",
-            spare.display()
-        );
-        let file = c.dir().join("spare.yaml");
-        std::fs::write(&file, config)?;
-        let run =
-            tokio::process::Command::new(c.bin()).args(["server", "--config"]).arg(&file).kill_on_drop(true).output();
-        let ended =
-            tokio::time::timeout(Duration::from_secs(30), run).await.with_context(|| format!("{case} hangs"))??;
-        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-        ensure!(!ended.status.success(), "{case} was accepted");
-        let last = said.lines().last().unwrap_or_default();
-        has(last, expect).with_context(|| case.to_owned())?;
-        ensure!(!spare.join("raft").exists(), "{case} left a store behind");
+        refused(c, name, &dir, 16443, &origin, expect).await.context(case)?;
+        ensure!(!dir.join("raft").exists(), "{case} left a store behind");
     }
+
+    let listener = std::net::TcpListener::bind("0.0.0.0:0")?;
+    let busy = listener.local_addr()?.port();
+    refused(c, "spare", &dir, busy, BOOTSTRAP, "Address already in use").await.context("a busy port")?;
+    fs::remove_dir_all(&dir)?;
+
+    fs::create_dir(&dir)?;
+    fs::write(dir.join("precious"), "untouched")?;
+    refused(c, "spare", &dir, 16443, BOOTSTRAP, "not a Kontiki server's").await.context("a foreign directory")?;
+    let left: Vec<_> = fs::read_dir(&dir)?.flatten().map(|entry| entry.file_name()).collect();
+    ensure!(left == ["precious"] && fs::read(dir.join("precious"))? == b"untouched", "left in it: {left:?}");
+    fs::remove_dir_all(&dir)?;
+
+    fs::create_dir(&dir)?;
+    shell(&format!("mount -t tmpfs -o size=64k tmpfs {}", dir.display())).await?;
+    let told = refused(c, "spare", &dir, 16443, BOOTSTRAP, "No space left on device").await;
+    shell(&format!("umount {0} && rmdir {0}", dir.display())).await?;
+    told.context("a full disk")?;
+
+    c.signal("servers", "s3", Signal::SIGKILL)?;
+    shell(&format!("cp -a {}/servers/s3/data {}", c.dir().display(), dir.display())).await?;
+    refused(c, "spare", &dir, 16443, "", "belongs to server \"s3\"").await.context("another server's directory")?;
+    let damage = "printf damage | dd bs=1 seek=20 conv=notrunc status=none of=\"$(echo DIR/raft/db/MANIFEST-*)\"";
+    shell(&damage.replace("DIR", &dir.display().to_string())).await?;
+    refused(c, "s3", &dir, 16443, "", "is damaged").await.context("a damaged directory")?;
+    fs::remove_dir_all(&dir)?;
+    c.up(&["--no-demo"]).await.map(drop)
+}
+
+const BOOTSTRAP: &str = "bootstrap: true";
+
+/// Starts a server that must give up, with `expect` in the only line about it.
+async fn refused(c: &Cluster, name: &str, data: &Path, port: u16, origin: &str, expect: &str) -> Result<()> {
+    let config = format!(
+        "name: {name}\ndata_dir: {}\nadvertise_address: 127.0.0.1\napi_port: {port}\nnode_port: 16444\n\
+         peer_port: 12380\nlog_level: error\n{origin}\n",
+        data.display()
+    );
+    let file = c.dir().join("spare.yaml");
+    fs::write(&file, config)?;
+    let run = Command::new(c.bin()).args(["server", "--config"]).arg(&file).kill_on_drop(true).output();
+    let ended = tokio::time::timeout(Duration::from_secs(30), run).await.context("it runs on")??;
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    ensure!(!ended.status.success(), "it was accepted: {said}");
+    ensure!(said.lines().count() == 1, "more than one line:\n{said}");
+    has(&said, expect)
+}
+
+async fn shell(script: &str) -> Result<()> {
+    let ended = Command::new("sh").args(["-c", script]).output().await?;
+    ensure!(ended.status.success(), "{script}: {}", String::from_utf8_lossy(&ended.stderr));
     Ok(())
 }
 

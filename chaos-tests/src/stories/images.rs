@@ -17,9 +17,12 @@ const CONFIG: &str = "version: 0.1\nstorage: {filesystem: {rootdirectory: DIR/da
 const HTPASSWD: &str = "ali:$2b$05$abcdefghijklmnopqrstuuQbLfdQZSxZ9gjhA5V9o8Tyc6aQRO0Qi\n";
 
 /// Debian's docker-registry, unpacked beside the build and not installed: the package starts a service.
-const FETCH: &str = "cd ~/.cache/kontiki && { test -x registry/usr/bin/docker-registry || {
+const FETCH: &str =
+    "mkdir -p ~/.cache/kontiki && cd ~/.cache/kontiki && { test -x registry/usr/bin/docker-registry || {
   rm -rf registry.new && mkdir registry.new && cd registry.new &&
-  apt-get -qq -o APT::Sandbox::User=root download docker-registry && dpkg -x docker-registry_*.deb . &&
+  apt() { apt-get -qq -o APT::Sandbox::User=root \"$@\"; } &&
+  { apt download docker-registry || { apt update && apt download docker-registry; }; } &&
+  dpkg -x docker-registry_*.deb . &&
   cd .. && rm -rf registry && mv registry.new registry; }; } && realpath registry/usr/bin/docker-registry";
 
 pub async fn images_come_from_a_registry_behind_a_mirror(c: &Cluster) -> Result<()> {

@@ -62,7 +62,7 @@ pub static ALL: &[Story] = stories![
     api::random_requests_never_break_the_server,
     api::answers_equal_those_of_a_real_api_server,
     faults::a_second_start_leaves_everything_alone,
-    faults::wrong_joins_are_refused_with_one_line,
+    faults::wrong_starts_are_refused_with_one_line,
     faults::an_agent_restart_leaves_pods_alone,
     faults::a_cut_off_node_loses_its_pods_and_gives_them_up_on_return,
     faults::a_frozen_or_cut_off_leader_loses_the_address,

@@ -29,7 +29,7 @@ pub async fn down(args: DownArgs) -> Result<ExitCode> {
         }
         (Some(saved), _) => Saved { dir, ..saved },
         (None, Some(name)) => Saved::by_name(name)?.map_or_else(|| Saved::nameless(Some(name), dir), Ok)?,
-        (None, None) => Saved::nameless(None, dir)?,
+        (None, None) => elsewhere(Saved::nameless(None, dir)?)?,
     };
     let lock = up::lock(&saved)?;
     let agents = sweep::agents(&saved);
@@ -52,6 +52,20 @@ pub async fn down(args: DownArgs) -> Result<ExitCode> {
         );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A directory without a cluster must not bring down the one of the default name that lives elsewhere.
+pub fn elsewhere(nameless: Saved) -> Result<Saved> {
+    match Saved::by_name(&nameless.name)? {
+        Some(other) if other.dir != nameless.dir => bail!(
+            "{} holds no cluster; the one named {} lives in {}: kontiki down --dir {}",
+            nameless.dir.display(),
+            other.name,
+            other.dir.display(),
+            other.dir.display()
+        ),
+        _ => Ok(nameless),
+    }
 }
 
 pub async fn stop_all(saved: &Saved, agents: &[Member]) -> Result<()> {

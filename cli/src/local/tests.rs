@@ -110,6 +110,16 @@ fn down_leaves_nothing() {
 }
 
 #[test]
+fn down_in_another_directory_spares_the_cluster() {
+    story("ktelse", "10.216.4.0/24", |saved| {
+        let named = |dir| Saved::nameless(Some(&saved.name), dir).unwrap();
+        let refused = down::elsewhere(named(saved.dir.join("other"))).err().expect("it lives elsewhere").to_string();
+        assert!(refused.ends_with(&format!("kontiki down --dir {}", saved.dir.display())), "{refused}");
+        assert!(down::elsewhere(named(saved.dir.clone())).is_ok(), "its own directory, even without its record");
+    });
+}
+
+#[test]
 fn down_after_a_crash_leaves_nothing() {
     story("ktcrash", "10.216.2.0/24", |saved| {
         let containerd = containerd::daemon(&saved.agents()[0]).pid().expect("it runs");

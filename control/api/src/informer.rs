@@ -23,7 +23,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::{Metadata, Resource};
-use kontiki_model::{GroupResource, ObjectKey, Revision, key};
+use kontiki_model::{GroupResource, ObjectKey, Revision, key, typed};
 use kontiki_store::{Entry, Event, EventKind, Snapshot, Store, Watch, WatchItem};
 use parking_lot::{Mutex, RwLock};
 use serde::Deserialize;
@@ -62,7 +62,7 @@ where
     }
 
     fn read(_: &ObjectKey, entry: &Entry) -> Result<Self, String> {
-        let mut object: K = serde_json::from_slice(&entry.value).map_err(|error| error.to_string())?;
+        let mut object: K = typed::read(&entry.value).map_err(|error| error.to_string())?;
         object.metadata_mut().resource_version = Some(entry.mod_revision.to_string());
         Ok(object)
     }
@@ -102,7 +102,7 @@ impl Cached for Object {
     }
 
     fn read(key: &ObjectKey, entry: &Entry) -> Result<Self, String> {
-        let MetadataOnly { metadata } = serde_json::from_slice(&entry.value).map_err(|error| error.to_string())?;
+        let MetadataOnly { metadata } = typed::read(&entry.value).map_err(|error| error.to_string())?;
         Ok(Self {
             key: key.clone(),
             uid: metadata.uid.unwrap_or_default(),

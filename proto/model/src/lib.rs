@@ -9,6 +9,7 @@ pub mod quantity;
 pub mod resource;
 pub mod revision;
 pub mod selector;
+pub mod typed;
 
 pub use k8s_openapi;
 pub use key::ObjectKey;

@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::Pod;
 use kontiki_api::informer::{Cached, Informer, Informers, Registration};
-use kontiki_model::{GroupResource, ObjectKey, Revision, key};
+use kontiki_model::{GroupResource, ObjectKey, Revision, key, typed};
 use kontiki_store::{Entry, Store};
 use parking_lot::RwLock;
 use serde_json::Value;
@@ -125,7 +125,7 @@ impl Cached for PodEntry {
     }
 
     fn read(_: &ObjectKey, entry: &Entry) -> Result<Self, String> {
-        let pod: Pod = serde_json::from_slice(&entry.value).map_err(|error| error.to_string())?;
+        let pod: Pod = typed::read(&entry.value).map_err(|error| error.to_string())?;
         let needs = needs(&pod);
         let spec = pod.spec.unwrap_or_default();
         Ok(Self {
