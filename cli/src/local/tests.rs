@@ -113,7 +113,7 @@ fn down_leaves_nothing() {
 fn down_in_another_directory_spares_the_cluster() {
     story("ktelse", "10.216.4.0/24", |saved| {
         let named = |dir| Saved::nameless(Some(&saved.name), dir).unwrap();
-        let refused = down::elsewhere(named(saved.dir.join("other"))).err().expect("it lives elsewhere").to_string();
+        let refused = down::elsewhere(named(saved.dir.join("other"))).expect_err("it lives elsewhere").to_string();
         assert!(refused.ends_with(&format!("kontiki down --dir {}", saved.dir.display())), "{refused}");
         assert!(down::elsewhere(named(saved.dir.clone())).is_ok(), "its own directory, even without its record");
     });
