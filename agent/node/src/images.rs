@@ -244,8 +244,12 @@ fn hosts_toml(host: &str, registries: &Registries) -> String {
     for url in &endpoints {
         host_block(&mut out, url, tls_of(authority(url)));
     }
-    if let Some(tls) = tls_of(host) {
-        host_block(&mut out, &format!("https://{}", server_of(host)), Some(tls));
+    let own = format!("https://{}", server_of(host));
+    // TOML allows a table only once, and a registry may be listed as its own mirror.
+    if !endpoints.contains(&own)
+        && let Some(tls) = tls_of(host)
+    {
+        host_block(&mut out, &own, Some(tls));
     }
     out
 }
@@ -334,6 +338,18 @@ mod tests {
                 .collect();
             assert_eq!(got.join(","), expect, "{image}");
         }
+    }
+
+    #[test]
+    fn a_registry_that_is_its_own_mirror_is_listed_once() {
+        let registries: Registries = serde_json::from_str(
+            r#"{"mirrors": {"r.test": {"endpoint": ["https://r.test"]}},
+                "configs": {"r.test": {"tls": {"insecure_skip_verify": true}}}}"#,
+        )
+        .expect("a configuration");
+        let toml = hosts_toml("r.test", &registries);
+        assert_eq!(toml.matches("[host.").count(), 1, "{toml}");
+        assert!(toml.contains("skip_verify = true"), "{toml}");
     }
 
     #[test]
