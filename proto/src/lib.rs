@@ -1,6 +1,9 @@
-//! gRPC contracts between masters and agents, and nothing else. The .proto files in `proto/proto`
-//! are the documentation; these modules are generated from them.
+//! gRPC contracts between masters and agents, between masters, and etcd's. The .proto files in
+//! `proto/proto` are the documentation; these modules are generated from them.
 
+mod encoded;
+
+pub use encoded::EncodedWatchResponse;
 pub use kontiki_model as model;
 
 /// Node sessions and joining (`node.proto`).
@@ -13,4 +16,16 @@ pub mod node {
 #[allow(clippy::all, clippy::pedantic, missing_docs)]
 pub mod raft {
     tonic::include_proto!("kontiki.raft.v1");
+}
+
+/// etcd's v3 API (`etcd.proto`).
+#[allow(clippy::all, clippy::pedantic, missing_docs)]
+pub mod etcd {
+    tonic::include_proto!("etcdserverpb");
+}
+
+/// The server side of etcd's services whose watch answers are [`EncodedWatchResponse`]s.
+#[allow(clippy::all, clippy::pedantic, missing_docs, dead_code, unused_imports)]
+pub mod etcd_encoded {
+    include!(concat!(env!("OUT_DIR"), "/encoded/etcdserverpb.rs"));
 }

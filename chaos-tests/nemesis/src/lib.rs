@@ -1,0 +1,1 @@
+//! Faults on real store processes, and checkers of what clients saw.

@@ -1,0 +1,1 @@
+//! The store on virtual time, with a simulated network and disk.
