@@ -1,7 +1,7 @@
 //! A whole state machine as a stream of bytes, for members that cannot catch up from the log.
 //!
-//! Layout: format, state record, sweep mark, then rows (key without epoch, value), then an empty
-//! key and the number of rows. The transport adds a checksum over all of it.
+//! Layout: format, state record, sweep mark, number of leases, leases (id, seconds), then rows (key
+//! without epoch, value), then an empty key and the number of rows. The transport adds a checksum over all of it.
 
 use std::{
     fs::File,
@@ -18,13 +18,16 @@ use crate::{
     Revision,
     codec::{Malformed, Writer},
     db::{Db, Families, db_error},
-    history::decode,
-    rows::{MEMBERSHIP_KEY, STATE_KEY, SWEPT_KEY, StateRecord, row_key},
+    history::{decode, invalid, scan_leases},
+    rows::{
+        LeaseRow, MEMBERSHIP_KEY, STATE_KEY, SWEPT_KEY, StateRecord, decode_lease, lease_key, lease_span, lease_value,
+        row_key,
+    },
     state::State,
     writer::Health,
 };
 
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 /// Bytes in one piece of the stream.
 const CHUNK: usize = 256 << 10;
 /// Pieces that may wait for the network.
@@ -79,11 +82,21 @@ fn write_dump(
     // An iterator shows the database as of its creation: from here on applying may go on.
     let rows = db.db.iterator_cf(db.rows, IteratorMode::From(&start, Direction::Forward));
     let swept = swept(db, record.epoch)?;
+    let mut leases = Vec::new();
+    scan_leases(db, record.epoch, |key, value| {
+        leases.push(decode_lease(key, value).map_err(invalid)?);
+        Ok(())
+    })?;
     let _ = ready.send(());
     let mut out = Writer::with_capacity(CHUNK + CHUNK / 4);
     out.varint(FORMAT);
     out.bytes(&record.encode());
     out.varint(swept.0);
+    out.varint(leases.len() as u64);
+    for lease in leases {
+        out.signed(lease.id);
+        out.signed(lease.ttl.unwrap_or_default());
+    }
     let (mut count, mut size) = (0u64, 0);
     for row in rows {
         let (key, value) = row.map_err(db_error)?;
@@ -164,7 +177,8 @@ pub(crate) fn install(
 }
 
 fn read_rows(db: &Db, health: &Health, input: &mut impl Read, record: &StateRecord) -> io::Result<State> {
-    let mut state = State { revision: record.revision, compacted: record.compacted, ..State::default() };
+    let mut state = State::empty(record.revision, record.compacted);
+    read_leases(db, health, input, record, &mut state)?;
     let (mut count, mut size, mut pending) = (0u64, 0, Vec::new());
     loop {
         let short = read_bytes(input)?;
@@ -196,14 +210,34 @@ fn read_rows(db: &Db, health: &Health, input: &mut impl Read, record: &StateReco
     }
 }
 
+fn read_leases(
+    db: &Db,
+    health: &Health,
+    input: &mut impl Read,
+    record: &StateRecord,
+    state: &mut State,
+) -> io::Result<()> {
+    let mut leases = Vec::new();
+    for _ in 0..read_varint(input)? {
+        let row = LeaseRow { id: read_signed(input)?, ttl: Some(read_signed(input)?) };
+        state.restore_lease(row);
+        leases.push(row);
+    }
+    health.write(db, false, |db| {
+        let mut batch = WriteBatch::default();
+        for row in &leases {
+            batch.put_cf(db.rows, lease_key(record.epoch, row.id), lease_value(row.ttl.unwrap_or_default()));
+        }
+        batch
+    })
+}
+
 fn epoch_removal(db: &Families<'_>, epoch: u32) -> WriteBatch {
     let mut batch = WriteBatch::default();
     batch.delete_range_cf(db.rows, row_key(epoch, Revision(0), b""), row_key(epoch + 1, Revision(0), b""));
+    let (from, to) = lease_span(epoch);
+    batch.delete_range_cf(db.rows, from, to);
     batch
-}
-
-fn invalid(error: Malformed) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 fn read_varint(input: &mut impl Read) -> io::Result<u64> {
@@ -217,6 +251,11 @@ fn read_varint(input: &mut impl Read) -> io::Result<u64> {
         }
     }
     Err(invalid(Malformed("number too long")))
+}
+
+fn read_signed(input: &mut impl Read) -> io::Result<i64> {
+    let value = read_varint(input)?;
+    Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
 }
 
 fn read_bytes(input: &mut impl Read) -> io::Result<Vec<u8>> {

@@ -14,14 +14,13 @@ use openraft::{
 };
 
 use crate::{
-    Revision, Term,
+    Batch, Refusal, Revision, Term,
     command::{Action, Command, Outcome},
     db::{Db, db_error},
     dump::{self, SnapshotData, dump},
-    history::{decode, scan},
-    hub::Batch,
+    history::{decode, invalid, scan, scan_leases},
     raft::{CommittedLeader, LogId, Node, Payload, SnapshotMeta, StoredMembership, TypeConfig},
-    rows::{MEMBERSHIP_KEY, STATE_KEY, StateRecord, event_row, row_key},
+    rows::{MEMBERSHIP_KEY, STATE_KEY, StateRecord, decode_lease, event_rows, lease_span, row_key},
     state::State,
     view::View,
     writer::{Job, Rows, WriteQueue},
@@ -59,15 +58,18 @@ impl Loaded {
         db.with(|families| {
             let get = |key| families.db.get_cf(families.rows, key).map_err(db_error);
             let record = match get(STATE_KEY)? {
-                Some(bytes) => StateRecord::decode(bytes.into())
-                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?,
+                Some(bytes) => StateRecord::decode(bytes.into()).map_err(invalid)?,
                 None => StateRecord::default(),
             };
             let membership = match get(MEMBERSHIP_KEY)? {
                 Some(json) => serde_json::from_slice(&json)?,
                 None => StoredMembership::default(),
             };
-            let mut state = State { revision: record.revision, compacted: record.compacted, ..State::default() };
+            let mut state = State::empty(record.revision, record.compacted);
+            scan_leases(&families, record.epoch, |key, value| {
+                state.restore_lease(decode_lease(key, value).map_err(invalid)?);
+                Ok(())
+            })?;
             scan(&families, record.epoch, Revision(0), record.revision, |key, value| {
                 let row = decode(key, value)?;
                 state.restore(row.kind, row.entry);
@@ -80,6 +82,8 @@ impl Loaded {
                 row_key(record.epoch + 1, Revision(0), b""),
                 row_key(record.epoch + 2, Revision(0), b""),
             );
+            let (from, to) = lease_span(record.epoch + 1);
+            batch.delete_range_cf(families.rows, from, to);
             families.write(batch, false)?;
             Ok(Self { state, record, membership })
         })
@@ -122,7 +126,7 @@ impl Machine {
     }
 
     /// The state as of now, ready to be streamed.
-    async fn take_snapshot(&self) -> io::Result<Snapshot> {
+    pub(crate) async fn take_snapshot(&self) -> io::Result<Snapshot> {
         // The rows that are still on their way to the disk belong to it.
         self.queue.run(|done| Job::Barrier { done }).await?;
         let snapshot = dump(Arc::clone(&self.db), self.record()).await?;
@@ -131,7 +135,8 @@ impl Machine {
 
     /// Applies a run of entries as one publication and one write.
     async fn apply_chunk(&mut self, chunk: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
-        let mut rows = Rows { rows: Vec::with_capacity(chunk.len()), record: self.record(), membership: None };
+        let mut rows =
+            Rows { rows: Vec::with_capacity(chunk.len()), leases: Vec::new(), record: self.record(), membership: None };
         let mut batches: Vec<Batch> = Vec::with_capacity(chunk.len());
         let mut answers = Vec::with_capacity(chunk.len());
         for (entry, responder) in chunk {
@@ -162,13 +167,13 @@ impl Machine {
             Err(error) => {
                 // Every member decides the same, so the group stays one.
                 tracing::error!(%error, "a command in the log cannot be read and does nothing");
-                return Outcome::Malformed;
+                return Outcome::Refused(Refusal::Malformed);
             }
         };
         let applied = self.state.apply(&action, term);
+        rows.leases.extend(applied.lease);
         if !applied.events.is_empty() {
-            let events = applied.events.iter().enumerate();
-            rows.rows.extend(events.map(|(order, event)| event_row(self.epoch, order, event)));
+            rows.rows.extend(event_rows(self.epoch, &applied.events));
             batches.push(applied.events.into());
         }
         applied.outcome

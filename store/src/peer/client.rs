@@ -16,13 +16,13 @@ use openraft::{
     },
 };
 use parking_lot::Mutex;
-use rustls::ClientConfig;
 use sha2::{Digest, Sha256};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::{
     link::{Connection, Lane, Link, NotSent, not_sent},
+    tls::Identity,
     wire,
 };
 use crate::{
@@ -48,20 +48,20 @@ pub(crate) enum ForwardError {
 
 /// Connections to the other members, shared by all who talk to them.
 pub(crate) struct Peers {
-    tls: Arc<ClientConfig>,
+    identity: Identity,
     links: Mutex<HashMap<(String, Lane), Arc<Link>>>,
 }
 
 impl Peers {
-    pub fn new(tls: Arc<ClientConfig>) -> Self {
-        Self { tls, links: Mutex::default() }
+    pub fn new(identity: Identity) -> Self {
+        Self { identity, links: Mutex::default() }
     }
 
     fn link(&self, address: &str, lane: Lane) -> Arc<Link> {
         let mut links = self.links.lock();
         let link = links
             .entry((address.to_owned(), lane))
-            .or_insert_with(|| Arc::new(Link::new(address.to_owned(), Arc::clone(&self.tls))));
+            .or_insert_with(|| Arc::new(Link::new(address.to_owned(), self.identity.clone())));
         Arc::clone(link)
     }
 
