@@ -510,14 +510,24 @@ impl Group {
     async fn change(&self, ask: impl AsyncFn(&mut Clients) -> Result<(), tonic::Status>) -> Result<()> {
         let mut last = anyhow!("nobody to ask");
         for slot in self.present() {
-            let mut clients = self.doors.clients(slot);
-            match timeout(ANSWER * 3, ask(&mut clients)).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(status)) => last = anyhow!("{}", status.message()),
-                Err(late) => last = late.into(),
+            match self.ask(slot, &ask).await {
+                Ok(()) => return Ok(()),
+                Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    /// Asks a member something that may take a while.
+    ///
+    /// # Errors
+    /// It refuses or is silent.
+    pub async fn ask(&self, slot: usize, ask: impl AsyncFn(&mut Clients) -> Result<(), tonic::Status>) -> Result<()> {
+        let mut clients = self.doors.clients(slot);
+        match timeout(ANSWER * 3, ask(&mut clients)).await {
+            Ok(answer) => answer.map_err(|status| anyhow!("{}", status.message())),
+            Err(late) => Err(late.into()),
+        }
     }
 }
 

@@ -306,20 +306,28 @@ async fn finish(
     hashes(group, shared, end, trouble).await
 }
 
+/// Members that compact at their own pace hash alike once they are done.
 async fn hashes(group: &Group, shared: &Shared, revision: Rev, trouble: &mut Trouble) -> Result<()> {
-    let mut hashes = BTreeMap::new();
-    for slot in group.present() {
-        let mut clients = shared.doors.clients(slot);
-        let answer = timeout(ANSWER, clients.maintenance.hash_kv(HashKvRequest { revision })).await;
-        let answer = answer.with_context(|| format!("the hash of {}", name(slot)))??.into_inner();
-        hashes.insert(name(slot), (answer.hash, answer.compact_revision));
+    let deadline = Instant::now() + FIRST;
+    loop {
+        let mut hashes = BTreeMap::new();
+        for slot in group.present() {
+            let mut clients = shared.doors.clients(slot);
+            let answer = timeout(ANSWER, clients.maintenance.hash_kv(HashKvRequest { revision })).await;
+            let answer = answer.with_context(|| format!("the hash of {}", name(slot)))??.into_inner();
+            hashes.insert(name(slot), (answer.hash, answer.compact_revision));
+        }
+        let first = hashes.values().next().copied();
+        let alike = hashes.values().all(|hash| Some(*hash) == first);
+        if alike || Instant::now() > deadline {
+            println!("hashes at revision {revision}: {hashes:?}");
+            if !alike {
+                trouble.push(("members-differ", format!("at revision {revision}: {hashes:?}")));
+            }
+            return Ok(());
+        }
+        sleep(Duration::from_millis(500)).await;
     }
-    println!("hashes at revision {revision}: {hashes:?}");
-    let first = hashes.values().next().copied();
-    if hashes.values().any(|hash| Some(*hash) != first) {
-        trouble.push(("members-differ", format!("at revision {revision}: {hashes:?}")));
-    }
-    Ok(())
 }
 
 fn seconds(time: Nanos) -> f64 {
@@ -355,11 +363,16 @@ pub fn table(history: &History, verdict: &Verdict) -> String {
     for (what, count) in &verdict.checked {
         writeln!(out, "  {count:>9} {what}").expect("a string grows");
     }
+    let mut rules: BTreeMap<&str, usize> = BTreeMap::new();
+    verdict.violations.iter().for_each(|violation| *rules.entry(violation.rule).or_default() += 1);
     for text in verdict.undecided.iter().take(SHOWN) {
         writeln!(out, "undecided: {text}").expect("a string grows");
     }
     for violation in verdict.violations.iter().take(SHOWN) {
         writeln!(out, "VIOLATION {violation}").expect("a string grows");
+    }
+    for (rule, count) in rules {
+        writeln!(out, "{count:>9} violations of {rule}").expect("a string grows");
     }
     writeln!(out, "{} violations, {} undecided", verdict.violations.len(), verdict.undecided.len())
         .expect("a string grows");

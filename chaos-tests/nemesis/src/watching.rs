@@ -143,7 +143,7 @@ impl Watcher {
             key: bytes(&self.from).into(),
             range_end: bytes(&self.to).into(),
             start_revision: start,
-            prev_kv: self.id % 2 == 0,
+            prev_kv: self.id.is_multiple_of(2),
             ..Default::default()
         };
         // One request and now and then a question for progress.
@@ -191,7 +191,7 @@ impl Watcher {
             key: item.key.clone(),
             revision: item.modified,
             item: (event.r#type == 0).then_some(item),
-            before: (self.id % 2 == 0).then_some(before),
+            before: self.id.is_multiple_of(2).then_some(before),
         }
     }
 }

@@ -52,15 +52,15 @@ async fn send(clients: &mut Clients, ask: &Ask) -> Result<Answer, Status> {
             }
             Step::Delete { key } => {
                 let answer = clients.kv.delete_range(delete(key)).await?.into_inner();
-                (answer.header.clone(), deleted(&answer))
+                (answer.header, deleted(&answer))
             }
             Step::Get { key } => {
                 let answer = clients.kv.range(range(key, None, ask.serializable)).await?.into_inner();
-                (answer.header.clone(), items(&answer))
+                (answer.header, items(&answer))
             }
             Step::Range { from, to } => {
                 let answer = clients.kv.range(range(from, Some(to), ask.serializable)).await?.into_inner();
-                (answer.header.clone(), items(&answer))
+                (answer.header, items(&answer))
             }
         };
         return Ok(Answer { succeeded: true, revision: revision(header.as_ref()), parts: vec![part] });

@@ -1,7 +1,7 @@
 //! A short story of faults on `kontiki store`, and bugs planted in it that must be found.
 //!
 //! Needs root and the built `kontiki`. Without the standard harness, because the network namespace is
-//! changed before there are threads. Arguments: none for the story, `planted` for the bugs, whose binary
+//! changed before there are threads. Arguments: none for the story (`etcd` to try it on etcd), `planted` for the bugs, whose binary
 //! (built with the feature `planted-bugs`) `KONTIKI_PLANTED_BIN` names, and optionally one bug's name.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -41,12 +41,15 @@ fn ended(report: &Report, keep: bool) {
     }
 }
 
-fn story() -> Result<()> {
-    let report = run(&options("story", None, Vec::new(), Plan::Story(STORY.to_vec()), STORY_SEED))?;
+fn story(store: Store) -> Result<()> {
+    let mut options = options("story", None, Vec::new(), Plan::Story(STORY.to_vec()), STORY_SEED);
+    options.setup.store = store;
+    let report = run(&options)?;
     ended(&report, !report.passed());
     ensure!(report.passed(), "the store broke a promise");
     // A check that saw nothing proves nothing.
-    for (what, least) in [("operations by key", 1000), ("revisions", 500), ("watch events", 1500), ("leases ended", 2)] {
+    for (what, least) in [("operations by key", 1000), ("revisions", 500), ("watch events", 1500), ("leases ended", 2)]
+    {
         let count = report.verdict.count(what);
         ensure!(count >= least, "only {count} {what}: the story was too quiet to prove anything");
     }
@@ -75,7 +78,8 @@ fn main() -> Result<ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     match args.first().map(String::as_str) {
         Some("planted") => planted(args.get(1).map(String::as_str))?,
-        _ => story()?,
+        Some("etcd") => story(Store::Etcd)?,
+        _ => story(Store::Kontiki)?,
     }
     Ok(ExitCode::SUCCESS)
 }

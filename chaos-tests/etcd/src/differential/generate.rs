@@ -24,6 +24,8 @@ pub struct Generator {
     leases: Vec<i64>,
     /// Live watches and where they start.
     watches: Vec<(i64, i64)>,
+    /// Ids of watches that started in the compacted past: etcd ends them and yet keeps their ids.
+    ended: Vec<i64>,
     /// The transaction being made deletes; else it may put with `ignore_value` and `ignore_lease`. A key
     /// that a transaction deletes and then puts so kills etcd.
     txn_deletes: bool,
@@ -32,7 +34,7 @@ pub struct Generator {
 impl Generator {
     pub fn new(seed: u64) -> Self {
         let rng = StdRng::seed_from_u64(seed);
-        Self { rng, revision: 1, compacted: 0, leases: Vec::new(), watches: Vec::new(), txn_deletes: false }
+        Self { rng, revision: 1, compacted: 0, leases: Vec::new(), watches: Vec::new(), ended: Vec::new(), txn_deletes: false }
     }
 
     /// Takes from the answer what later operations refer to.
@@ -45,8 +47,11 @@ impl Generator {
             (Op::Grant(request), Answer::Grant(_)) => self.leases.push(request.id),
             (Op::Revoke(id), Answer::Revoke(_)) => self.leases.retain(|lease| lease != id),
             (Op::Watch(request), Answer::Watch(said)) => {
-                let created = said.iter().filter(|(_, item)| matches!(item, Item::Created { .. }));
-                self.watches.extend(created.map(|(id, _)| (*id, request.start_revision)));
+                let start = request.start_revision;
+                let ends = self.is_compacted(start);
+                for (id, _) in said.iter().filter(|(_, item)| matches!(item, Item::Created { .. })) {
+                    if ends { self.ended.push(*id) } else { self.watches.push((*id, start)) }
+                }
             }
             (Op::CancelWatch(id), Answer::Watch(_)) => self.watches.retain(|(watch, _)| watch != id),
             _ => {}
@@ -171,7 +176,7 @@ impl Generator {
     /// Under keys_only 3.4 alone shows the lease, and in a transaction nobody hides it.
     fn inner_range(&mut self) -> pb::RangeRequest {
         let range = self.range();
-        pb::RangeRequest { keys_only: range.keys_only && self.leases.is_empty(), ..range }
+        pb::RangeRequest { keys_only: range.keys_only && self.leases.is_empty(), revision: range.revision.max(0), ..range }
     }
 
     fn delete(&mut self) -> pb::DeleteRangeRequest {
@@ -300,16 +305,30 @@ impl Generator {
             3 => vec![7],
             _ => Vec::new(),
         };
+        let start_revision = self.any_revision().max(0);
         Op::Watch(pb::WatchCreateRequest {
             key,
             range_end,
-            start_revision: self.any_revision().max(0),
+            start_revision,
             progress_notify: self.chance(20),
             filters,
             prev_kv: self.chance(50),
-            watch_id: if self.chance(60) { 0 } else { self.rng.random_range(1..9) },
+            watch_id: if self.chance(60) { 0 } else { self.watch_id(start_revision) },
             fragment: self.chance(20),
         })
+    }
+
+    /// An id of its own for a watch that ends at once; else one that may be in use.
+    fn watch_id(&mut self, start: i64) -> i64 {
+        if self.is_compacted(start) {
+            return 10_000 + i64::try_from(self.ended.len()).unwrap_or(0);
+        }
+        let free: Vec<i64> = (1..9).filter(|id| !self.ended.contains(id)).collect();
+        if free.is_empty() { 0 } else { self.pick(&free) }
+    }
+
+    fn is_compacted(&self, start: i64) -> bool {
+        start > 0 && start < self.compacted
     }
 
     fn cancel(&mut self) -> Op {

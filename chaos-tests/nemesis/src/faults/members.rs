@@ -8,6 +8,8 @@ use rand::{Rng, rngs::StdRng};
 use super::{any, leader};
 use crate::group::{Group, SLOTS, name};
 
+/// Sizes to choose from: mostly those that survive a member's loss.
+const SIZES: [usize; 9] = [1, 2, 3, 3, 3, 4, 5, 5, 5];
 /// Until a new member answers.
 const JOINED: Duration = Duration::from_secs(90);
 
@@ -28,7 +30,7 @@ pub async fn replace(group: &mut Group, rng: &mut StdRng) -> Result<String> {
 pub async fn resize(group: &mut Group, rng: &mut StdRng) -> Result<String> {
     let before = group.present().len();
     let after = loop {
-        let size = rng.random_range(1..=SLOTS);
+        let size = SIZES[rng.random_range(0..SIZES.len())];
         if size != before {
             break size;
         }

@@ -7,6 +7,7 @@ mod disks;
 mod links;
 mod members;
 mod processes;
+mod upkeep;
 
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub enum Fault {
     Replace,
     Resize,
     ClockJump,
+    Compact,
+    MoveLeader,
 }
 
 /// All faults, with the names by which they are asked for.
@@ -76,6 +79,8 @@ pub const ALL: &[(&str, Fault)] = &[
     ("replace", Fault::Replace),
     ("resize", Fault::Resize),
     ("clock-jump", Fault::ClockJump),
+    ("compact", Fault::Compact),
+    ("move-leader", Fault::MoveLeader),
 ];
 
 impl Fault {
@@ -137,6 +142,8 @@ impl Fault {
             Self::StalledDisk => disks::stall(group, rng).await,
             Self::Replace => members::replace(group, rng).await,
             Self::Resize => members::resize(group, rng).await,
+            Self::Compact => upkeep::compact(group, rng).await,
+            Self::MoveLeader => upkeep::move_leader(group, rng).await,
         }
     }
 }
