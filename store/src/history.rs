@@ -11,11 +11,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use rocksdb::{Direction, IteratorMode};
 
 use crate::{
     Entry, Event, EventKind, Revision, Snapshot,
-    db::{Families, db_error},
+    db::{Families, Family},
     hub::Batch,
     rows::{Row, key_of_row, revision_of_row, row_key},
 };
@@ -41,8 +40,8 @@ pub(crate) fn scan(
 ) -> io::Result<()> {
     let start = row_key(epoch, after.next(), b"");
     let end = row_key(epoch, upto.next(), b"");
-    for row in db.db.iterator_cf(db.rows, IteratorMode::From(&start, Direction::Forward)) {
-        let (key, value) = row.map_err(db_error)?;
+    for row in db.scan(Family::Rows, &start)? {
+        let (key, value) = row?;
         if key[..] >= end[..] || !visit(&key, value)? {
             break;
         }
@@ -119,7 +118,7 @@ fn superseded(db: &Families<'_>, epoch: u32, revision: Revision, key: &[u8]) -> 
         return Ok(None);
     }
     let at = row_key(epoch, revision, key);
-    let Some(value) = db.db.get_cf(db.rows, &at).map_err(db_error)? else { return Ok(None) };
+    let Some(value) = db.get(Family::Rows, &at)? else { return Ok(None) };
     let row = decode(&at, value.into_boxed_slice())?;
     Ok((row.kind == EventKind::Put).then_some(row.entry))
 }

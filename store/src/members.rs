@@ -4,13 +4,10 @@
 //! - A member votes only once it has caught up.
 //! - No change is begun after which the members that answer would not be a majority.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use openraft::{
-    ChangeMembers, Instant as _,
+    ChangeMembers,
     errors::{ChangeMembershipError, ClientWriteError, RaftError},
 };
 
@@ -18,6 +15,7 @@ use crate::{
     Member, MemberError, Role, StoreError, Term,
     engine::Core,
     raft::{Metrics, Node, TypeConfig},
+    rt::{self, Instant},
 };
 
 /// A member that has not answered for this long counts as gone.
@@ -150,7 +148,7 @@ async fn caught_up(core: &Core, id: u64) -> Result<(), MemberError> {
         if close {
             return Ok(());
         }
-        tokio::time::sleep(LOOK).await;
+        rt::sleep(LOOK).await;
     }
     Err(MemberError::NotCaughtUp(id))
 }
@@ -188,7 +186,7 @@ pub(crate) async fn transfer(core: &Core) -> Result<(), StoreError> {
         if leader.is_some_and(|leader| leader != core.id) {
             return Ok(());
         }
-        tokio::time::sleep(LOOK).await;
+        rt::sleep(LOOK).await;
     }
     Err(StoreError::NoSuccessor)
 }

@@ -19,6 +19,7 @@ use imbl::OrdMap;
 use crate::{
     Compare, CompareOp, Entry, Event, EventKind, Op, Revision, Snapshot, Term, Txn, TxnResult,
     command::{Action, Outcome},
+    planted::{self, Bug},
 };
 
 /// All current keys, and the counters that every member agrees on.
@@ -76,7 +77,7 @@ impl State {
     }
 
     fn txn(&mut self, txn: &Txn, term: Term) -> Applied {
-        if txn.fence.is_some_and(|fence| fence != term) {
+        if txn.fence.is_some_and(|fence| fence != term) && !planted::is(Bug::FenceIgnored) {
             return Applied { outcome: Outcome::Fenced, events: Vec::new() };
         }
         let succeeded = txn.compares.iter().all(|compare| self.holds(compare));
@@ -132,7 +133,8 @@ impl State {
             }
         }
         let events = journal.finish();
-        if !events.is_empty() {
+        let reused = planted::is(Bug::RevisionReused) && events.iter().all(|event| event.kind == EventKind::Delete);
+        if !events.is_empty() && !reused {
             self.revision = revision;
         }
         events

@@ -21,6 +21,7 @@ use crate::{
     db::{Db, Families},
     history::{self, Step},
     hub::{Batch, Hub},
+    rt,
     state::State,
     writer::WriteQueue,
 };
@@ -129,7 +130,7 @@ impl View {
         read: impl Fn(Families<'_>, u32) -> io::Result<T> + Send + 'static,
     ) -> Result<T, HistoryError> {
         self.persisted(upto).await.map_err(|error| storage(&error))?;
-        let task = tokio::task::spawn_blocking(move || {
+        let task = rt::blocking(move || {
             loop {
                 let epoch = self.epoch();
                 let result = self.db.with(|db| read(db, epoch)).map_err(|error| storage(&error));
@@ -142,7 +143,7 @@ impl View {
                 }
             }
         });
-        task.await.map_err(|error| HistoryError::Storage(error.to_string()))?
+        task.await.map_err(|error| storage(&error))?
     }
 }
 

@@ -9,12 +9,12 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tokio::time::{Instant, sleep_until};
 
 use crate::{
     HistoryError, Revision, WatchItem,
     history::Step,
     hub::{Batch, End, Subscription},
+    rt::{Instant, sleep_until},
     view::View,
 };
 
