@@ -76,9 +76,7 @@ fn main() -> ExitCode {
         Some(("server", flags)) => service::server(flags),
         Some(("agent", flags)) => service::agent(flags),
         _ => Cli::from_arg_matches(&matches).map_err(Into::into).and_then(|cli| match cli.command {
-            Command::Store(flags) => {
-                kontiki_etcd::run(flags).map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::msg)
-            }
+            Command::Store(flags) => kontiki_etcd::run(flags).map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::msg),
             command => tool(command),
         }),
     };

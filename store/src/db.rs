@@ -13,20 +13,29 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::sys::statvfs::statvfs;
 use parking_lot::RwLock;
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options, WriteBatch, WriteOptions,
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBIteratorWithThreadMode, DBRecoveryMode, Direction,
+    IteratorMode, Options, WriteBatch, WriteOptions,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, OpenError};
+use crate::{Config, OpenError, sim};
 
-/// Raft log entries by index.
-const LOG: &str = "log";
-/// Vote and purge marks.
-const META: &str = "meta";
-/// The state machine's rows (see `rows`).
-const ROWS: &str = "rows";
+/// One of the database's ordered maps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Family {
+    /// Raft log entries by index.
+    Log,
+    /// Vote and purge marks.
+    Meta,
+    /// The state machine's rows (see `rows`).
+    Rows,
+}
+
+/// The families' names, in the order of [`Family`].
+const NAMES: [&str; 3] = ["log", "meta", "rows"];
 
 /// The layout that this code reads and writes.
 const FORMAT: u32 = 2;
@@ -46,18 +55,82 @@ struct Identity {
 
 /// The open database.
 pub(crate) struct Db {
-    db: RwLock<Option<DB>>,
+    backend: RwLock<Option<Backend>>,
     dir: PathBuf,
     /// Held as long as the database is open.
     lock: RwLock<Option<File>>,
 }
 
-/// The column families, for the length of one access.
-pub(crate) struct Families<'a> {
-    pub db: &'a DB,
-    pub log: &'a ColumnFamily,
-    pub meta: &'a ColumnFamily,
-    pub rows: &'a ColumnFamily,
+enum Backend {
+    Rocks(DB),
+    Simulated(sim::Mounted),
+}
+
+/// The open database, for the length of one access.
+pub(crate) enum Families<'a> {
+    Rocks { db: &'a DB, families: [&'a ColumnFamily; 3] },
+    Simulated(&'a sim::Mounted),
+}
+
+/// Changes that are written as one.
+pub(crate) enum Batch<'a> {
+    Rocks { batch: WriteBatch, families: [&'a ColumnFamily; 3] },
+    Simulated(Vec<sim::Change>),
+}
+
+impl Batch<'_> {
+    /// What a simulated batch is made of.
+    fn changes(self) -> Vec<sim::Change> {
+        if let Self::Simulated(changes) = self { changes } else { Vec::new() }
+    }
+
+    pub fn put(&mut self, family: Family, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        match self {
+            Self::Rocks { batch, families } => batch.put_cf(families[family as usize], key, value),
+            Self::Simulated(changes) => {
+                let value = bytes::Bytes::copy_from_slice(value.as_ref());
+                changes.push(sim::Change::Put(family as usize, key.as_ref().to_vec(), value));
+            }
+        }
+    }
+
+    pub fn delete(&mut self, family: Family, key: impl AsRef<[u8]>) {
+        match self {
+            Self::Rocks { batch, families } => batch.delete_cf(families[family as usize], key),
+            Self::Simulated(changes) => changes.push(sim::Change::Delete(family as usize, key.as_ref().to_vec())),
+        }
+    }
+
+    /// Deletes the keys from `from` on and before `to`.
+    pub fn delete_range<K: AsRef<[u8]>>(&mut self, family: Family, from: K, to: K) {
+        match self {
+            Self::Rocks { batch, families } => batch.delete_range_cf(families[family as usize], from, to),
+            Self::Simulated(changes) => {
+                let (from, to) = (from.as_ref().to_vec(), to.as_ref().to_vec());
+                changes.push(sim::Change::DeleteRange(family as usize, from, to));
+            }
+        }
+    }
+}
+
+/// Key and value.
+pub(crate) type Pair = (Box<[u8]>, Box<[u8]>);
+
+/// The rows of a family from a key on, in order, as of when the scan began.
+pub(crate) enum Scan<'a> {
+    Rocks(DBIteratorWithThreadMode<'a, DB>),
+    Simulated(sim::Scan),
+}
+
+impl Iterator for Scan<'_> {
+    type Item = io::Result<Pair>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Rocks(rows) => rows.next().map(|row| row.map_err(db_error)),
+            Self::Simulated(rows) => rows.next().map(Ok),
+        }
+    }
 }
 
 impl Db {
@@ -68,7 +141,14 @@ impl Db {
         let lock = lock(dir)?;
         identify(dir, config, cluster)?;
         let db = open_database(dir)?;
-        Ok(Self { db: RwLock::new(Some(db)), dir: dir.to_owned(), lock: RwLock::new(Some(lock)) })
+        Ok(Self { backend: RwLock::new(Some(Backend::Rocks(db))), dir: dir.to_owned(), lock: RwLock::new(Some(lock)) })
+    }
+
+    /// Opens the simulated member's database.
+    pub fn open_simulated(config: &Config) -> Result<Self, OpenError> {
+        let mounted = sim::Disk::mount().ok_or_else(|| OpenError::Config("no simulation here".to_owned()))?;
+        let backend = RwLock::new(Some(Backend::Simulated(mounted)));
+        Ok(Self { backend, dir: config.dir.clone(), lock: RwLock::new(None) })
     }
 
     pub fn dir(&self) -> &Path {
@@ -77,16 +157,46 @@ impl Db {
 
     /// Runs `body` on the open database.
     pub fn with<T>(&self, body: impl FnOnce(Families<'_>) -> io::Result<T>) -> io::Result<T> {
-        let guard = self.db.read();
-        let db = guard.as_ref().ok_or_else(stopped)?;
-        let family = |name| db.cf_handle(name).expect("column families are made at open");
-        body(Families { db, log: family(LOG), meta: family(META), rows: family(ROWS) })
+        let guard = self.backend.read();
+        match guard.as_ref().ok_or_else(stopped)? {
+            Backend::Rocks(db) => {
+                let families = NAMES.map(|name| db.cf_handle(name).expect("column families are made at open"));
+                body(Families::Rocks { db, families })
+            }
+            Backend::Simulated(mounted) => body(Families::Simulated(mounted)),
+        }
+    }
+
+    /// Writes a batch on a simulated disk, as slowly as that is. See `Families::write`.
+    pub async fn write_simulated(
+        &self,
+        build: impl for<'a> Fn(&Families<'a>) -> Batch<'a>,
+        sync: bool,
+    ) -> io::Result<()> {
+        let (changes, mounted) = {
+            let backend = self.backend.read();
+            match backend.as_ref().ok_or_else(stopped)? {
+                Backend::Simulated(mounted) => (build(&Families::Simulated(mounted)).changes(), mounted.clone()),
+                Backend::Rocks(_) => return Err(io::Error::other("this database is real")),
+            }
+        };
+        mounted.write_slowly(changes, sync).await
+    }
+
+    /// Bytes free and in all, if that can be told.
+    pub fn space(&self) -> Option<(u64, u64)> {
+        if let Some(Backend::Simulated(mounted)) = self.backend.read().as_ref() {
+            return Some(mounted.space());
+        }
+        let stat = statvfs(&self.dir).ok()?;
+        let size = |blocks: u64| blocks.saturating_mul(stat.fragment_size());
+        Some((size(stat.blocks_available()), size(stat.blocks())))
     }
 
     /// Closes the database once nobody is in it, and gives the directory free.
     pub fn close(&self) {
-        let db = self.db.write().take();
-        if let Some(db) = db {
+        let backend = self.backend.write().take();
+        if let Some(Backend::Rocks(db)) = backend {
             if let Err(error) = db.flush_wal(true) {
                 tracing::warn!(%error, "the last sync before closing failed");
             }
@@ -96,12 +206,57 @@ impl Db {
     }
 }
 
-impl Families<'_> {
+impl<'a> Families<'a> {
+    pub fn get(&self, family: Family, key: impl AsRef<[u8]>) -> io::Result<Option<Vec<u8>>> {
+        match self {
+            Self::Rocks { db, families } => db.get_cf(families[family as usize], key).map_err(db_error),
+            Self::Simulated(mounted) => mounted.get(family as usize, key.as_ref()),
+        }
+    }
+
+    /// The rows of a family from a key on.
+    pub fn scan(&self, family: Family, from: &[u8]) -> io::Result<Scan<'a>> {
+        Ok(match self {
+            Self::Rocks { db, families } => {
+                let from = IteratorMode::From(from, Direction::Forward);
+                Scan::Rocks(db.iterator_cf(families[family as usize], from))
+            }
+            Self::Simulated(mounted) => Scan::Simulated(mounted.scan(family as usize, from)?),
+        })
+    }
+
+    /// The last row of a family.
+    pub fn last(&self, family: Family) -> io::Result<Option<Pair>> {
+        match self {
+            Self::Rocks { db, families } => {
+                let mut backwards = db.iterator_cf(families[family as usize], IteratorMode::End);
+                backwards.next().transpose().map_err(db_error)
+            }
+            Self::Simulated(mounted) => {
+                Ok(mounted.last(family as usize)?.map(|(key, value)| (key.into(), value.into())))
+            }
+        }
+    }
+
+    /// An empty batch for this database.
+    pub fn batch(&self) -> Batch<'a> {
+        match self {
+            Self::Rocks { families, .. } => Batch::Rocks { batch: WriteBatch::default(), families: *families },
+            Self::Simulated(_) => Batch::Simulated(Vec::new()),
+        }
+    }
+
     /// Writes a batch; `sync` waits until it, and all before it, is durable.
-    pub fn write(&self, batch: WriteBatch, sync: bool) -> io::Result<()> {
-        let mut options = WriteOptions::default();
-        options.set_sync(sync);
-        self.db.write_opt(batch, &options).map_err(db_error)
+    pub fn write(&self, batch: Batch<'_>, sync: bool) -> io::Result<()> {
+        match (self, batch) {
+            (Self::Rocks { db, .. }, Batch::Rocks { batch, .. }) => {
+                let mut options = WriteOptions::default();
+                options.set_sync(sync);
+                db.write_opt(batch, &options).map_err(db_error)
+            }
+            (Self::Simulated(mounted), Batch::Simulated(changes)) => mounted.write(changes, sync),
+            _ => Err(io::Error::other("a batch of another database")),
+        }
     }
 }
 
@@ -188,7 +343,8 @@ fn claim(dir: &Path, path: &Path, identity: &Identity) -> io::Result<()> {
 fn open_database(dir: &Path) -> Result<DB, OpenError> {
     // RocksDB resumes after a full disk once the largest write buffer fits, so none is larger than
     // it has to be, the unused default family's included.
-    let families = [("default", MIB), (META, MIB), (LOG, 16 * MIB), (ROWS, 16 * MIB)];
+    let [log, meta, rows] = NAMES;
+    let families = [("default", MIB), (meta, MIB), (log, 16 * MIB), (rows, 16 * MIB)];
     let families = families.map(|(name, buffer)| ColumnFamilyDescriptor::new(name, family_options(buffer)));
     let path = dir.join("db");
     DB::open_cf_descriptors(&database_options(), &path, families).map_err(|error| {

@@ -3,17 +3,12 @@
 //! New writes are refused a little before the disk is really full, so that what is under way, and
 //! the database's own housekeeping, still fit. They are taken again when there is clearly room.
 
-use std::{
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
-use nix::sys::statvfs::statvfs;
-
-use crate::writer::Health;
+use crate::{db::Db, writer::Health};
 
 const MIB: u64 = 1 << 20;
 
@@ -38,16 +33,14 @@ impl Disk {
     }
 
     /// Looks at the file system. Blocks.
-    pub fn look(&self, dir: &Path) {
-        let Ok(stat) = statvfs(dir) else { return };
-        let size = |blocks: u64| blocks.saturating_mul(stat.fragment_size());
-        let (free, total) = (size(stat.blocks_available()), size(stat.blocks()));
+    pub fn look(&self, db: &Db) {
+        let Some((free, total)) = db.space() else { return };
         let was = self.low.load(Ordering::Acquire);
         let is = is_low(free, total, was);
         if is != was {
             self.low.store(is, Ordering::Release);
             if is {
-                tracing::error!(free, dir = %dir.display(), "the disk is almost full; writes are refused");
+                tracing::error!(free, dir = %db.dir().display(), "the disk is almost full; writes are refused");
             } else {
                 tracing::info!(free, "there is space on the disk again");
             }

@@ -15,7 +15,9 @@ use crate::{
     codec::{Malformed, Reader, Writer},
     command::{Command, Outcome},
     peer::{ForwardError, Peers},
+    planted::{self, Bug},
     raft::Node,
+    rt,
 };
 
 /// What a member asks the leader for.
@@ -342,7 +344,7 @@ impl Forwarder {
             return queue.clone();
         }
         let (tx, rx) = mpsc::channel(QUEUE);
-        tokio::spawn(pass_on(Arc::clone(&self.peers), address.to_owned(), self.timeout, rx));
+        rt::spawn(pass_on(Arc::clone(&self.peers), address.to_owned(), self.timeout, rx));
         queues.insert(address.to_owned(), tx.clone());
         tx
     }
@@ -358,7 +360,7 @@ async fn pass_on(peers: Arc<Peers>, address: String, timeout: Duration, mut rx: 
             return;
         }
         let (peers, address) = (Arc::clone(&peers), Arc::clone(&address));
-        tokio::spawn(async move {
+        rt::spawn(async move {
             let (commands, waiting): (Vec<Command>, Vec<_>) = batch.into_iter().unzip();
             let count = commands.len();
             let verdicts = ask_verdicts(&peers, &address, commands, timeout).await;
@@ -374,7 +376,13 @@ async fn pass_on(peers: Arc<Peers>, address: String, timeout: Duration, mut rx: 
 
 async fn ask_verdicts(peers: &Peers, address: &str, commands: Vec<Command>, timeout: Duration) -> Vec<Verdict> {
     let count = commands.len();
-    match peers.forward(address, Ask::Propose(commands).encode(), timeout).await {
+    let request = Ask::Propose(commands).encode();
+    let mut answer = peers.forward(address, request.clone(), timeout).await;
+    if planted::is(Bug::DuplicateApply) && matches!(answer, Err(ForwardError::Lost)) {
+        answer = peers.forward(address, request, timeout).await;
+    }
+    match answer {
+        Err(ForwardError::Lost) if planted::is(Bug::UnknownAsFailed) => vec![Verdict::NotLeader; count],
         Ok(answer) => decode_verdicts(answer).unwrap_or_default(),
         Err(ForwardError::NotSent) => vec![Verdict::NotLeader; count],
         Err(ForwardError::Lost) => Vec::new(),

@@ -11,12 +11,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use rocksdb::{Direction, IteratorMode};
 
 use crate::{
     Batch, Entry, Event, EventKind, KeyRange, Revision, Snapshot,
     codec::Malformed,
-    db::{Families, db_error},
+    db::{Families, Family},
     rows::{Row, RowKind, key_of_row, lease_span, revision_of_row, row_key},
 };
 
@@ -41,8 +40,8 @@ pub(crate) fn scan(
 ) -> io::Result<()> {
     let start = row_key(epoch, after.next(), b"");
     let end = row_key(epoch, upto.next(), b"");
-    for row in db.db.iterator_cf(db.rows, IteratorMode::From(&start, Direction::Forward)) {
-        let (key, value) = row.map_err(db_error)?;
+    for row in db.scan(Family::Rows, &start)? {
+        let (key, value) = row?;
         if key[..] >= end[..] || !visit(&key, value)? {
             break;
         }
@@ -57,8 +56,8 @@ pub(crate) fn scan_leases(
     mut visit: impl FnMut(&[u8], Bytes) -> io::Result<()>,
 ) -> io::Result<()> {
     let (from, to) = lease_span(epoch);
-    for row in db.db.iterator_cf(db.rows, IteratorMode::From(&from, Direction::Forward)) {
-        let (key, value) = row.map_err(db_error)?;
+    for row in db.scan(Family::Rows, &from)? {
+        let (key, value) = row?;
         if key[..] >= to[..] {
             break;
         }
@@ -160,7 +159,7 @@ fn superseded(db: &Families<'_>, epoch: u32, revision: Revision, key: &[u8]) -> 
         return Ok(None);
     }
     let at = row_key(epoch, revision, key);
-    let Some(value) = db.db.get_cf(db.rows, &at).map_err(db_error)? else { return Ok(None) };
+    let Some(value) = db.get(Family::Rows, &at)? else { return Ok(None) };
     let row = decode(&at, value.into_boxed_slice())?;
     Ok((row.kind == RowKind::Put).then_some(row.entry))
 }

@@ -19,7 +19,11 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::{Batch, KeyRange, Revision, keys::End as RangeEnd};
+use crate::{
+    Batch, KeyRange, Revision,
+    keys::End as RangeEnd,
+    planted::{self, Bug},
+};
 
 /// Revisions that may wait for one watcher. At a thousand matching writes a second, seconds.
 pub(crate) const QUEUE: usize = 4096;
@@ -88,7 +92,8 @@ impl Hub {
     /// Joins a watcher who has seen everything up to `seen`; `None` if more has happened since.
     pub fn join(&self, range: &KeyRange, seen: Revision) -> Option<Subscription> {
         let mut groups = self.groups.lock();
-        if seen < self.published() {
+        let behind = if planted::is(Bug::SkippedWatchEvent) { seen.next() } else { seen };
+        if behind < self.published() {
             return None;
         }
         let (tx, rx) = mpsc::channel(QUEUE);
@@ -121,7 +126,9 @@ impl Hub {
     /// A snapshot took the state to `revision`: everyone has to look at history.
     pub fn replace(&self, revision: Revision) {
         let mut groups = self.groups.lock();
-        groups.end_all(2);
+        if !planted::is(Bug::WatchSkipsSnapshot) {
+            groups.end_all(2);
+        }
         self.published.store(revision.0, Ordering::Release);
     }
 
@@ -209,7 +216,10 @@ impl Groups {
     }
 
     fn end_all(&mut self, why: u8) {
-        for watcher in self.by_range.drain().flat_map(|(_, group)| group) {
+        // In a fixed order, so that a simulation can be told again.
+        let mut groups: Vec<_> = self.by_range.drain().collect();
+        groups.sort_unstable_by(|(a, _), (b, _)| a.start.cmp(&b.start));
+        for watcher in groups.into_iter().flat_map(|(_, group)| group) {
             watcher.end.store(why, Ordering::Release);
         }
         self.lengths.clear();

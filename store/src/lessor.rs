@@ -5,15 +5,12 @@
 //! - A new leader gives every lease its whole time again: it cannot know when it was kept alive.
 //! - A lease whose end has been proposed is not kept alive any more, unless that came to nothing.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use imbl::OrdMap;
 use parking_lot::Mutex;
 
-use crate::{Lease, Term};
+use crate::{Lease, Term, rt::Instant};
 
 /// The clock of the leases of one leader.
 #[derive(Default)]
@@ -23,7 +20,7 @@ pub(crate) struct Lessor(Mutex<Inner>);
 struct Inner {
     /// The term in which this member leads, or last led.
     term: Term,
-    ends: HashMap<i64, End>,
+    ends: BTreeMap<i64, End>,
 }
 
 #[derive(Clone, Copy)]
@@ -72,14 +69,14 @@ impl Lessor {
     pub fn remaining(&self, term: Term, id: i64, lease: &Lease, now: Instant) -> Duration {
         let mut inner = self.0.lock();
         inner.enter(term);
-        inner.ends.get(&id).map_or(ttl(lease), |end| end.at.saturating_duration_since(now))
+        inner.ends.get(&id).map_or(ttl(lease), |end| if end.at > now { end.at - now } else { Duration::ZERO })
     }
 }
 
 impl Inner {
     fn enter(&mut self, term: Term) {
         if self.term != term {
-            *self = Self { term, ends: HashMap::new() };
+            *self = Self { term, ends: BTreeMap::new() };
         }
     }
 }

@@ -31,9 +31,14 @@ mod log;
 mod machine;
 mod members;
 mod peer;
+#[doc(hidden)]
+pub mod planted;
 mod query;
 mod raft;
 mod rows;
+mod rt;
+#[doc(hidden)]
+pub mod sim;
 mod snapshot;
 mod state;
 mod status;

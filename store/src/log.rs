@@ -21,13 +21,14 @@ use openraft::{
     storage::{IOFlushed, RaftLogStorage},
 };
 use parking_lot::Mutex;
-use rocksdb::{Direction, IteratorMode};
 
 use crate::{
     codec::{Malformed, Reader, Writer},
     command::Command,
-    db::{Db, db_error},
+    db::{Db, Family},
+    planted::{self, Bug},
     raft::{LogEntry, LogId, Membership, Payload, TypeConfig, Vote},
+    rt, sim,
     writer::{Job, PURGED_KEY, VOTE_KEY, WriteQueue},
 };
 
@@ -106,22 +107,23 @@ impl LogStore {
     /// Reads back what the log was when the member stopped.
     pub fn open(db: Arc<Db>, queue: WriteQueue) -> io::Result<Self> {
         let shared = db.with(|families| {
-            let meta = |key| families.db.get_cf(families.meta, key).map_err(db_error);
+            let meta = |key| families.get(Family::Meta, key);
             let vote = meta(VOTE_KEY)?.map(|bytes| Reader::new(bytes.into()).vote()).transpose().map_err(invalid)?;
             let purged = meta(PURGED_KEY)?.map(|bytes| Reader::new(bytes.into()).log_id()).transpose();
             let purged = purged.map_err(invalid)?.flatten();
-            let mut backwards = families.db.iterator_cf(families.log, IteratorMode::End);
-            let last = match backwards.next() {
-                Some(row) => {
-                    let (key, value) = row.map_err(db_error)?;
-                    Some(decode_row(&key, value.into_vec().into()).map_err(invalid)?.log_id)
-                }
+            let last = match families.last(Family::Log)? {
+                Some((key, value)) => Some(decode_row(&key, value.into_vec().into()).map_err(invalid)?.log_id),
                 None => None,
             };
             let last = last.max(purged);
             Ok(Shared { last, purged, vote, ..Shared::default() })
         })?;
         Ok(Self { db, queue, shared: Arc::new(Mutex::new(shared)) })
+    }
+
+    /// The vote and all entries, as the disk has them.
+    pub fn on_disk(&self) -> io::Result<(Option<Vote>, Vec<LogEntry>)> {
+        Ok((self.shared.lock().vote, read_rows(&self.db, 0, u64::MAX)?))
     }
 
     /// The last entry's index.
@@ -135,8 +137,8 @@ impl LogStore {
             return Ok(cached);
         }
         let (db, to) = (Arc::clone(&self.db), to.min(cache_start));
-        let read = tokio::task::spawn_blocking(move || read_rows(&db, from, to));
-        let mut entries = read.await.map_err(io::Error::other)??;
+        let read = rt::blocking(move || read_rows(&db, from, to));
+        let mut entries = read.await??;
         entries.extend(cached);
         Ok(entries)
     }
@@ -146,8 +148,8 @@ fn read_rows(db: &Db, from: u64, to: u64) -> io::Result<Vec<LogEntry>> {
     db.with(|families| {
         let start = log_key(from);
         let mut entries = Vec::new();
-        for row in families.db.iterator_cf(families.log, IteratorMode::From(&start, Direction::Forward)) {
-            let (key, value) = row.map_err(db_error)?;
+        for row in families.scan(Family::Log, &start)? {
+            let (key, value) = row?;
             if index_of(&key).is_none_or(|index| index >= to) {
                 break;
             }
@@ -267,7 +269,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let vote = *vote;
-        self.queue.run(|done| Job::Vote { vote, done }).await?;
+        if !planted::is(Bug::VoteNotPersisted) {
+            self.queue.run(|done| Job::Vote { vote, done }).await?;
+        }
+        sim::voted(&vote);
         self.shared.lock().vote = Some(vote);
         Ok(())
     }
@@ -278,6 +283,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<LogEntry> = entries.into_iter().collect();
+        sim::appended(&entries);
         {
             let mut shared = self.shared.lock();
             shared.append(&entries);
@@ -288,7 +294,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
         let from = last_log_id.map_or(0, |id| id.index + 1);
-        self.queue.run(|done| Job::Truncate { from, done }).await?;
+        sim::truncated(from);
+        if !planted::is(Bug::LostTruncate) {
+            self.queue.run(|done| Job::Truncate { from, done }).await?;
+        }
         self.shared.lock().truncate(last_log_id);
         Ok(())
     }

@@ -16,11 +16,13 @@ use openraft::{
 use crate::{
     Batch, Refusal, Revision, Term,
     command::{Action, Command, Outcome},
-    db::{Db, db_error},
+    db::{Db, Family},
     dump::{self, SnapshotData, dump},
     history::{decode, invalid, scan, scan_leases},
+    planted::{self, Bug},
     raft::{CommittedLeader, LogId, Node, Payload, SnapshotMeta, StoredMembership, TypeConfig},
     rows::{MEMBERSHIP_KEY, STATE_KEY, StateRecord, decode_lease, event_rows, lease_span, row_key},
+    rt, sim,
     state::State,
     view::View,
     writer::{Job, Rows, WriteQueue},
@@ -56,7 +58,7 @@ impl Loaded {
     /// Reads all rows.
     pub fn read(db: &Db) -> io::Result<Self> {
         db.with(|families| {
-            let get = |key| families.db.get_cf(families.rows, key).map_err(db_error);
+            let get = |key| families.get(Family::Rows, key);
             let record = match get(STATE_KEY)? {
                 Some(bytes) => StateRecord::decode(bytes.into()).map_err(invalid)?,
                 None => StateRecord::default(),
@@ -76,14 +78,14 @@ impl Loaded {
                 Ok(true)
             })?;
             // What an interrupted snapshot installation left behind.
-            let mut batch = rocksdb::WriteBatch::default();
-            batch.delete_range_cf(
-                families.rows,
+            let mut batch = families.batch();
+            batch.delete_range(
+                Family::Rows,
                 row_key(record.epoch + 1, Revision(0), b""),
                 row_key(record.epoch + 2, Revision(0), b""),
             );
             let (from, to) = lease_span(record.epoch + 1);
-            batch.delete_range_cf(families.rows, from, to);
+            batch.delete_range(Family::Rows, from, to);
             families.write(batch, false)?;
             Ok(Self { state, record, membership })
         })
@@ -91,6 +93,11 @@ impl Loaded {
 
     pub fn revision(&self) -> Revision {
         self.record.revision
+    }
+
+    /// The index of the last entry in it, and what it amounts to.
+    pub fn state(&self) -> (u64, &State) {
+        (self.record.applied.map_or(0, |id| id.index), &self.state)
     }
 }
 
@@ -128,7 +135,9 @@ impl Machine {
     /// The state as of now, ready to be streamed.
     pub(crate) async fn take_snapshot(&self) -> io::Result<Snapshot> {
         // The rows that are still on their way to the disk belong to it.
-        self.queue.run(|done| Job::Barrier { done }).await?;
+        if !planted::is(Bug::SnapshotBeforeRows) {
+            self.queue.run(|done| Job::Barrier { done }).await?;
+        }
         let snapshot = dump(Arc::clone(&self.db), self.record()).await?;
         Ok(Snapshot { meta: self.meta(), snapshot })
     }
@@ -141,11 +150,12 @@ impl Machine {
         let mut answers = Vec::with_capacity(chunk.len());
         for (entry, responder) in chunk {
             self.applied = Some(entry.log_id);
-            let term = Term(entry.log_id.leader_id.term);
             let mut outcome = Outcome::Done { revision: self.state.revision };
             match entry.payload {
                 Payload::Blank => {}
-                Payload::Normal(command) => outcome = self.command(&command, term, &mut rows, &mut batches),
+                Payload::Normal(command) => {
+                    outcome = self.command(entry.log_id, &command, &mut rows, &mut batches);
+                }
                 Payload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), membership);
                     rows.membership = Some(serde_json::to_vec(&self.membership)?);
@@ -158,10 +168,14 @@ impl Machine {
         for (responder, outcome) in answers {
             responder.send(outcome);
         }
+        if planted::is(Bug::TornApply) {
+            let record = Rows { rows: Vec::new(), record: rows.record, membership: None };
+            self.queue.send(Job::Apply(record)).await?;
+        }
         self.queue.send(Job::Apply(rows)).await
     }
 
-    fn command(&mut self, command: &Command, term: Term, rows: &mut Rows, batches: &mut Vec<Batch>) -> Outcome {
+    fn command(&mut self, id: LogId, command: &Command, rows: &mut Rows, batches: &mut Vec<Batch>) -> Outcome {
         let action = match Action::decode(command) {
             Ok(action) => action,
             Err(error) => {
@@ -170,7 +184,14 @@ impl Machine {
                 return Outcome::Refused(Refusal::Malformed);
             }
         };
-        let applied = self.state.apply(&action, term);
+        let action = match action {
+            Action::Expire { limit, .. } if planted::is(Bug::ApplyReadsClock) => {
+                Action::Expire { deadline: rt::unix_seconds(), limit }
+            }
+            action => action,
+        };
+        let applied = self.state.apply(&action, Term(id.leader_id.term));
+        sim::applied(id, command, &self.state, &applied.outcome, &applied.events);
         rows.leases.extend(applied.lease);
         if !applied.events.is_empty() {
             rows.rows.extend(event_rows(self.epoch, &applied.events));
@@ -216,13 +237,14 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let (db, health) = (Arc::clone(&self.db), Arc::clone(self.queue.health()));
         let membership = serde_json::to_vec(&meta.last_membership)?;
         let record = StateRecord { applied: meta.last_log_id, ..self.record() };
-        let install = tokio::task::spawn_blocking(move || dump::install(&db, &health, snapshot, record, &membership));
-        let (state, record) = install.await.map_err(io::Error::other)??;
+        let install = rt::blocking(move || dump::install(&db, &health, snapshot, record, &membership));
+        let (state, record) = install.await??;
         self.state = state;
         self.epoch = record.epoch;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.has_snapshot = true;
+        sim::installed(self.applied.map_or(0, |id| id.index), &self.state);
         self.queue.health().set_persisted(self.state.revision);
         self.view.replace(&self.state, self.applied.map_or(0, |id| id.index), self.epoch);
         tracing::info!(revision = self.state.revision.0, keys = self.state.map.len(), "installed a snapshot");

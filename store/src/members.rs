@@ -6,11 +6,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use openraft::{
-    ChangeMembers, Instant as _,
+    ChangeMembers,
     errors::{ChangeMembershipError, ClientWriteError, RaftError},
 };
 
@@ -20,6 +20,7 @@ use crate::{
     forward::{Ask, decode_members},
     peer::{Identity, Peers},
     raft::{Metrics, Node, TypeConfig},
+    rt::{self, Instant},
 };
 
 /// A member that has not answered for this long counts as gone.
@@ -96,7 +97,7 @@ pub(crate) async fn add(core: &Core, id: u64, name: &str, address: &str) -> Resu
         if started.elapsed() >= CATCH_UP {
             return Err(MemberError::NotCaughtUp(id));
         }
-        tokio::time::sleep(LOOK).await;
+        rt::sleep(LOOK).await;
     }
     make_voter(core, id).await
 }
@@ -259,7 +260,7 @@ pub(crate) async fn transfer(core: &Core, wanted: Option<u64>) -> Result<(), Sto
         if leader.is_some_and(|leader| leader != core.id) {
             return Ok(());
         }
-        tokio::time::sleep(LOOK).await;
+        rt::sleep(LOOK).await;
     }
     Err(StoreError::NoSuccessor)
 }

@@ -39,6 +39,7 @@ openraft::declare_raft_types!(
         Node = Node,
         Term = u64,
         LeaderId = leader_id_std::LeaderId<u64, u64>,
+        AsyncRuntime = crate::rt::Runtime,
 );
 
 pub(crate) type LeaderId = leader_id_std::LeaderId<u64, u64>;

@@ -22,6 +22,7 @@ use crate::{
     Txn, TxnResult,
     command::{Action, Outcome},
     keys::End,
+    planted::{self, Bug},
     rows::{LeaseRow, RowKind},
     snapshot::{Lease, Path},
 };
@@ -95,7 +96,7 @@ impl State {
     }
 
     fn txn(&mut self, txn: &Txn, term: Term) -> Applied {
-        if txn.fence.is_some_and(|fence| fence != term) {
+        if txn.fence.is_some_and(|fence| fence != term) && !planted::is(Bug::FenceIgnored) {
             return refused(Refusal::Fenced);
         }
         let path = match self.path(txn) {
@@ -209,7 +210,8 @@ impl State {
     fn finish(&mut self, work: Work) -> Vec<Event> {
         let revision = work.revision;
         let events = work.events();
-        if !events.is_empty() {
+        let reused = planted::is(Bug::RevisionReused) && events.iter().all(|event| event.kind == EventKind::Delete);
+        if !events.is_empty() && !reused {
             self.now.revision = revision;
         }
         events

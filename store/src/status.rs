@@ -1,21 +1,17 @@
 //! Keeps this member's view of the group current for whoever watches it.
 
-use std::{
-    io,
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
-use openraft::{Instant as _, async_runtime::watch::WatchReceiver as _};
+use openraft::async_runtime::watch::WatchReceiver as _;
 use sha2::{Digest, Sha256};
-use tokio::{sync::watch, time::timeout};
+use tokio::sync::watch;
 
 use crate::{
     Entry, Member, Status, Term,
     engine::Core,
     forward::{Ask, decode_members},
     members,
+    rt::{Instant, timeout},
 };
 
 /// How fresh `last_quorum_ack` and `applied` are kept.
@@ -43,7 +39,7 @@ pub(crate) fn status(core: &Core, name: &str, told: &[Member]) -> Status {
             leader: metrics.current_leader,
             term: Term(metrics.current_term),
             is_leader: metrics.state.is_leader() && acked && current,
-            last_quorum_ack,
+            last_quorum_ack: last_quorum_ack.map(Instant::into_std),
             applied,
             last_log: core.log.last_index(),
             members,
@@ -81,6 +77,7 @@ pub(crate) async fn run(core: Arc<Core>, name: String, tx: watch::Sender<Status>
             core.stop.cancel();
         }
         tokio::select! {
+            biased;
             () = core.stop.cancelled() => return,
             // Cancel-safe: only looks at a version.
             _ = timeout(REFRESH, server.changed()) => {}

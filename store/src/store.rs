@@ -7,7 +7,7 @@ use openraft::{
     SnapshotPolicy,
     errors::{Fatal, InitializeError, RaftError},
 };
-use tokio::{sync::watch, task::spawn_blocking, time::timeout};
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -23,7 +23,8 @@ use crate::{
     machine::{Loaded, Machine},
     peer::{Factory, Identity, Listener, Peers, Service},
     raft::{Node, Raft, TypeConfig},
-    status,
+    rt::{self, timeout},
+    sim, status,
     upkeep::{self, Keep},
     view::View,
     writer::{self, Job, WriteQueue},
@@ -95,18 +96,55 @@ impl Store {
     /// As `open`, with settings for tests.
     #[doc(hidden)]
     pub async fn open_with(config: Config, tuning: Tuning) -> Result<Self, OpenError> {
+        #[cfg(feature = "planted-bugs")]
+        crate::planted::from_environment();
         let identity = Identity::new(&config.tls)?;
-        let timing = Timing::new(&config);
         // The port before the data: a second server on one machine must not touch anything.
         let listener = Listener::bind(config.listen, &identity)?;
         let (db, loaded) = recover(&config, &identity.cluster).await?;
         let cluster = identity.cluster.get(..16).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or_default();
+        let store = Self::start(config, tuning, db, loaded, Peers::new(identity), cluster).await?;
+        let (core, tasks) = (&store.0.core, &store.0.tasks);
+        tasks.spawn(listener.run(store.service(), tasks.clone(), core.stop.clone()));
+        Ok(store)
+    }
+
+    /// Opens the data of whichever member of a simulated world this is a task of.
+    #[doc(hidden)]
+    pub async fn open_simulated(config: Config, tuning: Tuning) -> Result<Self, OpenError> {
+        let corrupt = |error: std::io::Error| OpenError::Corrupt { dir: String::new(), reason: error.to_string() };
+        let db = Arc::new(Db::open_simulated(&config)?);
+        let loaded = Loaded::read(&db).map_err(corrupt)?;
+        let address = config.advertise.clone();
+        let store = Self::start(config, tuning, db, loaded, Peers::simulated(), 0).await?;
+        sim::listen(&address, store.service());
+        Ok(store)
+    }
+
+    fn service(&self) -> Service {
+        Service::new(Arc::clone(&self.0.core), self.0.config.dir.clone())
+    }
+
+    async fn start(
+        config: Config,
+        tuning: Tuning,
+        db: Arc<Db>,
+        loaded: Loaded,
+        peers: Peers,
+        cluster: u64,
+    ) -> Result<Self, OpenError> {
+        let timing = Timing::new(&config);
         let failed = |reason: String| OpenError::Corrupt { dir: config.dir.display().to_string(), reason };
         let io = |error: std::io::Error| failed(error.to_string());
         let queue = writer::spawn(Arc::clone(&db), loaded.revision()).map_err(io)?;
         let log = LogStore::open(Arc::clone(&db), queue.clone()).map_err(io)?;
+        if rt::simulated() {
+            let (vote, entries) = log.on_disk().map_err(io)?;
+            let (index, state) = loaded.state();
+            sim::recovered(vote, &entries, index, state);
+        }
         let (machine, view) = Machine::new(loaded, Arc::clone(&db), queue.clone());
-        let peers = Arc::new(Peers::new(identity));
+        let peers = Arc::new(peers);
         let raft_config = raft_config(timing, tuning)?;
         let network = Factory(Arc::clone(&peers));
         let raft = Raft::new(config.id, Arc::new(raft_config), network, log.clone(), machine).await;
@@ -117,18 +155,17 @@ impl Store {
         let core = Arc::new(core);
         let (status_tx, status) = watch::channel(status::status(&core, &config.name, &[]));
         let tasks = TaskTracker::new();
-        let service = Service::new(Arc::clone(&core), config.dir.clone());
-        tasks.spawn(listener.run(service, tasks.clone(), core.stop.clone()));
-        tasks.spawn(Arc::clone(&core).run_readers(readers));
-        tasks.spawn(status::run(Arc::clone(&core), config.name.clone(), status_tx));
+        let start = |task: futures::future::BoxFuture<'static, ()>| drop(rt::spawn(tasks.track_future(task)));
+        start(Box::pin(Arc::clone(&core).run_readers(readers)));
+        start(Box::pin(status::run(Arc::clone(&core), config.name.clone(), status_tx)));
         let keep = Keep { history: tuning.history, look: tuning.compact_every };
-        tasks.spawn(upkeep::compact(Arc::clone(&core), keep));
-        tasks.spawn(upkeep::sweep(Arc::clone(&core), Arc::clone(&db), keep));
-        tasks.spawn(upkeep::expire(Arc::clone(&core)));
-        tasks.spawn(upkeep::end_leases(Arc::clone(&core)));
-        tasks.spawn(upkeep::promote(Arc::clone(&core)));
-        tasks.spawn(upkeep::watch_disk(Arc::clone(&core), Arc::clone(&db)));
-        tasks.spawn(upkeep::watch_stalls(Arc::clone(&core)));
+        start(Box::pin(upkeep::compact(Arc::clone(&core), keep)));
+        start(Box::pin(upkeep::sweep(Arc::clone(&core), Arc::clone(&db), keep)));
+        start(Box::pin(upkeep::expire(Arc::clone(&core))));
+        start(Box::pin(upkeep::end_leases(Arc::clone(&core))));
+        start(Box::pin(upkeep::promote(Arc::clone(&core))));
+        start(Box::pin(upkeep::watch_disk(Arc::clone(&core), Arc::clone(&db))));
+        start(Box::pin(upkeep::watch_stalls(Arc::clone(&core))));
         Ok(Self(Arc::new(Inner { core, config, db, queue, status, tasks, had_group, cluster })))
     }
 
@@ -524,7 +561,7 @@ impl Store {
             tracing::warn!("some tasks did not stop in time");
         }
         let db = Arc::clone(db);
-        if spawn_blocking(move || db.close()).await.is_err() {
+        if rt::blocking(move || db.close()).await.is_err() {
             tracing::warn!("the database was not closed cleanly");
         }
     }
@@ -540,7 +577,7 @@ fn refused(refusal: Refusal) -> WriteError {
 
 async fn recover(config: &Config, cluster: &str) -> Result<(Arc<Db>, Loaded), OpenError> {
     let (config, cluster) = (config.clone(), cluster.to_owned());
-    let task = spawn_blocking(move || {
+    let task = rt::blocking(move || {
         let db = Db::open(&config, &cluster)?;
         let loaded = Loaded::read(&db)
             .map_err(|error| OpenError::Corrupt { dir: config.dir.display().to_string(), reason: error.to_string() })?;

@@ -4,24 +4,19 @@
 //! - Whatever changes the state is a command of the leader, with the time or revision in it.
 //! - At least `history` of the past stays readable, and not much more than that.
 
-use std::{
-    collections::VecDeque,
-    io,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
-};
-
-use rocksdb::WriteBatch;
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use crate::{
     Refusal, Revision, Term,
     command::{Action, Outcome},
-    db::Db,
+    db::{Db, Family},
     dump::{swept, swept_value},
     engine::Core,
     history::{decode, scan},
     members,
+    planted::{self, Bug},
     rows::{RowKind, SWEPT_KEY, revision_of_row, row_key},
+    rt::{self, Instant},
 };
 
 const EXPIRY: Duration = Duration::from_millis(500);
@@ -62,8 +57,9 @@ pub(crate) async fn compact(core: Arc<Core>, keep: Keep) {
             tracing::debug!(%error, "compaction was not written");
         }
         tokio::select! {
+            biased;
             () = core.stop.cancelled() => return,
-            () = tokio::time::sleep(keep.look) => {}
+            () = rt::sleep(keep.look) => {}
         }
     }
 }
@@ -72,20 +68,18 @@ pub(crate) async fn compact(core: Arc<Core>, keep: Keep) {
 pub(crate) async fn sweep(core: Arc<Core>, db: Arc<Db>, keep: Keep) {
     loop {
         tokio::select! {
+            biased;
             () = core.stop.cancelled() => return,
-            () = tokio::time::sleep(keep.look) => {}
+            () = rt::sleep(keep.look) => {}
         }
         let (upto, epoch) = (core.view.compacted(), core.view.epoch());
         if core.view.persisted(upto).await.is_err() {
             return;
         }
         let (db, disk) = (Arc::clone(&db), Arc::clone(&core.disk));
-        let swept =
-            tokio::task::spawn_blocking(move || if disk.is_full() { Ok(()) } else { sweep_rows(&db, epoch, upto) });
-        match swept.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "removing old history failed"),
-            Err(error) => tracing::warn!(%error, "removing old history failed"),
+        let swept = rt::blocking(move || if disk.is_full() { Ok(()) } else { sweep_rows(&db, epoch, upto) });
+        if let Err(error) = swept.await.and_then(|swept| swept) {
+            tracing::warn!(%error, "removing old history failed");
         }
     }
 }
@@ -96,7 +90,7 @@ fn sweep_rows(db: &Db, epoch: u32, upto: Revision) -> io::Result<()> {
     let mut from = Revision(at.0.saturating_sub(1));
     while at < upto {
         at = db.with(|families| {
-            let (mut batch, mut rows, mut done) = (WriteBatch::default(), 0, at);
+            let (mut batch, mut rows, mut done) = (families.batch(), 0, at);
             let mut reached = upto;
             scan(&families, epoch, from, upto, |key, value| {
                 let revision = revision_of_row(key).unwrap_or_default();
@@ -107,14 +101,15 @@ fn sweep_rows(db: &Db, epoch: u32, upto: Revision) -> io::Result<()> {
                 (rows, done) = (rows + 1, revision);
                 let row = decode(key, value)?;
                 if row.prev != Revision(0) {
-                    batch.delete_cf(families.rows, row_key(epoch, row.prev, &row.entry.key));
+                    batch.delete(Family::Rows, row_key(epoch, row.prev, &row.entry.key));
                 }
-                if row.kind != RowKind::Put && revision != upto {
-                    batch.delete_cf(families.rows, key);
+                let gone = row.kind != RowKind::Put && revision != upto;
+                if gone || (planted::is(Bug::SweepsLiveRows) && rows % 16 == 0) {
+                    batch.delete(Family::Rows, key);
                 }
                 Ok(true)
             })?;
-            batch.put_cf(families.rows, SWEPT_KEY, swept_value(epoch, reached));
+            batch.put(Family::Rows, SWEPT_KEY, swept_value(epoch, reached));
             families.write(batch, false)?;
             Ok(reached)
         })?;
@@ -127,10 +122,12 @@ fn sweep_rows(db: &Db, epoch: u32, upto: Revision) -> io::Result<()> {
 pub(crate) async fn expire(core: Arc<Core>) {
     loop {
         tokio::select! {
+            biased;
             () = core.stop.cancelled() => return,
-            () = tokio::time::sleep(EXPIRY) => {}
+            () = rt::sleep(EXPIRY) => {}
         }
-        let deadline = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let early = if planted::is(Bug::LeaseExpiresEarly) { 20 } else { 0 };
+        let deadline = rt::unix_seconds() + early;
         while core.leads() && core.view.next_expiry() <= deadline {
             let command = Action::Expire { deadline, limit: EXPIRE_LIMIT }.encode();
             if let Err(error) = core.write(command).await {
@@ -146,7 +143,7 @@ pub(crate) async fn end_leases(core: Arc<Core>) {
     loop {
         tokio::select! {
             () = core.stop.cancelled() => return,
-            () = tokio::time::sleep(LEASES) => {}
+            () = rt::sleep(LEASES) => {}
         }
         // A leader whose own term has nothing applied yet may not know all leases.
         let leads = core.metrics(|metrics| {
@@ -171,7 +168,7 @@ pub(crate) async fn promote(core: Arc<Core>) {
     loop {
         tokio::select! {
             () = core.stop.cancelled() => return,
-            () = tokio::time::sleep(PROMOTE) => {}
+            () = rt::sleep(PROMOTE) => {}
         }
         if !core.leads() {
             continue;
@@ -189,12 +186,13 @@ pub(crate) async fn promote(core: Arc<Core>) {
 pub(crate) async fn watch_disk(core: Arc<Core>, db: Arc<Db>) {
     loop {
         let (disk, db) = (Arc::clone(&core.disk), Arc::clone(&db));
-        if tokio::task::spawn_blocking(move || disk.look(db.dir())).await.is_err() {
+        if rt::blocking(move || disk.look(&db)).await.is_err() {
             return;
         }
         tokio::select! {
+            biased;
             () = core.stop.cancelled() => return,
-            () = tokio::time::sleep(DISK) => {}
+            () = rt::sleep(DISK) => {}
         }
     }
 }
@@ -204,8 +202,9 @@ pub(crate) async fn watch_disk(core: Arc<Core>, db: Arc<Db>) {
 pub(crate) async fn watch_stalls(core: Arc<Core>) {
     loop {
         tokio::select! {
+            biased;
             () = core.stop.cancelled() => return,
-            () = tokio::time::sleep(STALL) => {}
+            () = rt::sleep(STALL) => {}
         }
         let stalled = core.disk.health().stalled();
         if stalled > core.timing.election && !core.disk.is_full() && core.leads() {

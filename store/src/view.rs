@@ -21,6 +21,7 @@ use crate::{
     history::{self, Step},
     hub::Hub,
     query::answer,
+    rt,
     state::State,
     writer::WriteQueue,
 };
@@ -139,7 +140,7 @@ impl View {
         read: impl Fn(Families<'_>, u32) -> io::Result<T> + Send + 'static,
     ) -> Result<T, HistoryError> {
         self.persisted(upto).await.map_err(|error| storage(&error))?;
-        let task = tokio::task::spawn_blocking(move || {
+        let task = rt::blocking(move || {
             loop {
                 let epoch = self.epoch();
                 let result = self.db.with(|db| read(db, epoch)).map_err(|error| storage(&error));
@@ -152,7 +153,7 @@ impl View {
                 }
             }
         });
-        task.await.map_err(|error| HistoryError::Storage(error.to_string()))?
+        task.await.map_err(|error| storage(&error))?
     }
 }
 

@@ -8,12 +8,12 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use tokio::time::{Instant, sleep_until};
 
 use crate::{
     Batch, HistoryError, KeyRange, Revision, WatchItem,
     history::Step,
     hub::{End, Subscription},
+    rt::{Instant, sleep_until},
     view::View,
 };
 

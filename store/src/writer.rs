@@ -14,21 +14,22 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use openraft::storage::IOFlushed;
 use parking_lot::Mutex;
-use rocksdb::WriteBatch;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     Revision,
     codec::Writer as Encoder,
-    db::{Db, Families},
+    db::{Batch, Db, Families, Family},
     log::{entry_value, log_key},
+    planted::{self, Bug},
     raft::{LogEntry, LogId, TypeConfig, Vote},
     rows::{LeaseRow, MEMBERSHIP_KEY, STATE_KEY, StateRecord, lease_key, lease_value},
+    rt::{self, Instant},
 };
 
 /// Jobs that may wait. Beyond it senders wait, which slows proposing down to what the disk takes.
@@ -77,7 +78,7 @@ pub(crate) struct Health {
     /// Told by `shutdown`: give up on a full disk.
     stopping: AtomicBool,
     /// Log entries below this index, of those sent so far, are in the database.
-    written: AtomicU64,
+    log_written: AtomicU64,
     /// Rows up to this revision are in the database.
     persisted: watch::Sender<Revision>,
 }
@@ -88,7 +89,7 @@ impl Health {
             full: AtomicBool::new(false),
             busy: Mutex::new(None),
             stopping: AtomicBool::new(false),
-            written: AtomicU64::new(0),
+            log_written: AtomicU64::new(0),
             persisted: watch::channel(persisted).0,
         }
     }
@@ -99,18 +100,39 @@ impl Health {
     }
 
     /// Writes a batch, waiting while the disk is full.
-    pub fn write(&self, db: &Db, sync: bool, build: impl Fn(&Families<'_>) -> WriteBatch) -> io::Result<()> {
+    pub fn write(&self, db: &Db, sync: bool, build: impl for<'a> Fn(&Families<'a>) -> Batch<'a>) -> io::Result<()> {
         let result = loop {
             match db.with(|db| db.write(build(&db), sync)) {
-                Err(error) if error.kind() == io::ErrorKind::StorageFull && !self.stopping.load(Ordering::Acquire) => {
-                    if !self.full.swap(true, Ordering::AcqRel) {
-                        tracing::error!(%error, "the disk is full; writes are refused until there is space");
-                    }
-                    thread::sleep(FULL_RETRY);
-                }
+                Err(error) if self.waits_for_space(&error) => thread::sleep(FULL_RETRY),
                 result => break result,
             }
         };
+        self.written(result)
+    }
+
+    /// As `write`, on a simulated disk.
+    async fn write_simulated(&self, db: &Db, sync: bool, jobs: &[Job]) -> io::Result<()> {
+        let result = loop {
+            match db.write_simulated(|db| batch(jobs, db), sync).await {
+                Err(error) if self.waits_for_space(&error) => rt::sleep(FULL_RETRY).await,
+                result => break result,
+            }
+        };
+        self.written(result)
+    }
+
+    /// Whether a write that failed is to be tried again.
+    fn waits_for_space(&self, error: &io::Error) -> bool {
+        if error.kind() != io::ErrorKind::StorageFull || self.stopping.load(Ordering::Acquire) {
+            return false;
+        }
+        if !self.full.swap(true, Ordering::AcqRel) {
+            tracing::error!(%error, "the disk is full; writes are refused until there is space");
+        }
+        true
+    }
+
+    fn written(&self, result: io::Result<()>) -> io::Result<()> {
         if result.is_ok() && self.full.swap(false, Ordering::AcqRel) {
             tracing::info!("there is space on the disk again");
         }
@@ -142,7 +164,7 @@ impl WriteQueue {
 
     /// Log entries below this index, of those sent so far, are in the database.
     pub fn written(&self) -> u64 {
-        self.health.written.load(Ordering::Acquire)
+        self.health.log_written.load(Ordering::Acquire)
     }
 
     pub async fn send(&self, job: Job) -> io::Result<()> {
@@ -162,12 +184,16 @@ impl WriteQueue {
     }
 }
 
-/// Starts the thread. It ends when the last queue is dropped.
+/// Starts the thread (in a simulation, a task). It ends when the last queue is dropped.
 pub(crate) fn spawn(db: Arc<Db>, persisted: Revision) -> io::Result<WriteQueue> {
     let (tx, rx) = mpsc::channel(QUEUE);
     let health = Arc::new(Health::new(persisted));
     let thread = Thread { db, rx, health: Arc::clone(&health) };
-    thread::Builder::new().name("store-writer".to_owned()).spawn(move || thread.run())?;
+    if rt::simulated() {
+        rt::spawn(thread.run_simulated());
+    } else {
+        thread::Builder::new().name("store-writer".to_owned()).spawn(move || thread.run())?;
+    }
     Ok(WriteQueue { tx, health })
 }
 
@@ -180,36 +206,52 @@ struct Thread {
 impl Thread {
     fn run(mut self) {
         while let Some(first) = self.rx.blocking_recv() {
-            let mut jobs = vec![first];
-            while jobs.len() < BATCH
-                && let Ok(job) = self.rx.try_recv()
-            {
-                jobs.push(job);
-            }
-            let result = self.write(&jobs);
-            if let Err(error) = &result
-                && !self.health.stopping.load(Ordering::Acquire)
-            {
-                tracing::error!(%error, "writing to the database failed");
-            }
+            let jobs = self.gather(first);
+            let sync = self.begin(&jobs);
+            let result = self.health.write(&self.db, sync, |db| batch(&jobs, db));
             self.report(jobs, &result);
         }
     }
 
-    fn write(&self, jobs: &[Job]) -> io::Result<()> {
+    async fn run_simulated(mut self) {
+        while let Some(first) = self.rx.recv().await {
+            let jobs = self.gather(first);
+            let sync = self.begin(&jobs);
+            let result = self.health.write_simulated(&self.db, sync, &jobs).await;
+            self.report(jobs, &result);
+        }
+    }
+
+    /// What goes into one write: a job and all that wait behind it.
+    fn gather(&mut self, first: Job) -> Vec<Job> {
+        let mut jobs = vec![first];
+        while jobs.len() < BATCH
+            && let Ok(job) = self.rx.try_recv()
+        {
+            jobs.push(job);
+        }
+        jobs
+    }
+
+    /// Notes the time if the write has to be durable.
+    fn begin(&self, jobs: &[Job]) -> bool {
         let sync = jobs.iter().any(Job::wants_sync);
         if sync {
             *self.health.busy.lock() = Some(Instant::now());
         }
-        let result = self.health.write(&self.db, sync, |db| batch(jobs, db));
-        *self.health.busy.lock() = None;
-        result
+        sync
     }
 
     fn report(&self, jobs: Vec<Job>, result: &io::Result<()>) {
+        *self.health.busy.lock() = None;
+        if let Err(error) = &result
+            && !self.health.stopping.load(Ordering::Acquire)
+        {
+            tracing::error!(%error, "writing to the database failed");
+        }
         for job in jobs {
             if let (Ok(()), Some(next)) = (result, job.next_index()) {
-                self.health.written.store(next, Ordering::Release);
+                self.health.log_written.store(next, Ordering::Release);
             }
             let result = match result {
                 Ok(()) => Ok(()),
@@ -245,53 +287,57 @@ impl Job {
     }
 
     fn wants_sync(&self) -> bool {
-        matches!(self, Self::Append { .. } | Self::Vote { .. } | Self::Truncate { .. })
+        match self {
+            Self::Append { .. } => !planted::is(Bug::AckBeforeSync),
+            Self::Vote { .. } | Self::Truncate { .. } => true,
+            _ => false,
+        }
     }
 }
 
-fn batch(jobs: &[Job], db: &Families<'_>) -> WriteBatch {
-    let mut batch = WriteBatch::default();
+fn batch<'a>(jobs: &[Job], db: &Families<'a>) -> Batch<'a> {
+    let mut batch = db.batch();
     for job in jobs {
         match job {
             Job::Append { entries, .. } => {
                 for entry in entries {
-                    batch.put_cf(db.log, log_key(entry.log_id.index), entry_value(entry));
+                    batch.put(Family::Log, log_key(entry.log_id.index), entry_value(entry));
                 }
             }
             Job::Vote { vote, .. } => {
                 let mut out = Encoder::default();
                 out.vote(vote);
-                batch.put_cf(db.meta, VOTE_KEY, out.finish());
+                batch.put(Family::Meta, VOTE_KEY, out.finish());
             }
-            Job::Truncate { from, .. } => batch.delete_range_cf(db.log, log_key(*from), log_key(u64::MAX)),
+            Job::Truncate { from, .. } => batch.delete_range(Family::Log, log_key(*from), log_key(u64::MAX)),
             Job::Purge { upto, .. } => {
-                batch.delete_range_cf(db.log, log_key(0), log_key(upto.index + 1));
+                batch.delete_range(Family::Log, log_key(0), log_key(upto.index + 1));
                 let mut out = Encoder::default();
                 out.log_id(Some(upto));
-                batch.put_cf(db.meta, PURGED_KEY, out.finish());
+                batch.put(Family::Meta, PURGED_KEY, out.finish());
             }
-            Job::Apply(rows) => add_rows(&mut batch, db, rows),
+            Job::Apply(rows) => add_rows(&mut batch, rows),
             Job::Barrier { .. } => {}
         }
     }
     batch
 }
 
-fn add_rows(batch: &mut WriteBatch, db: &Families<'_>, rows: &Rows) {
+fn add_rows(batch: &mut Batch<'_>, rows: &Rows) {
     for (key, value) in &rows.rows {
-        batch.put_cf(db.rows, key, value);
+        batch.put(Family::Rows, key, value);
     }
     for lease in &rows.leases {
         let key = lease_key(rows.record.epoch, lease.id);
         match lease.ttl {
-            Some(ttl) => batch.put_cf(db.rows, key, lease_value(ttl)),
-            None => batch.delete_cf(db.rows, key),
+            Some(ttl) => batch.put(Family::Rows, key, lease_value(ttl)),
+            None => batch.delete(Family::Rows, key),
         }
     }
     if let Some(membership) = &rows.membership {
-        batch.put_cf(db.rows, MEMBERSHIP_KEY, membership);
+        batch.put(Family::Rows, MEMBERSHIP_KEY, membership);
     }
-    batch.put_cf(db.rows, STATE_KEY, rows.record.encode());
+    batch.put(Family::Rows, STATE_KEY, rows.record.encode());
 }
 
 #[cfg(test)]
@@ -337,7 +383,7 @@ mod tests {
         drop((queue, db));
         let db = Db::open(&config, "test").unwrap();
         for row in 0..40u8 {
-            let value = db.with(|db| db.db.get_cf(db.rows, [row]).map_err(crate::db::db_error)).unwrap();
+            let value = db.with(|db| db.get(Family::Rows, [row])).unwrap();
             assert_eq!(value, Some(vec![row; 1 << 20]));
         }
         db.close();

@@ -1,1 +1,21 @@
-//! The store on virtual time, with a simulated network and disk.
+//! The consensus store on virtual time, with a simulated network and simulated disks.
+//!
+//! The members run the store's real code; what they are told about the world is decided by a seed.
+//! [`run`] plays one seed: clients work, faults happen, and after every step `ledger` checks what the
+//! members did. Then everything heals, and the group has to get back to work and agree.
+//!
+//! - `cluster`: members and their lives
+//! - `clients`: who writes, reads and watches
+//! - `chaos`: which faults happen when
+//! - `ledger`: the invariants
+//!
+//! Not here: the world itself (`kontiki_store::sim`), and anything with real processes.
+
+mod chaos;
+mod clients;
+mod cluster;
+mod ledger;
+mod report;
+
+pub use chaos::{Options, run};
+pub use report::{Counts, Failure, Report, table};

@@ -22,21 +22,23 @@ use tonic::Status;
 
 use super::{
     link::{Connection, Lane, Link, NotSent, not_sent},
+    simulated::{self, Simulated},
     tls::Identity,
     wire,
 };
 use crate::{
     dump::SnapshotData,
     raft::{Node, Snapshot, TypeConfig, Vote},
+    rt, sim,
 };
 
 /// Larger than any message: a transaction is at most 1.5 MiB, a batch of entries little more.
 pub(crate) const MAX_MESSAGE: usize = 64 << 20;
 /// Votes wait for the other side's disk.
-const VOTE: Duration = Duration::from_secs(1);
+pub(super) const VOTE: Duration = Duration::from_secs(1);
 
 type C = TypeConfig;
-type Rpc<T> = Result<T, RPCError<C>>;
+pub(super) type Rpc<T> = Result<T, RPCError<C>>;
 
 /// Why a forwarded request has no answer.
 pub(crate) enum ForwardError {
@@ -48,15 +50,40 @@ pub(crate) enum ForwardError {
 
 /// Connections to the other members, shared by all who talk to them.
 pub(crate) struct Peers {
-    identity: Identity,
-    links: Mutex<HashMap<(String, Lane), Arc<Link>>>,
+    way: Way,
+}
+
+enum Way {
+    Grpc(Links),
+    Simulated(sim::Port),
 }
 
 impl Peers {
     pub fn new(identity: Identity) -> Self {
-        Self { identity, links: Mutex::default() }
+        Self { way: Way::Grpc(Links { identity, links: Mutex::default() }) }
     }
 
+    /// The other members of the simulated world.
+    pub fn simulated() -> Self {
+        Self { way: Way::Simulated(sim::Port::new()) }
+    }
+
+    /// Sends a request to the member at `address` and waits for its answer.
+    pub async fn forward(&self, address: &str, request: Bytes, timeout: Duration) -> Result<Bytes, ForwardError> {
+        let answer = match &self.way {
+            Way::Grpc(links) => rt::timeout(timeout, links.forward(address, request)).await,
+            Way::Simulated(port) => rt::timeout(timeout, simulated::forward(port, address, request)).await,
+        };
+        answer.unwrap_or(Err(ForwardError::Lost))
+    }
+}
+
+struct Links {
+    identity: Identity,
+    links: Mutex<HashMap<(String, Lane), Arc<Link>>>,
+}
+
+impl Links {
     fn link(&self, address: &str, lane: Lane) -> Arc<Link> {
         let mut links = self.links.lock();
         let link = links
@@ -65,22 +92,18 @@ impl Peers {
         Arc::clone(link)
     }
 
-    /// Sends a request to the member at `address` and waits for its answer.
-    pub async fn forward(&self, address: &str, request: Bytes, timeout: Duration) -> Result<Bytes, ForwardError> {
+    async fn forward(&self, address: &str, request: Bytes) -> Result<Bytes, ForwardError> {
         let link = self.link(address, Lane::Forward);
-        let call = async {
-            let connection = link.get().await.map_err(|_| ForwardError::NotSent)?;
-            let answer = client(connection).forward(Blob { data: request }).await;
-            match answer {
-                Ok(answer) => Ok(answer.into_inner().data),
-                Err(status) if not_sent(&status) => Err(ForwardError::NotSent),
-                Err(status) => {
-                    tracing::debug!(%status, address, "a forwarded request got no answer");
-                    Err(ForwardError::Lost)
-                }
+        let connection = link.get().await.map_err(|_| ForwardError::NotSent)?;
+        let answer = client(connection).forward(Blob { data: request }).await;
+        match answer {
+            Ok(answer) => Ok(answer.into_inner().data),
+            Err(status) if not_sent(&status) => Err(ForwardError::NotSent),
+            Err(status) => {
+                tracing::debug!(%status, address, "a forwarded request got no answer");
+                Err(ForwardError::Lost)
             }
-        };
-        tokio::time::timeout(timeout, call).await.unwrap_or(Err(ForwardError::Lost))
+        }
     }
 }
 
@@ -103,7 +126,7 @@ fn failed(status: Status) -> RPCError<C> {
     RPCError::Network(NetworkError::from_string(status.message()))
 }
 
-fn malformed(error: impl ToString) -> RPCError<C> {
+pub(super) fn malformed(error: impl ToString) -> RPCError<C> {
     RPCError::Network(NetworkError::from_string(error))
 }
 
@@ -113,10 +136,14 @@ pub(crate) struct Factory(pub Arc<Peers>);
 
 impl Factory {
     fn client(&self, node: &Node, lane: Lane) -> Network {
-        Network {
-            link: self.0.link(&node.address, lane),
-            control: self.0.link(&node.address, Lane::Control),
-            streams: lane == Lane::Log,
+        let streams = lane == Lane::Log;
+        match &self.0.way {
+            Way::Grpc(links) => Network::Grpc(Grpc {
+                link: links.link(&node.address, lane),
+                control: links.link(&node.address, Lane::Control),
+                streams,
+            }),
+            Way::Simulated(port) => Network::Simulated(Simulated::new(port.clone(), node.address.clone(), streams)),
         }
     }
 }
@@ -138,14 +165,87 @@ impl RaftNetworkFactory<C> for Factory {
 }
 
 /// openraft's client for one member.
-pub(crate) struct Network {
+pub(crate) enum Network {
+    Grpc(Grpc),
+    Simulated(Simulated),
+}
+
+impl RaftNetworkV2<C> for Network {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<C>,
+        option: RPCOption,
+    ) -> Rpc<AppendEntriesResponse<C>> {
+        match self {
+            Self::Grpc(network) => network.append_entries(rpc, option).await,
+            Self::Simulated(network) => network.append_entries(rpc, option).await,
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult<C>>>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<C>> + OptionalSend + Unpin + 'static,
+    {
+        match self {
+            Self::Grpc(network) => network.stream_append(input, option),
+            Self::Simulated(network) => network.stream_append(input, option),
+        }
+    }
+
+    async fn vote(&mut self, rpc: VoteRequest<C>, option: RPCOption) -> Rpc<VoteResponse<C>> {
+        match self {
+            Self::Grpc(network) => network.vote(rpc, option).await,
+            Self::Simulated(network) => network.vote(rpc, option).await,
+        }
+    }
+
+    async fn pre_vote(&mut self, rpc: VoteRequest<C>, option: RPCOption) -> Rpc<VoteResponse<C>> {
+        match self {
+            Self::Grpc(network) => network.pre_vote(rpc, option).await,
+            Self::Simulated(network) => network.pre_vote(rpc, option).await,
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot<SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
+        match self {
+            Self::Grpc(network) => network.full_snapshot(vote, snapshot, cancel, option).await,
+            Self::Simulated(network) => network.full_snapshot(vote, snapshot, cancel, option).await,
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        rpc: TransferLeaderRequest<C>,
+        option: RPCOption,
+    ) -> Rpc<TransferLeaderResponse<C>> {
+        match self {
+            Self::Grpc(network) => network.transfer_leader(rpc, option).await,
+            Self::Simulated(network) => network.transfer_leader(rpc, option).await,
+        }
+    }
+}
+
+/// As it really is: HTTP/2 over TLS.
+pub(crate) struct Grpc {
     link: Arc<Link>,
     control: Arc<Link>,
     /// Whether appends are streamed; heartbeats are single requests.
     streams: bool,
 }
 
-impl Network {
+impl Grpc {
     async fn connect(&self) -> Rpc<RaftClient<Connection>> {
         self.link.get().await.map(client).map_err(|error| unreachable(&error))
     }
@@ -155,7 +255,7 @@ impl Network {
     }
 }
 
-impl RaftNetworkV2<C> for Network {
+impl RaftNetworkV2<C> for Grpc {
     type SnapshotData = SnapshotData;
 
     async fn append_entries(

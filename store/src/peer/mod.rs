@@ -3,10 +3,11 @@
 mod client;
 mod link;
 mod server;
+mod simulated;
 mod tls;
 mod wire;
 
 pub(crate) use client::{Factory, ForwardError, Peers};
 
-pub(crate) use server::{Listener, Service};
+pub(crate) use server::{Call, Listener, Service};
 pub(crate) use tls::Identity;

@@ -18,7 +18,8 @@ use std::{
     time::Duration,
 };
 
-use futures::{Stream, StreamExt};
+use bytes::Bytes;
+use futures::{Stream, StreamExt, TryStreamExt};
 use hyper::server::conn::http2;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -29,7 +30,6 @@ use sha2::{Digest, Sha256};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
-    time::Instant,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -46,6 +46,7 @@ use crate::{
     dump::{Received, SnapshotData},
     engine::Core,
     raft::{SnapshotMeta, Vote},
+    rt::Instant,
 };
 
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -157,9 +158,75 @@ impl Service {
         }
         Ok(())
     }
+
+    /// Answers a request.
+    pub async fn unary(&self, call: Call, body: Bytes) -> Result<Bytes, Status> {
+        let raft = &self.core.raft;
+        Ok(match call {
+            Call::Append => {
+                let append = wire::decode_append(body).map_err(malformed)?;
+                wire::encode_response(raft.append_entries(append).await.map_err(failed)?)
+            }
+            Call::Vote => {
+                self.may_vote()?;
+                let vote = wire::decode_json(&body).map_err(malformed)?;
+                wire::encode_json(&raft.vote(vote).await.map_err(failed)?)
+            }
+            Call::PreVote => {
+                self.may_vote()?;
+                let vote = wire::decode_json(&body).map_err(malformed)?;
+                wire::encode_json(&raft.pre_vote(vote).await.map_err(failed)?)
+            }
+            Call::TransferLeader => {
+                let transfer = wire::decode_json(&body).map_err(malformed)?;
+                wire::encode_json(&raft.handle_transfer_leader(transfer).await.map_err(failed)?)
+            }
+            Call::Forward => self.core.serve(body).await.map_err(malformed)?,
+        })
+    }
+
+    /// Answers a stream of appends.
+    pub fn appends(&self, requests: impl Stream<Item = Bytes> + Send + 'static) -> Answers {
+        // A broken or unreadable stream just ends; the leader opens another.
+        let appends = requests.map(|body| wire::decode_append(body).ok());
+        let appends = appends.take_while(|append| std::future::ready(append.is_some())).filter_map(std::future::ready);
+        let answers = self.core.raft.stream_append(appends.boxed()).map(|answer| match answer {
+            Ok(answer) => Ok(wire::encode_answer(&answer)),
+            Err(fatal) => Err(failed(fatal)),
+        });
+        Box::pin(answers)
+    }
+
+    /// Takes over a snapshot that came whole.
+    pub async fn install(&self, meta: Bytes, snapshot: SnapshotData) -> Result<Bytes, Status> {
+        let (vote, meta): (Vote, SnapshotMeta) = wire::decode_json(&meta).map_err(malformed)?;
+        let snapshot = openraft::Snapshot { meta, snapshot };
+        let answer = self.core.raft.install_full_snapshot(vote, snapshot).await.map_err(failed)?;
+        Ok(wire::encode_json(&answer))
+    }
 }
 
-fn blob(data: bytes::Bytes) -> Response<Blob> {
+/// See [`Service::appends`].
+pub(crate) type Answers = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
+
+/// What has one answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Call {
+    Append,
+    Vote,
+    PreVote,
+    TransferLeader,
+    Forward,
+}
+
+impl Call {
+    /// Whether the network may hand it over twice: raft's own messages are made for that.
+    pub fn may_come_twice(self) -> bool {
+        matches!(self, Self::Append | Self::Vote | Self::PreVote)
+    }
+}
+
+fn blob(data: Bytes) -> Response<Blob> {
     Response::new(Blob { data })
 }
 
@@ -174,9 +241,7 @@ fn failed(error: impl std::fmt::Display) -> Status {
 #[tonic::async_trait]
 impl raft_server::Raft for Service {
     async fn append_entries(&self, request: Request<Blob>) -> Result<Response<Blob>, Status> {
-        let append = wire::decode_append(request.into_inner().data).map_err(malformed)?;
-        let answer = self.core.raft.append_entries(append).await.map_err(failed)?;
-        Ok(blob(wire::encode_response(answer)))
+        self.unary(Call::Append, request.into_inner().data).await.map(blob)
     }
 
     type StreamAppendStream = Pin<Box<dyn Stream<Item = Result<Blob, Status>> + Send>>;
@@ -185,46 +250,32 @@ impl raft_server::Raft for Service {
         &self,
         request: Request<Streaming<Blob>>,
     ) -> Result<Response<Self::StreamAppendStream>, Status> {
-        // A broken or unreadable stream just ends; the leader opens another.
-        let appends = request.into_inner().map(|blob| wire::decode_append(blob.ok()?.data).ok());
-        let appends = appends.take_while(|append| std::future::ready(append.is_some())).filter_map(std::future::ready);
-        let answers = self.core.raft.stream_append(appends).map(|answer| match answer {
-            Ok(answer) => Ok(Blob { data: wire::encode_answer(&answer) }),
-            Err(fatal) => Err(failed(fatal)),
-        });
-        Ok(Response::new(Box::pin(answers)))
+        let requests = request.into_inner().map(|blob| blob.ok().map(|blob| blob.data));
+        let requests = requests.take_while(|body| std::future::ready(body.is_some())).filter_map(std::future::ready);
+        Ok(Response::new(Box::pin(self.appends(requests).map_ok(|data| Blob { data }))))
     }
 
     async fn vote(&self, request: Request<Blob>) -> Result<Response<Blob>, Status> {
-        self.may_vote()?;
-        let vote = wire::decode_json(&request.into_inner().data).map_err(malformed)?;
-        Ok(blob(wire::encode_json(&self.core.raft.vote(vote).await.map_err(failed)?)))
+        self.unary(Call::Vote, request.into_inner().data).await.map(blob)
     }
 
     async fn pre_vote(&self, request: Request<Blob>) -> Result<Response<Blob>, Status> {
-        self.may_vote()?;
-        let vote = wire::decode_json(&request.into_inner().data).map_err(malformed)?;
-        Ok(blob(wire::encode_json(&self.core.raft.pre_vote(vote).await.map_err(failed)?)))
+        self.unary(Call::PreVote, request.into_inner().data).await.map(blob)
     }
 
     async fn install_snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<Blob>, Status> {
         let mut chunks = request.into_inner();
         let first = chunks.message().await?.ok_or_else(|| Status::invalid_argument("no snapshot"))?;
-        let (vote, meta): (Vote, SnapshotMeta) = wire::decode_json(&first.meta).map_err(malformed)?;
         let received = receive(&self.dir, chunks).await.map_err(failed)?;
-        let snapshot = openraft::Snapshot { meta, snapshot: SnapshotData::File(received) };
-        let answer = self.core.raft.install_full_snapshot(vote, snapshot).await.map_err(failed)?;
-        Ok(blob(wire::encode_json(&answer)))
+        self.install(first.meta, SnapshotData::File(received)).await.map(blob)
     }
 
     async fn transfer_leader(&self, request: Request<Blob>) -> Result<Response<Blob>, Status> {
-        let transfer = wire::decode_json(&request.into_inner().data).map_err(malformed)?;
-        let answer = self.core.raft.handle_transfer_leader(transfer).await.map_err(failed)?;
-        Ok(blob(wire::encode_json(&answer)))
+        self.unary(Call::TransferLeader, request.into_inner().data).await.map(blob)
     }
 
     async fn forward(&self, request: Request<Blob>) -> Result<Response<Blob>, Status> {
-        self.core.serve(request.into_inner().data).await.map(blob).map_err(malformed)
+        self.unary(Call::Forward, request.into_inner().data).await.map(blob)
     }
 }
 

@@ -34,7 +34,15 @@ pub struct Generator {
 impl Generator {
     pub fn new(seed: u64) -> Self {
         let rng = StdRng::seed_from_u64(seed);
-        Self { rng, revision: 1, compacted: 0, leases: Vec::new(), watches: Vec::new(), ended: Vec::new(), txn_deletes: false }
+        Self {
+            rng,
+            revision: 1,
+            compacted: 0,
+            leases: Vec::new(),
+            watches: Vec::new(),
+            ended: Vec::new(),
+            txn_deletes: false,
+        }
     }
 
     /// Takes from the answer what later operations refer to.
@@ -176,7 +184,11 @@ impl Generator {
     /// Under keys_only 3.4 alone shows the lease, and in a transaction nobody hides it.
     fn inner_range(&mut self) -> pb::RangeRequest {
         let range = self.range();
-        pb::RangeRequest { keys_only: range.keys_only && self.leases.is_empty(), revision: range.revision.max(0), ..range }
+        pb::RangeRequest {
+            keys_only: range.keys_only && self.leases.is_empty(),
+            revision: range.revision.max(0),
+            ..range
+        }
     }
 
     fn delete(&mut self) -> pb::DeleteRangeRequest {

@@ -1,0 +1,104 @@
+//! The store played on virtual time: many seeds, one seed again, and mistakes made on purpose.
+//!
+//! `SIM=N` plays N seeds instead of a few hundred, `SEED=n` one of them, `FROM=n` those from n on.
+
+use std::{
+    env,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use kontiki_sim::{Options, Report, run, table};
+use kontiki_store::planted::{Bug, plant};
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok()?.parse().ok()
+}
+
+/// Plays seeds on all cores, until one fails.
+fn play(seeds: std::ops::Range<u64>, bug: Option<Bug>, loud: bool) -> Vec<Report> {
+    let next = AtomicU64::new(seeds.start);
+    let reports: Mutex<Vec<Report>> = Mutex::default();
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                plant(bug);
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let report = run(seed, Options::default());
+                    let failed = report.failure.is_some();
+                    let mut reports = reports.lock().unwrap();
+                    reports.push(report);
+                    if loud && reports.len() % 500 == 0 {
+                        eprintln!("{} seeds", reports.len());
+                    }
+                    if failed {
+                        next.store(seeds.end, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let mut reports = reports.into_inner().unwrap();
+    reports.sort_by_key(|report| report.seed);
+    reports
+}
+
+#[test]
+fn no_seed_breaks_an_invariant() {
+    if env::var("SEED").is_ok() {
+        return;
+    }
+    let from = number("FROM").unwrap_or(0);
+    let count = number("SIM").unwrap_or(60);
+    let began = Instant::now();
+    let reports = play(from..from + count, None, true);
+    eprintln!("{}", table(&reports, began.elapsed().as_secs_f64()));
+    for failure in reports.iter().filter_map(|report| report.failure.as_ref()) {
+        panic!("{failure}");
+    }
+}
+
+#[test]
+fn one_seed_plays_the_same_again() {
+    let seed = number("SEED").unwrap_or(7);
+    let one = run(seed, Options::default());
+    eprintln!("{}", table(std::slice::from_ref(&one), 1.0));
+    if let Some(failure) = &one.failure {
+        panic!("{failure}");
+    }
+    let other = run(seed, Options::default());
+    assert_eq!((one.trace, one.steps, one.virtual_ms), (other.trace, other.steps, other.virtual_ms), "seed {seed}");
+}
+
+#[test]
+fn planted_mistakes_are_found() {
+    let only = env::var("BUG").ok();
+    let mut missed = Vec::new();
+    for bug in Bug::ALL.iter().copied().filter(|bug| only.as_ref().is_none_or(|only| bug.name() == *only)) {
+        let began = Instant::now();
+        let reports = play(0..60, Some(bug), false);
+        let found = reports.iter().find_map(|report| report.failure.as_ref());
+        match found {
+            Some(failure) => eprintln!(
+                "{:<22} seed {:>3}, step {:>2}, {:.1} s: {}: {}",
+                bug.name(),
+                failure.seed,
+                failure.step,
+                began.elapsed().as_secs_f64(),
+                failure.invariant,
+                failure.detail
+            ),
+            None => missed.push(bug.name()),
+        }
+    }
+    assert!(missed.is_empty(), "nobody noticed: {missed:?}");
+}
