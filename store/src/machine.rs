@@ -169,7 +169,7 @@ impl Machine {
             responder.send(outcome);
         }
         if planted::is(Bug::TornApply) {
-            let record = Rows { rows: Vec::new(), record: rows.record, membership: None };
+            let record = Rows { rows: Vec::new(), leases: Vec::new(), record: rows.record, membership: None };
             self.queue.send(Job::Apply(record)).await?;
         }
         self.queue.send(Job::Apply(rows)).await

@@ -474,7 +474,7 @@ impl Store {
             true => now.entries(&all),
             false => Arc::clone(self.view()).range_at(all, revision).await?,
         };
-        let hash = spawn_blocking(move || status::hash(&entries)).await;
+        let hash = rt::blocking(move || status::hash(&entries)).await;
         Ok((hash.map_err(|error| HistoryError::Storage(error.to_string()))?, revision))
     }
 
@@ -499,7 +499,7 @@ impl Store {
     /// If the directory cannot be read.
     pub async fn disk_usage(&self) -> std::io::Result<u64> {
         let dir = self.0.config.dir.join("db");
-        spawn_blocking(move || status::disk_usage(&dir)).await.map_err(std::io::Error::other)?
+        rt::blocking(move || status::disk_usage(&dir)).await?
     }
 
     /// What tells this cluster from others: a hash of its CA certificate.

@@ -56,6 +56,8 @@ const STOP: Duration = Duration::from_secs(20);
 /// Until a change of membership is accepted: etcd wants every member to have been connected for a while.
 const CHANGE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(100);
+/// Of a log's line, in characters.
+const LINE: usize = 240;
 
 /// Whose store is on trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -335,7 +337,8 @@ impl Group {
     pub fn tail(&self, slot: usize, lines: usize) -> String {
         let log = fs::read(self.log(slot)).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        let mut tail: Vec<&str> = log.lines().rev().take(lines).collect();
+        let mut tail: Vec<String> =
+            log.lines().rev().take(lines).map(|line| line.chars().take(LINE).collect()).collect();
         tail.reverse();
         tail.join("\n")
     }

@@ -184,11 +184,7 @@ impl Generator {
     /// Under keys_only 3.4 alone shows the lease, and in a transaction nobody hides it.
     fn inner_range(&mut self) -> pb::RangeRequest {
         let range = self.range();
-        pb::RangeRequest {
-            keys_only: range.keys_only && self.leases.is_empty(),
-            revision: range.revision.max(0),
-            ..range
-        }
+        pb::RangeRequest { keys_only: range.keys_only && self.leases.is_empty(), ..range }
     }
 
     fn delete(&mut self) -> pb::DeleteRangeRequest {
