@@ -30,7 +30,7 @@ use crate::{
     peer::{ForwardError, Peers},
     planted::{self, Bug},
     raft::{Metrics, Raft, TypeConfig},
-    rt::{Instant, timeout, timeout_at},
+    rt::{Instant, sleep, timeout, timeout_at},
     view::View,
 };
 
@@ -208,8 +208,15 @@ impl Core {
     /// Until somebody else leads, or for a moment.
     async fn wait_for_leader(&self) {
         let mut server = self.server.clone();
-        // Either way the caller looks again.
-        let _ = timeout(RETRY, server.changed()).await;
+        // The clone takes what is there already for news; what comes after that is.
+        let news = async {
+            server.changed().await?;
+            server.changed().await
+        };
+        if let Ok(Err(_)) = timeout(RETRY, news).await {
+            // Raft is gone and will not tell of leaders any more: whoever asks again would spin.
+            sleep(RETRY).await;
+        }
     }
 
     /// Waits until this member shows everything that was acknowledged anywhere before the call.

@@ -85,6 +85,10 @@ impl Play {
             let pause = if self.rng.chance(200) { self.rng.between(400, 2000) } else { self.rng.between(10, 400) };
             self.cluster.run_for(Duration::from_millis(pause));
             self.look_after();
+            if std::env::var_os("SIM_TRACE").is_some() {
+                let world = &self.cluster.world;
+                eprintln!("step {step}: {} ms, {} steps", world.now().as_millis(), world.steps());
+            }
             if self.cluster.shared.ledger().violation.is_some() {
                 return Ok(());
             }
@@ -314,7 +318,8 @@ impl Play {
         let members = self.settle(limit)?;
         ensure!(!members.is_empty(), "nobody is left");
         // Watchers hear of the last change.
-        self.cluster.run_for(Duration::from_millis(500));
+        self.cluster.run_for(Duration::from_millis(1500));
+        self.cluster.shared.ledger().watchers_are_done();
         Ok(())
     }
 

@@ -133,10 +133,13 @@ async fn watcher_of(shared: Arc<Shared>, watcher: usize, prefix: &'static str, m
         sim::pause(Duration::from_millis(rng.between(1, 20))).await;
         let Some((member, store)) = shared.pick(&mut rng) else { continue };
         let leave_after = rng.between(50, 3000);
-        let (shared, who) = (Arc::clone(&shared), who.clone());
-        let task = sim::run_on(member, watch(shared, who, store, prefix, position, leave_after));
+        let (with, name) = (Arc::clone(&shared), who.clone());
+        let task = sim::run_on(member, watch(with, name, store, prefix, position, leave_after));
         // Whoever died with its member was seen in the ledger: it starts over from the present.
         position = task.await.ok().flatten();
+        if position.is_none() {
+            shared.ledger().watches(&who, None);
+        }
     }
 }
 
@@ -163,6 +166,7 @@ async fn watch(
     let mut position = watch.position().0;
     let mut items = 0;
     loop {
+        shared.ledger().watches(&who, Some((prefix, position)));
         match watch.next().await {
             Some(WatchItem::Events(batch)) => {
                 position = shared.ledger().watched(&who, prefix.as_bytes(), position, &batch);

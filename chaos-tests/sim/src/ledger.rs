@@ -57,6 +57,8 @@ pub struct Ledger {
     /// By index and term: the entry, and the term of the entry before it.
     entries: BTreeMap<(u64, u64), u64>,
     applied: BTreeMap<u64, u64>,
+    /// What watchers are at work, under which prefix, and up to where they have seen everything.
+    watchers: BTreeMap<String, (&'static str, u64)>,
     /// The highest wall clock of any member, in Unix seconds.
     pub clock: u64,
     pub counts: Counts,
@@ -358,8 +360,22 @@ impl Ledger {
         })
     }
 
-    /// Whether a watcher of `prefix` at `position` still has something to see.
-    pub fn has_more(&self, prefix: &[u8], position: u64) -> bool {
-        self.matching(prefix, position).next().is_some()
+    /// A watcher is at work, or (`None`) starts over.
+    pub fn watches(&mut self, who: &str, at: Option<(&'static str, u64)>) {
+        match at {
+            Some(at) => drop(self.watchers.insert(who.to_owned(), at)),
+            None => drop(self.watchers.remove(who)),
+        }
+    }
+
+    /// Nothing happens any more: whoever watches has to have seen everything.
+    pub fn watchers_are_done(&mut self) {
+        let behind = self.watchers.iter().find_map(|(who, (prefix, position))| {
+            let (missed, _) = self.matching(prefix.as_bytes(), *position).next()?;
+            Some(format!("{who} at {position} never saw {missed}"))
+        });
+        if let Some(behind) = behind {
+            self.broken("watch", behind);
+        }
     }
 }
