@@ -49,12 +49,20 @@ impl Clients {
 /// # Errors
 /// The certificate's files cannot be read.
 pub fn endpoint(address: SocketAddr, certs: &Certs) -> Result<Endpoint> {
+    Ok(patient(address, certs)?.timeout(ANSWER))
+}
+
+/// The same without a bound on an answer's time, which costs a timer for each request.
+///
+/// # Errors
+/// The certificate's files cannot be read.
+pub fn patient(address: SocketAddr, certs: &Certs) -> Result<Endpoint> {
     let read = |path: &std::path::Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(read(&certs.ca)?))
         .identity(Identity::from_pem(read(&certs.cert)?, read(&certs.key)?));
     let endpoint = Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls)?;
-    Ok(endpoint.connect_timeout(CONNECT).timeout(ANSWER).tcp_nodelay(true))
+    Ok(endpoint.connect_timeout(CONNECT).tcp_nodelay(true))
 }
 
 /// A channel that connects when it is first used, and again whenever it breaks.

@@ -18,6 +18,8 @@ const NO_FLUSH: u32 = 2;
 /// How long a killed process may keep its files open.
 const BUSY: Duration = Duration::from_secs(20);
 const BALLAST: &str = "ballast";
+/// How the directories of disks begin; the process id follows.
+const FILES: &str = "nemesis-disks-";
 
 /// One file system in a file.
 pub struct Disk {
@@ -157,4 +159,28 @@ impl Drop for Disk {
         self.unmount().ok();
         fs::remove_file(&self.image).ok();
     }
+}
+
+/// A directory for the disks of one run. Those of runs that were killed are unmounted and removed first;
+/// whoever wrote there must have ended.
+///
+/// # Errors
+/// It cannot be made, or an old one not be removed.
+pub fn directory() -> Result<tempfile::TempDir> {
+    for entry in fs::read_dir(std::env::temp_dir())?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid =
+            name.strip_prefix(FILES).and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_none_or(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
+            continue;
+        }
+        for mount in fs::read_dir(entry.path())?.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
+            // Fails where nothing is frozen or mounted.
+            run(&format!("fsfreeze -u {}", mount.display())).ok();
+            run(&format!("umount {}", mount.display())).ok();
+        }
+        fs::remove_dir_all(entry.path()).with_context(|| format!("removing {name}"))?;
+    }
+    let prefix = format!("{FILES}{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir().context("making a directory for disks")
 }

@@ -6,7 +6,8 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{Answer, Item, Op};
 
-const KEYS: [&[u8]; 12] = [b"a", b"a\0", b"aa", b"ab", b"b", b"ba", b"c", b"c\xff", b"d", b"\xff", b"\xff\xff", b"\0"];
+/// With the canary fewer than a dozen: of more than that etcd's sorting leaves equals in no defined order.
+const KEYS: [&[u8]; 10] = [b"a", b"a\0", b"aa", b"ab", b"b", b"c", b"c\xff", b"\xff", b"\xff\xff", b"\0"];
 const VALUES: [&[u8]; 6] = [b"", b"0", b"1", b"one", b"two", b"\xff\0"];
 const LEASES: [i64; 8] = [1, 2, 3, 4, 77, -1, i64::MAX, i64::MIN];
 /// Longer than any run: a lease that expires does so at a time of its own.
@@ -14,6 +15,8 @@ const TTLS: [i64; 5] = [600, 601, 1_000, 9_000_000_000, 86_400];
 const TOO_LONG: [i64; 3] = [9_000_000_001, i64::MAX, 10_000_000_000];
 /// Watches at a time; above it cancels become likely.
 const WATCHES: usize = 12;
+/// An id that neither a client nor a server gives.
+const NO_WATCH: i64 = 50_000;
 const MOST_OPS: usize = 128;
 const DEPTH: usize = 3;
 
@@ -344,7 +347,7 @@ impl Generator {
 
     fn cancel(&mut self) -> Op {
         if self.watches.is_empty() || self.chance(10) {
-            return Op::CancelWatch(self.rng.random_range(20..30));
+            return Op::CancelWatch(NO_WATCH);
         }
         let at = self.rng.random_range(0..self.watches.len());
         Op::CancelWatch(self.watches[at].0)

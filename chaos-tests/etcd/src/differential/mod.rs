@@ -250,6 +250,7 @@ pub async fn compare(seed: u64, ops: usize, left: Kind, right: Kind) -> Result<R
     let mut harness = Harness::new(seed, a, b);
     match harness.run(ops).await {
         Ok(()) => Ok(harness.into_report()),
+        Err(difference) if difference.is::<Difference>() => Err(difference),
         Err(error) => Err(error.context(format!("the logs' ends\n{}{}", left.tails(5), right.tails(5)))),
     }
 }

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use kontiki_proto::etcd::{self as pb, compare::TargetUnion, kv_client::KvClient, request_op::Request};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
 use tonic::{Status, transport::Channel};
 
 use super::{CONNECTIONS, figures::Column};
@@ -31,6 +31,9 @@ const VALUE: usize = 256;
 const MOST_ERRORS: f64 = 0.01;
 /// A client whose request failed does not hammer.
 const BACKOFF: Duration = Duration::from_millis(10);
+
+/// The last requests have been sent: nothing healthy takes this long.
+const LAST_ANSWER: Duration = Duration::from_secs(30);
 
 const WARM_UP: u8 = 0;
 const MEASURED: u8 = 1;
@@ -69,7 +72,7 @@ impl Pool {
         let mut channels = Vec::new();
         for i in 0..clients.min(CONNECTIONS * members) {
             let address = group.members()[(first + i) % members].client;
-            channels.push(client::endpoint(address, &group.certs)?.connect().await?);
+            channels.push(client::patient(address, &group.certs)?.connect().await?);
         }
         Ok(Self { channels })
     }
@@ -200,7 +203,7 @@ pub async fn measure(group: &Group, pool: &Pool, clients: usize, load: Load, tim
     phase.store(STOPPED, Ordering::Relaxed);
     let (seconds, after) = (start.elapsed().as_secs_f64(), cpu()?);
     let (mut latencies, mut errors, mut last) = (Vec::new(), 0, None);
-    while let Some(ended) = tasks.join_next().await {
+    while let Some(ended) = timeout(LAST_ANSWER, tasks.join_next()).await.context("a request is never answered")? {
         let client = ended?;
         latencies.extend(client.latencies);
         errors += client.errors;

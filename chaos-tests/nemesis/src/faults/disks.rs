@@ -21,30 +21,39 @@ pub fn full(group: &mut Group, rng: &mut StdRng) -> Result<String> {
     Ok(names(&slots))
 }
 
-/// Killed while writing: the newest write-ahead log ends in half a record. Only bytes that come after
-/// everything acknowledged are touched: something is appended, nothing is changed.
-pub fn torn(group: &mut Group, rng: &mut StdRng) -> Result<String> {
+/// Kills a member and appends to its newest write-ahead log. Only bytes that come after everything
+/// acknowledged are touched: nothing that is there is changed.
+fn append(group: &mut Group, rng: &mut StdRng, what: &str, tail: &[u8]) -> Result<String> {
     let slot = any(group, rng);
     group.kill(slot)?;
     let Some(log) = newest_log(&group.data(slot)) else { return Ok(format!("{} (it has no such log)", name(slot))) };
-    let mut tail = vec![0; rng.random_range(1..2000)];
-    let what = match rng.random_range(0..3) {
-        0 => "zeros",
-        1 => {
-            rng.fill_bytes(&mut tail);
-            "noise"
-        }
-        _ => {
-            // A record's head (checksum, length, type "full") that promises more than follows.
-            rng.fill_bytes(&mut tail);
-            let head = [0x12, 0x34, 0x56, 0x78, 0xff, 0x7f, 1];
-            let length = head.len().min(tail.len());
-            tail[..length].copy_from_slice(&head[..length]);
-            "half a record"
-        }
-    };
-    OpenOptions::new().append(true).open(&log)?.write_all(&tail)?;
+    OpenOptions::new().append(true).open(&log)?.write_all(tail)?;
     Ok(format!("{} with {} bytes of {what}", name(slot), tail.len()))
+}
+
+/// Killed while writing: the newest write-ahead log ends in a part of a record.
+pub fn torn(group: &mut Group, rng: &mut StdRng) -> Result<String> {
+    let mut tail = vec![0; rng.random_range(1..2000)];
+    if rng.random_bool(0.4) {
+        return append(group, rng, "zeros", &tail);
+    }
+    // A record's head (checksum, length, type "full") that promises more than follows.
+    rng.fill_bytes(&mut tail);
+    let head = [0x12, 0x34, 0x56, 0x78, 0xff, 0x7f, 1];
+    let length = head.len().min(tail.len());
+    tail[..length].copy_from_slice(&head[..length]);
+    append(group, rng, "half a record", &tail)
+}
+
+/// Worse than a torn write: whatever lay on the disk before. Half of the time it starts like a record of
+/// a log file that RocksDB has used twice, which this one is not.
+pub fn garbage(group: &mut Group, rng: &mut StdRng) -> Result<String> {
+    let mut tail = vec![0; rng.random_range(7..2000)];
+    rng.fill_bytes(&mut tail);
+    if rng.random_bool(0.5) {
+        tail[6] = rng.random_range(5..9);
+    }
+    append(group, rng, &format!("garbage of type {}", tail[6]), &tail)
 }
 
 /// RocksDB's newest `NNNNNN.log`, wherever it lies below.
