@@ -77,7 +77,7 @@ impl Play {
     fn play(&mut self, options: Options) -> Result<()> {
         self.cluster.form(self.size)?;
         self.next_member = self.size + 1;
-        let busy = (self.rng.between(200, 3000), self.rng.between(5000, 60_000));
+        let busy = (self.rng.between(100, 1000), self.rng.between(2000, 30_000));
         clients::start(&self.cluster.shared, &self.cluster.world, &mut self.rng, busy);
         for step in 0..options.steps {
             self.step = step;
@@ -112,11 +112,11 @@ impl Play {
 
     fn act(&mut self) {
         match self.rng.below(100) {
-            0..12 => self.kill_one(),
-            12..15 => self.kill_all(),
-            15..33 => self.start_some(),
-            33..45 => self.partition(),
-            45..55 => {
+            0..10 => self.kill_one(),
+            10..13 => self.kill_all(),
+            13..31 => self.start_some(),
+            31..40 => self.partition(),
+            40..55 => {
                 self.cluster.world.block([]);
                 self.count("network whole");
             }
@@ -309,6 +309,9 @@ impl Play {
         self.up_again(left(&self.cluster))?;
         *self.cluster.shared.quiet.lock() = true;
         let members = self.settle(left(&self.cluster))?;
+        for outsider in self.cluster.known.clone().into_iter().filter(|known| !members.contains(known)) {
+            self.cluster.retire(outsider);
+        }
         for member in &members {
             let Some(store) = self.cluster.store(*member) else { continue };
             let txn = kontiki_store::Txn::write(vec![kontiki_store::Op::put("k/end", format!("end-{member}"))]);

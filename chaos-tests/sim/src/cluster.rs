@@ -104,6 +104,11 @@ impl Cluster {
             self.opening.remove(&member);
             match result {
                 Ok(Ok(store)) => drop(self.shared.stores.lock().insert(member, store)),
+                // It tries again when somebody starts it again.
+                Ok(Err(error)) if self.world.disk(member).trouble().failing > 0 => {
+                    self.note(&format!("{member} does not start: {error}"));
+                    self.world.kill(member, Crash::Process);
+                }
                 Ok(Err(error)) => {
                     self.shared.ledger().broken("durable", format!("{member} does not start: {error}"));
                 }
