@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kontiki-model", &[]),
     ("kontiki-proto", &["kontiki-model"]),
     ("kontiki-store", &["kontiki-model", "kontiki-proto"]),
+    ("kontiki-etcd", &["kontiki-proto", "kontiki-store"]),
     ("kontiki-kinds", &["kontiki-model"]),
     ("kontiki-plan", &["kontiki-model"]),
     ("kontiki-api", &["kontiki-model", "kontiki-proto", "kontiki-store", "kontiki-kinds"]),
@@ -23,6 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kontiki-model",
             "kontiki-proto",
             "kontiki-store",
+            "kontiki-etcd",
             "kontiki-kinds",
             "kontiki-api",
             "kontiki-controllers",
@@ -32,8 +34,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kontiki-agent-plan", &["kontiki-model"]),
     ("kontiki-net", &["kontiki-model", "kontiki-agent-plan"]),
     ("kontiki-agent", &["kontiki-model", "kontiki-proto", "kontiki-agent-plan", "kontiki-net"]),
-    ("kontiki", &["kontiki-model", "kontiki-proto", "kontiki-server", "kontiki-agent", "kontiki-net"]),
+    ("kontiki", &["kontiki-model", "kontiki-proto", "kontiki-etcd", "kontiki-server", "kontiki-agent", "kontiki-net"]),
     ("kontiki-chaos-tests", &["kontiki-model"]),
+    ("kontiki-sim", &["kontiki-model", "kontiki-store"]),
+    ("kontiki-etcd-tests", &["kontiki-proto"]),
+    ("kontiki-nemesis", &["kontiki-proto", "kontiki-etcd-tests"]),
 ];
 
 /// Crates that decide and never act: no runtime, no I/O.

@@ -36,6 +36,8 @@ enum Command {
     /// Run an agent (a worker)
     #[command(name = "agent")]
     Agent,
+    /// Run the store alone, in etcd's place
+    Store(kontiki_etcd::Flags),
     /// Start a highly available cluster on this machine
     Up(local::UpArgs),
     /// Stop the cluster on this machine and leave nothing running
@@ -73,7 +75,10 @@ fn main() -> ExitCode {
     let result = match matches.subcommand() {
         Some(("server", flags)) => service::server(flags),
         Some(("agent", flags)) => service::agent(flags),
-        _ => Cli::from_arg_matches(&matches).map_err(Into::into).and_then(|cli| tool(cli.command)),
+        _ => Cli::from_arg_matches(&matches).map_err(Into::into).and_then(|cli| match cli.command {
+            Command::Store(flags) => kontiki_etcd::run(flags).map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::msg),
+            command => tool(command),
+        }),
     };
     match result {
         Ok(code) => code,
@@ -89,7 +94,7 @@ fn tool(command: Command) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match command {
-            Command::Server | Command::Agent => unreachable!("handled before"),
+            Command::Server | Command::Agent | Command::Store(_) => unreachable!("handled before"),
             Command::Up(args) => local::up(args).await,
             Command::Down(args) => local::down(args).await,
             Command::Status(args) => status::run(args).await,

@@ -23,6 +23,11 @@ pub static SERVER: Keys = Keys {
         Key { path: "api_port", shape: Shape::Number, help: "Kubernetes API [default: 6443]" },
         Key { path: "node_port", shape: Shape::Number, help: "Node sessions and joining [default: 6444]" },
         Key { path: "peer_port", shape: Shape::Number, help: "Raft peers [default: 2380]" },
+        Key {
+            path: "etcd_listen",
+            shape: Shape::Text,
+            help: "Where to serve the etcd API, empty for nowhere [default: 127.0.0.1:2379]",
+        },
         Key { path: "bootstrap", shape: Shape::Switch, help: "Start a new cluster if the data directory is empty" },
         Key { path: "join.servers", shape: Shape::List, help: "Join the cluster of these servers (address:6444)" },
         Key { path: "join.token", shape: Shape::Text, help: "Join token, from `kontiki token create`" },

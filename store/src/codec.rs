@@ -37,6 +37,11 @@ impl Writer {
         self.0.put_u8(value as u8);
     }
 
+    /// A number that may be negative; small ones of either sign stay small (zigzag).
+    pub fn signed(&mut self, value: i64) {
+        self.varint(((value << 1) ^ (value >> 63)).cast_unsigned());
+    }
+
     pub fn bytes(&mut self, value: &[u8]) {
         self.varint(value.len() as u64);
         self.0.put_slice(value);
@@ -106,6 +111,11 @@ impl Reader {
         Err(Malformed("number too long"))
     }
 
+    pub fn signed(&mut self) -> Result<i64, Malformed> {
+        let value = self.varint()?;
+        Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
+    }
+
     pub fn bytes(&mut self) -> Result<Bytes, Malformed> {
         let len = self.varint()?;
         match usize::try_from(len) {
@@ -158,13 +168,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn values_read_back(n in any::<u64>(), o in proptest::option::of(0..u64::MAX), b in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn values_read_back(n in any::<u64>(), s in any::<i64>(), o in proptest::option::of(0..u64::MAX), b in proptest::collection::vec(any::<u8>(), 0..300)) {
             let mut out = Writer::default();
             out.varint(n);
+            out.signed(s);
             out.option(o);
             out.bytes(&b);
             let mut input = Reader::new(out.finish());
             prop_assert_eq!(input.varint(), Ok(n));
+            prop_assert_eq!(input.signed(), Ok(s));
             prop_assert_eq!(input.option(), Ok(o));
             prop_assert_eq!(input.bytes(), Ok(Bytes::from(b)));
             prop_assert_eq!(input.end(), Ok(()));

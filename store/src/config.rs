@@ -38,15 +38,14 @@ impl Config {
             dir: dir.to_owned(),
             listen: ([127, 0, 0, 1], 0).into(),
             advertise: String::new(),
-            tls: PeerTls { ca_pem: String::new(), cert_pem: String::new(), key_pem: String::new() },
+            tls: PeerTls { ca_pem: String::new(), cert_pem: String::new(), key_pem: String::new(), organization: None },
             heartbeat: Self::HEARTBEAT,
             election: Self::ELECTION,
         }
     }
 }
 
-/// PEM texts for mutual TLS between members. A peer must show a certificate signed by this CA
-/// whose subject has the organization `kontiki:servers`.
+/// PEM texts for mutual TLS between members. A peer must show a certificate signed by this CA.
 #[derive(Clone)]
 pub struct PeerTls {
     /// Certificates of the cluster's CA.
@@ -55,6 +54,14 @@ pub struct PeerTls {
     pub cert_pem: String,
     /// Its key.
     pub key_pem: String,
+    /// The organization that the subject of a member's certificate must have, where the CA signs
+    /// others' too.
+    pub organization: Option<String>,
+}
+
+impl PeerTls {
+    /// The organization of masters' certificates.
+    pub const SERVERS: &str = "kontiki:servers";
 }
 
 impl std::fmt::Debug for PeerTls {

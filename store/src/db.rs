@@ -38,7 +38,7 @@ pub(crate) enum Family {
 const NAMES: [&str; 3] = ["log", "meta", "rows"];
 
 /// The layout that this code reads and writes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 const MIB: usize = 1 << 20;
 
@@ -308,6 +308,13 @@ fn identify(dir: &Path, config: &Config, cluster: &str) -> Result<(), OpenError>
         }
         Err(error) => Err(io_error(dir, &error)),
     }
+}
+
+/// The member id and name that a data directory belongs to, if it belongs to a member.
+#[must_use]
+pub fn identity(dir: &Path) -> Option<(u64, String)> {
+    let found: Identity = serde_json::from_slice(&fs::read(dir.join("identity.json")).ok()?).ok()?;
+    Some((found.member, found.name))
 }
 
 fn compare(found: &Identity, wanted: &Identity) -> Option<String> {

@@ -1,7 +1,7 @@
 //! A whole state machine as a stream of bytes, for members that cannot catch up from the log.
 //!
-//! Layout: format, state record, sweep mark, then rows (key without epoch, value), then an empty
-//! key and the number of rows. The transport adds a checksum over all of it.
+//! Layout: format, state record, sweep mark, number of leases, leases (id, seconds), then rows (key
+//! without epoch, value), then an empty key and the number of rows. The transport adds a checksum over all of it.
 
 use std::{
     fs::File,
@@ -17,15 +17,18 @@ use crate::{
     Revision,
     codec::{Malformed, Writer},
     db::{Batch, Db, Families, Family, Pair},
-    history::decode,
+    history::{decode, invalid, scan_leases},
     planted::{self, Bug},
-    rows::{MEMBERSHIP_KEY, STATE_KEY, SWEPT_KEY, StateRecord, row_key},
+    rows::{
+        LeaseRow, MEMBERSHIP_KEY, STATE_KEY, SWEPT_KEY, StateRecord, decode_lease, lease_key, lease_span, lease_value,
+        row_key,
+    },
     rt,
     state::State,
     writer::Health,
 };
 
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 /// Bytes in one piece of the stream.
 const CHUNK: usize = 256 << 10;
 /// Pieces that may wait for the network.
@@ -115,11 +118,21 @@ fn write_dump(
     // An iterator shows the database as of its creation: from here on applying may go on.
     let rows = db.scan(Family::Rows, &start)?;
     let swept = swept(db, record.epoch)?;
+    let mut leases = Vec::new();
+    scan_leases(db, record.epoch, |key, value| {
+        leases.push(decode_lease(key, value).map_err(invalid)?);
+        Ok(())
+    })?;
     ready();
     let mut out = Writer::with_capacity(CHUNK + CHUNK / 4);
     out.varint(FORMAT);
     out.bytes(&record.encode());
     out.varint(swept.0);
+    out.varint(leases.len() as u64);
+    for lease in leases {
+        out.signed(lease.id);
+        out.signed(lease.ttl.unwrap_or_default());
+    }
     let (mut count, mut size) = (0u64, 0);
     let mut rows = rows.peekable();
     while let Some(row) = rows.next() {
@@ -209,7 +222,8 @@ pub(crate) fn install(
 }
 
 fn read_rows(db: &Db, health: &Health, input: &mut impl Read, record: &StateRecord) -> io::Result<State> {
-    let mut state = State { revision: record.revision, compacted: record.compacted, ..State::default() };
+    let mut state = State::empty(record.revision, record.compacted);
+    read_leases(db, health, input, record, &mut state)?;
     let (mut count, mut size, mut pending) = (0u64, 0, Vec::new());
     loop {
         let short = read_bytes(input)?;
@@ -241,14 +255,34 @@ fn read_rows(db: &Db, health: &Health, input: &mut impl Read, record: &StateReco
     }
 }
 
+fn read_leases(
+    db: &Db,
+    health: &Health,
+    input: &mut impl Read,
+    record: &StateRecord,
+    state: &mut State,
+) -> io::Result<()> {
+    let mut leases = Vec::new();
+    for _ in 0..read_varint(input)? {
+        let row = LeaseRow { id: read_signed(input)?, ttl: Some(read_signed(input)?) };
+        state.restore_lease(row);
+        leases.push(row);
+    }
+    health.write(db, false, |db| {
+        let mut batch = db.batch();
+        for row in &leases {
+            batch.put(Family::Rows, lease_key(record.epoch, row.id), lease_value(row.ttl.unwrap_or_default()));
+        }
+        batch
+    })
+}
+
 fn epoch_removal<'a>(db: &Families<'a>, epoch: u32) -> Batch<'a> {
     let mut batch = db.batch();
     batch.delete_range(Family::Rows, row_key(epoch, Revision(0), b""), row_key(epoch + 1, Revision(0), b""));
+    let (from, to) = lease_span(epoch);
+    batch.delete_range(Family::Rows, from, to);
     batch
-}
-
-fn invalid(error: Malformed) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 fn read_varint(input: &mut impl Read) -> io::Result<u64> {
@@ -262,6 +296,11 @@ fn read_varint(input: &mut impl Read) -> io::Result<u64> {
         }
     }
     Err(invalid(Malformed("number too long")))
+}
+
+fn read_signed(input: &mut impl Read) -> io::Result<i64> {
+    let value = read_varint(input)?;
+    Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
 }
 
 fn read_bytes(input: &mut impl Read) -> io::Result<Vec<u8>> {

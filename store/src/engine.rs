@@ -19,11 +19,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, ReadError, WriteError,
+    Config, Lease, ReadError, Term, WriteError,
     codec::Malformed,
     command::{Command, Outcome},
     disk::Disk,
-    forward::{self, Ask, Forwarder, Verdict},
+    forward::{self, Ask, Forwarder, LeaseTimes, Verdict},
+    lessor::Lessor,
     log::LogStore,
     members,
     peer::{ForwardError, Peers},
@@ -88,6 +89,7 @@ pub(crate) struct Core {
     pub disk: Arc<Disk>,
     pub log: LogStore,
     pub timing: Timing,
+    pub lessor: Lessor,
     pub stop: CancellationToken,
     forwarder: Forwarder,
     metrics: WatchReceiverOf<TypeConfig, Metrics>,
@@ -110,8 +112,8 @@ impl Core {
         let (readers, rx) = mpsc::channel(READERS);
         let forwarder = Forwarder::new(Arc::clone(&peers), OUTCOME_WAIT);
         let (metrics, server) = (raft.metrics(), raft.server_metrics());
-        let stop = CancellationToken::new();
-        (Self { id, raft, view, peers, disk, log, timing, stop, forwarder, metrics, server, readers }, rx)
+        let (lessor, stop) = (Lessor::default(), CancellationToken::new());
+        (Self { id, raft, view, peers, disk, log, timing, lessor, stop, forwarder, metrics, server, readers }, rx)
     }
 
     /// Looks at openraft's metrics. `look` must be short: it holds up the Raft task.
@@ -286,6 +288,69 @@ impl Core {
         forward::decode_index(answer).ok().flatten()
     }
 
+    /// Asks the leader about leases, until somebody who leads answers.
+    pub async fn ask_leases(&self, ask: Ask) -> Result<Vec<(i64, u64)>, ReadError> {
+        let started = Instant::now();
+        let request = ask.encode();
+        while started.elapsed() < LEADER_WAIT {
+            if self.stop.is_cancelled() {
+                return Err(ReadError::Stopped);
+            }
+            let answer = match self.leader() {
+                Leader::Here => self.serve(request.clone()).await.ok(),
+                Leader::At(address) => self.peers.forward(&address, request.clone(), LEADER_WAIT).await.ok(),
+                Leader::Nobody => None,
+            };
+            if let Some(Ok(Some(times))) = answer.map(forward::decode_leases) {
+                return Ok(times);
+            }
+            self.wait_for_leader().await;
+        }
+        Err(ReadError::NoLeader)
+    }
+
+    /// The term in which this member surely leads, once it shows all that was decided before.
+    async fn leading_term(&self) -> Option<Term> {
+        let term = self.metrics(|metrics| metrics.current_term);
+        let index = self.read_index_here().await?;
+        let mut applied = self.view.applied();
+        let shown = timeout(LEADER_WAIT, applied.wait_for(|at| *at >= index)).await;
+        shown.is_ok_and(|shown| shown.is_ok()).then_some(Term(term))
+    }
+
+    async fn keep_alive_here(&self, id: i64) -> LeaseTimes {
+        let term = self.leading_term().await?;
+        let mut applied = self.view.applied();
+        let ending = async {
+            loop {
+                applied.mark_unchanged();
+                let snapshot = self.view.snapshot();
+                let Some(lease) = snapshot.leases().get(&id) else { return Vec::new() };
+                if self.lessor.keep_alive(term, id, lease, Instant::now()) {
+                    return vec![(id, lease.ttl.unsigned_abs())];
+                }
+                // Its end has been proposed: it is gone as soon as that is applied.
+                let _ = timeout(RETRY, applied.changed()).await;
+            }
+        };
+        timeout(LEADER_WAIT, ending).await.ok()
+    }
+
+    async fn leases_left_here(&self, wanted: Option<i64>) -> LeaseTimes {
+        let term = self.leading_term().await?;
+        let snapshot = self.view.snapshot();
+        let now = Instant::now();
+        let left = |id: i64, lease: &Lease| {
+            let left = self.lessor.remaining(term, id, lease, now);
+            (id, u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
+        };
+        let leases = snapshot.leases();
+        Some(match wanted {
+            Some(id) => leases.get(&id).map(|lease| left(id, lease)).into_iter().collect(),
+            None => leases.iter().map(|(id, lease)| left(*id, lease)).collect(),
+        })
+    }
+
     /// Asks the leader, wherever it is, until somebody who leads answers.
     pub async fn ask_leader(&self, ask: Ask, wait: Duration) -> Result<Bytes, AskError> {
         let started = Instant::now();
@@ -314,11 +379,18 @@ impl Core {
                 forward::encode_change(&members::add(self, id, &name, &address).await)
             }
             Ask::RemoveMember { id } => forward::encode_change(&members::remove(self, id).await),
-            Ask::TransferLeadership => {
-                let moved = members::transfer(self).await;
+            Ask::TransferLeadership { target } => {
+                let moved = members::transfer(self, target).await;
                 forward::encode_change(&moved.map_err(|error| crate::MemberError::Refused(error.to_string())))
             }
             Ask::Members => forward::encode_members(&if self.leads() { members::list(self) } else { Vec::new() }),
+            Ask::AddLearner { id, node } => {
+                forward::encode_change(&members::add_learner(self, id, node).await.map(|_| ()))
+            }
+            Ask::Promote { id } => forward::encode_change(&members::promote(self, id).await),
+            Ask::Update { id, node } => forward::encode_change(&members::update(self, id, node).await),
+            Ask::KeepAlive { lease } => forward::encode_leases(&self.keep_alive_here(lease).await),
+            Ask::LeasesLeft { lease } => forward::encode_leases(&self.leases_left_here(lease).await),
         })
     }
 }
@@ -351,7 +423,8 @@ mod tests {
             [(50, (300, 600), 200, 100), (500, (3000, 6000), 2000, 1000), (50, (100, 120), 52, 51)]
         {
             let ms = Duration::from_millis;
-            let tls = PeerTls { ca_pem: String::new(), cert_pem: String::new(), key_pem: String::new() };
+            let tls =
+                PeerTls { ca_pem: String::new(), cert_pem: String::new(), key_pem: String::new(), organization: None };
             let config = Config {
                 id: 1,
                 name: "s1".into(),

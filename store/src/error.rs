@@ -2,6 +2,8 @@
 
 use kontiki_model::Revision;
 
+use crate::Refusal;
+
 /// The store could not be opened. Each is one line for a person.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -63,6 +65,9 @@ pub enum WriteError {
     /// Larger than the store takes; nothing was done.
     #[error("the transaction is too large")]
     TooLarge,
+    /// The state is not what it asks for; nothing was done.
+    #[error("{0}")]
+    Refused(Refusal),
     /// The store has stopped; nothing was done.
     #[error("the store has stopped")]
     Stopped,
@@ -80,6 +85,17 @@ pub enum ReadError {
     /// The store has stopped.
     #[error("the store has stopped")]
     Stopped,
+}
+
+/// A query could not be answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    /// A linearizable answer was not possible.
+    #[error("{0}")]
+    Read(#[from] ReadError),
+    /// The past asked for cannot be told.
+    #[error("{0}")]
+    History(#[from] HistoryError),
 }
 
 /// The past asked for cannot be told.

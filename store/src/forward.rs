@@ -16,6 +16,7 @@ use crate::{
     command::{Command, Outcome},
     peer::{ForwardError, Peers},
     planted::{self, Bug},
+    raft::Node,
     rt,
 };
 
@@ -34,9 +35,34 @@ pub(crate) enum Ask {
     RemoveMember {
         id: u64,
     },
-    TransferLeadership,
+    /// To this member, or to the one furthest along.
+    TransferLeadership {
+        target: Option<u64>,
+    },
     /// How all members do.
     Members,
+    /// Adds a member that may not run yet.
+    AddLearner {
+        id: u64,
+        node: Node,
+    },
+    /// Lets a learner vote that has caught up.
+    Promote {
+        id: u64,
+    },
+    /// Changes what the group knows about a member.
+    Update {
+        id: u64,
+        node: Node,
+    },
+    /// Gives a lease its whole time again.
+    KeepAlive {
+        lease: i64,
+    },
+    /// How long leases still have: one, or all.
+    LeasesLeft {
+        lease: Option<i64>,
+    },
 }
 
 /// The fate of a proposed command.
@@ -75,8 +101,26 @@ impl Ask {
                 out.u8(4);
                 out.varint(*id);
             }
-            Self::TransferLeadership => out.u8(5),
+            Self::TransferLeadership { target } => {
+                out.u8(5);
+                out.option(*target);
+            }
             Self::Members => out.u8(6),
+            Self::AddLearner { id, node } => write_node(&mut out, 7, *id, node),
+            Self::Promote { id } => {
+                out.u8(8);
+                out.varint(*id);
+            }
+            Self::Update { id, node } => write_node(&mut out, 9, *id, node),
+            Self::KeepAlive { lease } => {
+                out.u8(10);
+                out.signed(*lease);
+            }
+            Self::LeasesLeft { lease } => {
+                out.u8(11);
+                out.bool(lease.is_some());
+                out.signed(lease.unwrap_or_default());
+            }
         }
         out.finish()
     }
@@ -91,13 +135,54 @@ impl Ask {
             2 => Self::ReadIndex,
             3 => Self::AddMember { id: input.varint()?, name: input.text()?, address: input.text()? },
             4 => Self::RemoveMember { id: input.varint()? },
-            5 => Self::TransferLeadership,
+            5 => Self::TransferLeadership { target: input.option()? },
             6 => Self::Members,
+            7 => Self::AddLearner { id: input.varint()?, node: read_node(&mut input)? },
+            8 => Self::Promote { id: input.varint()? },
+            9 => Self::Update { id: input.varint()?, node: read_node(&mut input)? },
+            10 => Self::KeepAlive { lease: input.signed()? },
+            11 => {
+                let (one, lease) = (input.bool()?, input.signed()?);
+                Self::LeasesLeft { lease: one.then_some(lease) }
+            }
             _ => return Err(Malformed("unknown request")),
         };
         input.end()?;
         Ok(ask)
     }
+}
+
+fn write_node(out: &mut Writer, tag: u8, id: u64, node: &Node) {
+    out.u8(tag);
+    out.varint(id);
+    out.bytes(&serde_json::to_vec(node).expect("a node is plain data"));
+}
+
+fn read_node(input: &mut Reader) -> Result<Node, Malformed> {
+    serde_json::from_slice(&input.bytes()?).map_err(|_| Malformed("member"))
+}
+
+/// Leases and how long they have: seconds for a lease kept alive, else milliseconds. `None` from a
+/// member that does not (surely) lead.
+pub(crate) type LeaseTimes = Option<Vec<(i64, u64)>>;
+
+pub(crate) fn encode_leases(times: &LeaseTimes) -> Bytes {
+    let mut out = Writer::default();
+    out.bool(times.is_some());
+    let times = times.as_deref().unwrap_or_default();
+    out.varint(times.len() as u64);
+    for (id, time) in times {
+        out.signed(*id);
+        out.varint(*time);
+    }
+    out.finish()
+}
+
+pub(crate) fn decode_leases(bytes: Bytes) -> Result<LeaseTimes, Malformed> {
+    let mut input = Reader::new(bytes);
+    let leads = input.bool()?;
+    let times = (0..input.count()?).map(|_| Ok((input.signed()?, input.varint()?))).collect::<Result<_, _>>()?;
+    Ok(leads.then_some(times))
 }
 
 pub(crate) fn encode_verdicts(verdicts: &[Verdict]) -> Bytes {
@@ -197,6 +282,8 @@ pub(crate) fn encode_members(members: &[Member]) -> Bytes {
         out.option(member.matched);
         out.option(member.lag);
         out.varint(member.term.0);
+        out.varint(member.client_urls.len() as u64);
+        member.client_urls.iter().for_each(|url| out.bytes(url.as_bytes()));
     }
     out.finish()
 }
@@ -213,7 +300,9 @@ pub(crate) fn decode_members(bytes: Bytes) -> Result<Vec<Member>, Malformed> {
                 _ => return Err(Malformed("unknown role")),
             };
             let (reachable, matched, lag) = (input.bool()?, input.option()?, input.option()?);
-            Ok(Member { id, name, address, role, reachable, matched, lag, term: Term(input.varint()?) })
+            let term = Term(input.varint()?);
+            let client_urls = (0..input.count()?).map(|_| input.text()).collect::<Result<_, _>>()?;
+            Ok(Member { id, name, address, client_urls, role, reachable, matched, lag, term })
         })
         .collect()
 }
@@ -312,17 +401,27 @@ mod tests {
             Ask::ReadIndex,
             Ask::AddMember { id: 7, name: "s7".into(), address: "10.0.0.7:2380".into() },
             Ask::RemoveMember { id: 7 },
-            Ask::TransferLeadership,
+            Ask::TransferLeadership { target: None },
+            Ask::TransferLeadership { target: Some(4) },
             Ask::Members,
+            Ask::AddLearner { id: 9, node: Node { address: "h:1".into(), promote: true, ..Node::default() } },
+            Ask::Promote { id: 9 },
+            Ask::Update { id: 9, node: Node { client_urls: vec!["https://h:2".into()], ..Node::default() } },
+            Ask::KeepAlive { lease: -3 },
+            Ask::LeasesLeft { lease: None },
+            Ask::LeasesLeft { lease: Some(i64::MIN) },
         ] {
             assert_eq!(Ask::decode(ask.encode()), Ok(ask));
         }
-        let done = Outcome::Txn(TxnResult { succeeded: false, revision: Revision(9), current: vec![None] });
+        let done = Outcome::Txn(TxnResult { succeeded: false, revision: Revision(9), responses: Vec::new() });
         let verdicts =
             vec![Verdict::Done(done), Verdict::Unknown, Verdict::NotLeader, Verdict::DiskFull, Verdict::Stopped];
         assert_eq!(decode_verdicts(encode_verdicts(&verdicts)), Ok(verdicts));
         for result in [Ok(()), Err(MemberError::Refused("no".into())), Err(MemberError::NotCaughtUp(3))] {
             assert_eq!(decode_change(encode_change(&result)), Ok(result));
+        }
+        for times in [None, Some(vec![]), Some(vec![(-7, 9), (1, 0)])] {
+            assert_eq!(decode_leases(encode_leases(&times)), Ok(times));
         }
         for index in [None, Some(0), Some(77)] {
             assert_eq!(decode_index(encode_index(index)), Ok(index));

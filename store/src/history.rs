@@ -13,10 +13,10 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    Entry, Event, EventKind, Revision, Snapshot,
+    Batch, Entry, Event, EventKind, KeyRange, Revision, Snapshot,
+    codec::Malformed,
     db::{Families, Family},
-    hub::Batch,
-    rows::{Row, key_of_row, revision_of_row, row_key},
+    rows::{Row, RowKind, key_of_row, lease_span, revision_of_row, row_key},
 };
 
 /// Limits of one step of catching up.
@@ -49,8 +49,33 @@ pub(crate) fn scan(
     Ok(())
 }
 
-/// The next events under `prefix` after a revision, up to `upto` at most.
-pub(crate) fn step(db: &Families<'_>, epoch: u32, prefix: &[u8], after: Revision, upto: Revision) -> io::Result<Step> {
+/// Calls `visit` with the raw rows of an epoch's leases.
+pub(crate) fn scan_leases(
+    db: &Families<'_>,
+    epoch: u32,
+    mut visit: impl FnMut(&[u8], Bytes) -> io::Result<()>,
+) -> io::Result<()> {
+    let (from, to) = lease_span(epoch);
+    for row in db.scan(Family::Rows, &from)? {
+        let (key, value) = row?;
+        if key[..] >= to[..] {
+            break;
+        }
+        visit(&key, value.into_vec().into())?;
+    }
+    Ok(())
+}
+
+/// The next events of `range` after a revision, up to `upto` at most. What was before revisions that
+/// follow compacted ones is not told.
+pub(crate) fn step(
+    db: &Families<'_>,
+    epoch: u32,
+    range: &KeyRange,
+    after: Revision,
+    upto: Revision,
+    compacted: Revision,
+) -> io::Result<Step> {
     let mut rows: Vec<Row> = Vec::new();
     let (mut scanned, mut at, mut cut) = (0, after, false);
     scan(db, epoch, after, upto, |key, value| {
@@ -62,31 +87,28 @@ pub(crate) fn step(db: &Families<'_>, epoch: u32, prefix: &[u8], after: Revision
         }
         at = revision;
         scanned += 1;
-        if key_of_row(key).is_some_and(|key| key.starts_with(prefix)) {
+        if key_of_row(key).is_some_and(|key| range.contains(key)) {
             rows.push(decode(key, value)?);
         }
         Ok(true)
     })?;
-    let batches = rows.chunk_by_mut(|a, b| a.entry.mod_revision == b.entry.mod_revision);
-    let batches = batches.map(|rows| {
-        rows.sort_by_key(|row| row.order);
-        rows.iter().map(|row| event(db, epoch, row)).collect::<io::Result<Batch>>()
-    });
+    let batches = rows.chunk_by(|a, b| a.entry.mod_revision == b.entry.mod_revision);
+    let batches = batches.map(|rows| batch(db, epoch, rows, compacted));
     Ok(Step { batches: batches.collect::<io::Result<_>>()?, upto: if cut { at } else { upto } })
 }
 
-/// The keys under `prefix` as they were at `revision`, given how they are now.
+/// The keys of `range` as they were at `revision`, given how they are now.
 pub(crate) fn range_at(
     db: &Families<'_>,
     epoch: u32,
-    prefix: &[u8],
+    range: &KeyRange,
     revision: Revision,
     now: &Snapshot,
-) -> io::Result<Vec<Entry>> {
+) -> io::Result<Vec<Arc<Entry>>> {
     // The first change of a key after `revision` tells what the key was at it.
     let mut undo: HashMap<Bytes, Revision> = HashMap::new();
     scan(db, epoch, revision, now.revision(), |key, value| {
-        if let Some(name) = key_of_row(key).filter(|name| name.starts_with(prefix))
+        if let Some(name) = key_of_row(key).filter(|name| range.contains(name))
             && !undo.contains_key(name)
         {
             let row = decode(key, value)?;
@@ -94,22 +116,41 @@ pub(crate) fn range_at(
         }
         Ok(true)
     })?;
-    let mut then: BTreeMap<Bytes, Entry> = now
-        .range(prefix)
-        .filter(|entry| !undo.contains_key(&entry.key))
-        .map(|entry| (entry.key.clone(), Entry::clone(entry)))
-        .collect();
+    let unchanged = now.entries(range).into_iter().filter(|entry| !undo.contains_key(&entry.key));
+    let mut then: BTreeMap<Bytes, Arc<Entry>> = unchanged.map(|entry| (entry.key.clone(), entry)).collect();
     for (key, prev) in undo {
         if let Some(entry) = superseded(db, epoch, prev, &key)? {
-            then.insert(key, entry);
+            then.insert(key, Arc::new(entry));
         }
     }
     Ok(then.into_values().collect())
 }
 
-fn event(db: &Families<'_>, epoch: u32, row: &Row) -> io::Result<Event> {
-    let prev = superseded(db, epoch, row.prev, &row.entry.key)?.map(Arc::new);
-    Ok(Event { kind: row.kind, entry: Arc::new(row.entry.clone()), prev })
+/// The events that the rows of one revision record, in their order.
+fn batch(db: &Families<'_>, epoch: u32, rows: &[Row], compacted: Revision) -> io::Result<Batch> {
+    let mut events: Vec<(u64, Event)> = Vec::with_capacity(rows.len());
+    for row in rows {
+        let known = row.entry.mod_revision.0 > compacted.0;
+        let prev = if known { superseded(db, epoch, row.prev, &row.entry.key)?.map(Arc::new) } else { None };
+        if row.kind != RowKind::Delete {
+            let entry = Arc::new(row.entry.clone());
+            events.push((row.order, Event { kind: EventKind::Put, entry, prev: prev.clone() }));
+        }
+        if row.kind != RowKind::Put {
+            let order = if row.kind == RowKind::Delete { row.order } else { row.deleted };
+            let entry = Entry {
+                value: Bytes::new(),
+                create_revision: Revision(0),
+                version: 0,
+                expires: None,
+                lease: 0,
+                ..row.entry.clone()
+            };
+            events.push((order, Event { kind: EventKind::Delete, entry: Arc::new(entry), prev }));
+        }
+    }
+    events.sort_by_key(|(order, _)| *order);
+    Ok(events.into_iter().map(|(_, event)| event).collect())
 }
 
 /// The row that one at `revision` or later superseded.
@@ -120,11 +161,15 @@ fn superseded(db: &Families<'_>, epoch: u32, revision: Revision, key: &[u8]) -> 
     let at = row_key(epoch, revision, key);
     let Some(value) = db.get(Family::Rows, &at)? else { return Ok(None) };
     let row = decode(&at, value.into_boxed_slice())?;
-    Ok((row.kind == EventKind::Put).then_some(row.entry))
+    Ok((row.kind == RowKind::Put).then_some(row.entry))
 }
 
 /// Reads a row, or says that the database is damaged.
 pub(crate) fn decode(key: &[u8], value: Box<[u8]>) -> io::Result<Row> {
-    Row::decode(Bytes::copy_from_slice(key), value.into_vec().into())
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    Row::decode(Bytes::copy_from_slice(key), value.into_vec().into()).map_err(invalid)
+}
+
+/// The database holds what it should not.
+pub(crate) fn invalid(error: Malformed) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }

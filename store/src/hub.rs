@@ -6,7 +6,7 @@
 //! - A watcher is joined at a revision under the same lock that publishes, so between history and
 //!   live there is neither gap nor duplicate.
 //! - Queues are bounded. A watcher whose queue is full is dropped and told so; nothing is skipped.
-//! - Publishing costs by watchers concerned, not by watchers: they are grouped by prefix.
+//! - Publishing costs by watchers concerned, not by watchers: they are grouped by what they watch.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,20 +16,17 @@ use std::{
     },
 };
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::{
-    Event, Revision,
+    Batch, KeyRange, Revision,
+    keys::End as RangeEnd,
     planted::{self, Bug},
 };
 
 /// Revisions that may wait for one watcher. At a thousand matching writes a second, seconds.
 pub(crate) const QUEUE: usize = 4096;
-
-/// The events of one revision.
-pub(crate) type Batch = Arc<[Event]>;
 
 /// Why a watcher's queue was closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,11 +61,15 @@ struct Watcher {
     end: Arc<AtomicU8>,
 }
 
+/// Watchers by what they watch. A batch finds those of its keys and of their prefixes by lookup;
+/// ranges that are neither one key nor one prefix are rare, and are all looked at.
 #[derive(Default)]
 struct Groups {
-    by_prefix: HashMap<Bytes, Vec<Watcher>>,
+    by_range: HashMap<KeyRange, Vec<Watcher>>,
     /// How many prefixes have each length: what to look up for a key.
     lengths: BTreeMap<usize, usize>,
+    /// The ranges that are neither.
+    odd: Vec<KeyRange>,
     closed: bool,
 }
 
@@ -89,7 +90,7 @@ impl Hub {
     }
 
     /// Joins a watcher who has seen everything up to `seen`; `None` if more has happened since.
-    pub fn join(&self, prefix: &Bytes, seen: Revision) -> Option<Subscription> {
+    pub fn join(&self, range: &KeyRange, seen: Revision) -> Option<Subscription> {
         let mut groups = self.groups.lock();
         let behind = if planted::is(Bug::SkippedWatchEvent) { seen.next() } else { seen };
         if behind < self.published() {
@@ -98,16 +99,16 @@ impl Hub {
         let (tx, rx) = mpsc::channel(QUEUE);
         let end = Arc::new(AtomicU8::new(0));
         if !groups.closed {
-            groups.add(prefix, Watcher { tx, end: Arc::clone(&end) });
+            groups.add(range, Watcher { tx, end: Arc::clone(&end) });
         }
         Some(Subscription { rx, end })
     }
 
     /// Joins a watcher for what comes next, and says after which revision that is.
-    pub fn join_now(&self, prefix: &Bytes) -> (Subscription, Revision) {
+    pub fn join_now(&self, range: &KeyRange) -> (Subscription, Revision) {
         loop {
             let now = self.published();
-            if let Some(subscription) = self.join(prefix, now) {
+            if let Some(subscription) = self.join(range, now) {
                 return (subscription, now);
             }
         }
@@ -140,9 +141,13 @@ impl Hub {
 }
 
 impl Groups {
-    fn add(&mut self, prefix: &Bytes, watcher: Watcher) {
-        let group = self.by_prefix.entry(prefix.clone()).or_insert_with(|| {
-            *self.lengths.entry(prefix.len()).or_default() += 1;
+    fn add(&mut self, range: &KeyRange, watcher: Watcher) {
+        let group = self.by_range.entry(range.clone()).or_insert_with(|| {
+            match (range.as_prefix(), &range.end) {
+                (Some(prefix), _) => *self.lengths.entry(prefix.len()).or_default() += 1,
+                (None, RangeEnd::Key) => {}
+                (None, _) => self.odd.push(range.clone()),
+            }
             Vec::new()
         });
         // Those who left are swept when somebody joins, so that a group of quiet keys cannot grow.
@@ -151,29 +156,37 @@ impl Groups {
     }
 
     fn deliver(&mut self, batch: &Batch) {
-        // Common: one event, or events that all concern the same watchers.
-        let mut concerned: Vec<Bytes> = Vec::new();
-        for event in batch.iter() {
-            for len in self.lengths.keys().take_while(|len| **len <= event.entry.key.len()) {
-                let prefix = &event.entry.key[..*len];
-                if self.by_prefix.contains_key(prefix) && !concerned.iter().any(|known| known == prefix) {
-                    concerned.push(event.entry.key.slice(..*len));
-                }
-            }
+        if self.by_range.is_empty() {
+            return;
         }
-        for prefix in concerned {
-            self.deliver_to(&prefix, batch);
+        // Common: one event, or events that all concern the same watchers.
+        let mut concerned: Vec<KeyRange> = Vec::new();
+        let mut add = |range: KeyRange| {
+            if self.by_range.contains_key(&range) && !concerned.contains(&range) {
+                concerned.push(range);
+            }
+        };
+        for event in batch.iter() {
+            let key = &event.entry.key;
+            add(KeyRange::key(key.clone()));
+            for len in self.lengths.keys().take_while(|len| **len <= key.len()) {
+                add(KeyRange::prefix(key.slice(..*len)));
+            }
+            self.odd.iter().filter(|range| range.contains(key)).for_each(|range| add(range.clone()));
+        }
+        for range in concerned {
+            self.deliver_to(&range, batch);
         }
     }
 
-    fn deliver_to(&mut self, prefix: &Bytes, batch: &Batch) {
-        let part = if batch.iter().all(|event| event.entry.key.starts_with(prefix)) {
-            Arc::clone(batch)
+    fn deliver_to(&mut self, range: &KeyRange, batch: &Batch) {
+        let part = if batch.iter().all(|event| range.contains(&event.entry.key)) {
+            batch.clone()
         } else {
-            batch.iter().filter(|event| event.entry.key.starts_with(prefix)).cloned().collect()
+            batch.iter().filter(|event| range.contains(&event.entry.key)).cloned().collect()
         };
-        let Some(group) = self.by_prefix.get_mut(prefix) else { return };
-        group.retain(|watcher| match watcher.tx.try_send(Arc::clone(&part)) {
+        let Some(group) = self.by_range.get_mut(range) else { return };
+        group.retain(|watcher| match watcher.tx.try_send(part.clone()) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(_)) => {
                 watcher.end.store(1, Ordering::Release);
@@ -182,35 +195,42 @@ impl Groups {
             Err(mpsc::error::TrySendError::Closed(_)) => false,
         });
         if group.is_empty() {
-            self.by_prefix.remove(prefix);
-            self.forget_length(prefix.len());
+            self.by_range.remove(range);
+            self.forget(range);
         }
     }
 
-    fn forget_length(&mut self, len: usize) {
-        if let Some(count) = self.lengths.get_mut(&len) {
-            *count -= 1;
-            if *count == 0 {
-                self.lengths.remove(&len);
+    fn forget(&mut self, range: &KeyRange) {
+        match (range.as_prefix(), &range.end) {
+            (Some(prefix), _) => {
+                if let Some(count) = self.lengths.get_mut(&prefix.len()) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.lengths.remove(&prefix.len());
+                    }
+                }
             }
+            (None, RangeEnd::Key) => {}
+            (None, _) => self.odd.retain(|odd| odd != range),
         }
     }
 
     fn end_all(&mut self, why: u8) {
         // In a fixed order, so that a simulation can be told again.
-        let mut groups: Vec<_> = self.by_prefix.drain().collect();
-        groups.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        let mut groups: Vec<_> = self.by_range.drain().collect();
+        groups.sort_unstable_by(|(a, _), (b, _)| a.start.cmp(&b.start));
         for watcher in groups.into_iter().flat_map(|(_, group)| group) {
             watcher.end.store(why, Ordering::Release);
         }
         self.lengths.clear();
+        self.odd.clear();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Entry, EventKind};
+    use crate::{Entry, Event, EventKind};
 
     fn batch(revision: u64, keys: &[&'static str]) -> Batch {
         let event = |key: &&'static str| Event {
@@ -222,6 +242,7 @@ mod tests {
                 mod_revision: Revision(revision),
                 version: 1,
                 expires: None,
+                lease: 0,
             }),
             prev: None,
         };
@@ -240,20 +261,23 @@ mod tests {
     #[test]
     fn each_watcher_gets_its_prefix_once() {
         let hub = Hub::new(Revision(1));
-        let [mut all, mut a, mut deep] =
-            ["", "/a/", "/a/x/"].map(|p| hub.join_now(&Bytes::from_static(p.as_bytes())).0);
+        let [mut all, mut a, mut deep] = ["", "/a/", "/a/x/"].map(|p| hub.join_now(&KeyRange::prefix(p)).0);
+        let mut one = hub.join_now(&KeyRange::key("/a/2")).0;
+        let mut odd = hub.join_now(&KeyRange::of("/a/2".into(), "/b/2".into())).0;
         hub.publish(&[batch(2, &["/a/1", "/b/1"]), batch(3, &["/a/x/1", "/a/2"])], Revision(3));
         assert_eq!(drain(&mut all), ["/a/1+/b/1", "/a/x/1+/a/2"]);
         assert_eq!(drain(&mut a), ["/a/1", "/a/x/1+/a/2"]);
         assert_eq!(drain(&mut deep), ["/a/x/1"]);
-        assert!(hub.join(&Bytes::new(), Revision(2)).is_none(), "revision 3 would be missed");
-        assert!(hub.join(&Bytes::new(), Revision(3)).is_some());
+        assert_eq!(drain(&mut one), ["/a/2"]);
+        assert_eq!(drain(&mut odd), ["/b/1", "/a/x/1+/a/2"]);
+        assert!(hub.join(&KeyRange::prefix(""), Revision(2)).is_none(), "revision 3 would be missed");
+        assert!(hub.join(&KeyRange::prefix(""), Revision(3)).is_some());
     }
 
     #[test]
     fn a_full_queue_ends_the_watch_after_what_it_holds() {
         let hub = Hub::new(Revision(1));
-        let (mut slow, _) = hub.join_now(&Bytes::new());
+        let (mut slow, _) = hub.join_now(&KeyRange::prefix(""));
         for revision in 2..QUEUE as u64 + 10 {
             hub.publish(&[batch(revision, &["k"])], Revision(revision));
         }

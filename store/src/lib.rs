@@ -13,6 +13,7 @@
 //!
 //! Not here: objects, names, versions of an API. A value is bytes.
 
+mod backup;
 mod codec;
 mod command;
 mod config;
@@ -24,12 +25,15 @@ mod error;
 mod forward;
 mod history;
 mod hub;
+mod keys;
+mod lessor;
 mod log;
 mod machine;
 mod members;
 mod peer;
 #[doc(hidden)]
 pub mod planted;
+mod query;
 mod raft;
 mod rows;
 mod rt;
@@ -48,13 +52,18 @@ mod writer;
 #[cfg(test)]
 mod conformance;
 
+pub use backup::Backup;
 pub use config::{Config, PeerTls};
-pub use error::{HistoryError, MemberError, OpenError, ReadError, StoreError, WriteError};
-pub use snapshot::Snapshot;
+pub use db::identity;
+pub use error::{HistoryError, MemberError, OpenError, QueryError, ReadError, StoreError, WriteError};
+pub use keys::{End, KeyRange};
+pub use members::members_at;
+pub use snapshot::{Lease, Snapshot};
 #[doc(hidden)]
 pub use store::Tuning;
 pub use store::{MAX_TXN_BYTES, Store};
 pub use types::{
-    Compare, CompareOp, Entry, Event, EventKind, Member, Op, Revision, Role, Status, Term, Txn, TxnResult, WatchItem,
+    Batch, Compare, CompareOp, Entry, Event, EventKind, Member, Op, Order, Put, PutLease, RangeQuery, RangeResult,
+    Refusal, Response, ResponseKind, Revision, Role, SortBy, Status, Target, Term, Txn, TxnResult, WatchItem,
 };
 pub use watch::Watch;

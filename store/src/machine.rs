@@ -14,15 +14,14 @@ use openraft::{
 };
 
 use crate::{
-    Revision, Term,
+    Batch, Refusal, Revision, Term,
     command::{Action, Command, Outcome},
     db::{Db, Family},
     dump::{self, SnapshotData, dump},
-    history::{decode, scan},
-    hub::Batch,
+    history::{decode, invalid, scan, scan_leases},
     planted::{self, Bug},
     raft::{CommittedLeader, LogId, Node, Payload, SnapshotMeta, StoredMembership, TypeConfig},
-    rows::{MEMBERSHIP_KEY, STATE_KEY, StateRecord, event_row, row_key},
+    rows::{MEMBERSHIP_KEY, STATE_KEY, StateRecord, decode_lease, event_rows, lease_span, row_key},
     rt, sim,
     state::State,
     view::View,
@@ -61,15 +60,18 @@ impl Loaded {
         db.with(|families| {
             let get = |key| families.get(Family::Rows, key);
             let record = match get(STATE_KEY)? {
-                Some(bytes) => StateRecord::decode(bytes.into())
-                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?,
+                Some(bytes) => StateRecord::decode(bytes.into()).map_err(invalid)?,
                 None => StateRecord::default(),
             };
             let membership = match get(MEMBERSHIP_KEY)? {
                 Some(json) => serde_json::from_slice(&json)?,
                 None => StoredMembership::default(),
             };
-            let mut state = State { revision: record.revision, compacted: record.compacted, ..State::default() };
+            let mut state = State::empty(record.revision, record.compacted);
+            scan_leases(&families, record.epoch, |key, value| {
+                state.restore_lease(decode_lease(key, value).map_err(invalid)?);
+                Ok(())
+            })?;
             scan(&families, record.epoch, Revision(0), record.revision, |key, value| {
                 let row = decode(key, value)?;
                 state.restore(row.kind, row.entry);
@@ -82,6 +84,8 @@ impl Loaded {
                 row_key(record.epoch + 1, Revision(0), b""),
                 row_key(record.epoch + 2, Revision(0), b""),
             );
+            let (from, to) = lease_span(record.epoch + 1);
+            batch.delete_range(Family::Rows, from, to);
             families.write(batch, false)?;
             Ok(Self { state, record, membership })
         })
@@ -129,7 +133,7 @@ impl Machine {
     }
 
     /// The state as of now, ready to be streamed.
-    async fn take_snapshot(&self) -> io::Result<Snapshot> {
+    pub(crate) async fn take_snapshot(&self) -> io::Result<Snapshot> {
         // The rows that are still on their way to the disk belong to it.
         if !planted::is(Bug::SnapshotBeforeRows) {
             self.queue.run(|done| Job::Barrier { done }).await?;
@@ -140,7 +144,8 @@ impl Machine {
 
     /// Applies a run of entries as one publication and one write.
     async fn apply_chunk(&mut self, chunk: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
-        let mut rows = Rows { rows: Vec::with_capacity(chunk.len()), record: self.record(), membership: None };
+        let mut rows =
+            Rows { rows: Vec::with_capacity(chunk.len()), leases: Vec::new(), record: self.record(), membership: None };
         let mut batches: Vec<Batch> = Vec::with_capacity(chunk.len());
         let mut answers = Vec::with_capacity(chunk.len());
         for (entry, responder) in chunk {
@@ -164,7 +169,7 @@ impl Machine {
             responder.send(outcome);
         }
         if planted::is(Bug::TornApply) {
-            let record = Rows { rows: Vec::new(), record: rows.record, membership: None };
+            let record = Rows { rows: Vec::new(), leases: Vec::new(), record: rows.record, membership: None };
             self.queue.send(Job::Apply(record)).await?;
         }
         self.queue.send(Job::Apply(rows)).await
@@ -176,7 +181,7 @@ impl Machine {
             Err(error) => {
                 // Every member decides the same, so the group stays one.
                 tracing::error!(%error, "a command in the log cannot be read and does nothing");
-                return Outcome::Malformed;
+                return Outcome::Refused(Refusal::Malformed);
             }
         };
         let action = match action {
@@ -187,9 +192,9 @@ impl Machine {
         };
         let applied = self.state.apply(&action, Term(id.leader_id.term));
         sim::applied(id, command, &self.state, &applied.outcome, &applied.events);
+        rows.leases.extend(applied.lease);
         if !applied.events.is_empty() {
-            let events = applied.events.iter().enumerate();
-            rows.rows.extend(events.map(|(order, event)| event_row(self.epoch, order, event)));
+            rows.rows.extend(event_rows(self.epoch, &applied.events));
             batches.push(applied.events.into());
         }
         applied.outcome

@@ -4,7 +4,10 @@
 //! - A member votes only once it has caught up.
 //! - No change is begun after which the members that answer would not be a majority.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use openraft::{
     ChangeMembers,
@@ -12,8 +15,10 @@ use openraft::{
 };
 
 use crate::{
-    Member, MemberError, Role, StoreError, Term,
+    Member, MemberError, PeerTls, Role, StoreError, Term,
     engine::Core,
+    forward::{Ask, decode_members},
+    peer::{Identity, Peers},
     raft::{Metrics, Node, TypeConfig},
     rt::{self, Instant},
 };
@@ -52,6 +57,7 @@ fn member(own: u64, last: u64, metrics: &Metrics, voters: &BTreeSet<u64>, id: u6
         id,
         name: node.name.clone(),
         address: node.address.clone(),
+        client_urls: node.client_urls.clone(),
         role,
         reachable,
         matched,
@@ -69,31 +75,103 @@ fn matched(metrics: &Metrics, id: u64) -> Option<u64> {
     Some(metrics.replication.as_ref()?.get(&id)?.as_ref()?.index)
 }
 
+/// The members as the member at `address` knows them from the leader, asked by somebody who is none yet.
+///
+/// # Errors
+/// If the certificates cannot be used, or that member does not answer.
+pub async fn members_at(tls: &PeerTls, address: &str) -> Result<Vec<Member>, StoreError> {
+    let identity = Identity::new(tls).map_err(|error| StoreError::Storage(error.to_string()))?;
+    let peers = Peers::new(identity);
+    let answer = peers.forward(address, Ask::Members.encode(), SILENT).await.map_err(|_| StoreError::NoLeader)?;
+    decode_members(answer).map_err(|error| StoreError::Storage(error.to_string()))
+}
+
 /// Adds a member: first as a learner, then, when it has caught up, as a voter.
 pub(crate) async fn add(core: &Core, id: u64, name: &str, address: &str) -> Result<(), MemberError> {
-    let node = Node { name: name.to_owned(), address: address.to_owned() };
+    let node = Node { name: name.to_owned(), address: address.to_owned(), ..Node::default() };
+    if add_learner(core, id, node).await? {
+        return Ok(());
+    }
+    let started = Instant::now();
+    while !caught_up(core, id)? {
+        if started.elapsed() >= CATCH_UP {
+            return Err(MemberError::NotCaughtUp(id));
+        }
+        rt::sleep(LOOK).await;
+    }
+    make_voter(core, id).await
+}
+
+/// Adds a member that does not vote, whether it runs already or not. True if it votes already.
+pub(crate) async fn add_learner(core: &Core, id: u64, node: Node) -> Result<bool, MemberError> {
     flatten(core).await?;
     let known = core.metrics(|metrics| {
         let membership = metrics.membership_config.membership();
         for (other, its) in membership.nodes() {
-            if *other != id && (its.name == node.name || its.address == node.address) {
+            let named = !node.name.is_empty() && its.name == node.name;
+            if *other != id && (named || its.address == node.address) {
                 return Err(MemberError::Conflict(format!("member {other} is already {its}")));
             }
         }
         match membership.get_node(&id) {
-            Some(its) if *its != node => Err(MemberError::Conflict(format!("member {id} is already {its}"))),
+            Some(its) if (&its.name, &its.address) != (&node.name, &node.address) => {
+                Err(MemberError::Conflict(format!("member {id} is already {its}")))
+            }
             Some(_) => Ok(Some(membership.voter_ids().any(|voter| voter == id))),
             None => Ok(None),
         }
     })?;
+    if known.is_none() {
+        core.raft.add_learner(id, node, false).await.map_err(|error| failed(&error))?;
+    }
+    Ok(known.unwrap_or(false))
+}
+
+/// Lets a learner vote, if it has caught up.
+pub(crate) async fn promote(core: &Core, id: u64) -> Result<(), MemberError> {
+    flatten(core).await?;
+    if core.raft.voter_ids().any(|voter| voter == id) {
+        return Err(MemberError::Refused("it votes already".to_owned()));
+    }
+    if !core.raft.learner_ids().any(|learner| learner == id) {
+        return Err(MemberError::NotFound(id));
+    }
+    if !caught_up(core, id)? {
+        return Err(MemberError::NotCaughtUp(id));
+    }
+    make_voter(core, id).await
+}
+
+/// The learners that are to vote as soon as they can.
+pub(crate) fn waiting(core: &Core) -> Vec<u64> {
+    core.metrics(|metrics| {
+        let membership = metrics.membership_config.membership();
+        let wanted = membership.nodes().filter(|(_, node)| node.promote).map(|(id, _)| *id);
+        wanted.filter(|id| membership.learner_ids().any(|learner| learner == *id)).collect()
+    })
+}
+
+/// Changes what the group knows about a member.
+pub(crate) async fn update(core: &Core, id: u64, node: Node) -> Result<(), MemberError> {
+    flatten(core).await?;
+    let known = core.metrics(|metrics| {
+        let membership = metrics.membership_config.membership();
+        let taken = membership.nodes().any(|(other, its)| *other != id && its.address == node.address);
+        (membership.get_node(&id).cloned(), taken)
+    });
     match known {
-        Some(true) => return Ok(()),
-        Some(false) => {}
-        None => {
-            core.raft.add_learner(id, node, false).await.map_err(|error| failed(&error))?;
+        (None, _) => Err(MemberError::NotFound(id)),
+        (_, true) => Err(MemberError::Conflict(format!("another member is at {} already", node.address))),
+        (Some(its), _) if its == node => Ok(()),
+        (Some(_), _) => {
+            let change = ChangeMembers::SetNodes(BTreeMap::from([(id, node)]));
+            core.raft.change_membership(change, true).await.map_err(|error| failed(&error))?;
+            Ok(())
         }
     }
-    caught_up(core, id).await?;
+}
+
+async fn make_voter(core: &Core, id: u64) -> Result<(), MemberError> {
     let voters: BTreeSet<u64> = core.raft.voter_ids().chain([id]).collect();
     keeps_majority(core, &voters)?;
     let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
@@ -134,23 +212,15 @@ async fn flatten(core: &Core) -> Result<(), MemberError> {
     Ok(())
 }
 
-async fn caught_up(core: &Core, id: u64) -> Result<(), MemberError> {
-    let started = Instant::now();
-    while started.elapsed() < CATCH_UP {
-        if core.stop.is_cancelled() {
-            return Err(MemberError::Stopped);
-        }
-        if !core.leads() {
-            return Err(MemberError::NoLeader);
-        }
-        let last = core.log.last_index();
-        let close = core.metrics(|m| matched(m, id).is_some_and(|at| at + CLOSE >= last) && answered(m, id));
-        if close {
-            return Ok(());
-        }
-        rt::sleep(LOOK).await;
+fn caught_up(core: &Core, id: u64) -> Result<bool, MemberError> {
+    if core.stop.is_cancelled() {
+        return Err(MemberError::Stopped);
     }
-    Err(MemberError::NotCaughtUp(id))
+    if !core.leads() {
+        return Err(MemberError::NoLeader);
+    }
+    let last = core.log.last_index();
+    Ok(core.metrics(|m| matched(m, id).is_some_and(|at| at + CLOSE >= last) && answered(m, id)))
 }
 
 fn keeps_majority(core: &Core, voters: &BTreeSet<u64>) -> Result<(), MemberError> {
@@ -168,14 +238,18 @@ fn keeps_majority(core: &Core, voters: &BTreeSet<u64>) -> Result<(), MemberError
     )))
 }
 
-/// Hands leadership to the voter that is furthest along.
-pub(crate) async fn transfer(core: &Core) -> Result<(), StoreError> {
+/// Hands leadership to a voter: the one that is wanted, or the one that is furthest along.
+pub(crate) async fn transfer(core: &Core, wanted: Option<u64>) -> Result<(), StoreError> {
     if !core.leads() {
         return Err(StoreError::NoLeader);
+    }
+    if wanted == Some(core.id) {
+        return Ok(());
     }
     let target = core.metrics(|metrics| {
         let voters = metrics.membership_config.membership().voter_ids();
         let able = voters.filter(|id| *id != core.id && answered(metrics, *id));
+        let able = able.filter(|id| wanted.is_none_or(|wanted| wanted == *id));
         able.max_by_key(|id| matched(metrics, *id))
     });
     let target = target.ok_or(StoreError::NoSuccessor)?;

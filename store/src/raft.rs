@@ -16,6 +16,12 @@ pub struct Node {
     pub name: String,
     /// Peer address, `host:port`.
     pub address: String,
+    /// Where it serves clients of the etcd API.
+    #[serde(default)]
+    pub client_urls: Vec<String>,
+    /// A learner that is to vote as soon as it has caught up.
+    #[serde(default)]
+    pub promote: bool,
 }
 
 impl fmt::Display for Node {

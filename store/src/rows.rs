@@ -8,6 +8,8 @@
 //! in history can be told. `epoch` changes when a snapshot replaces everything: the new rows are
 //! written beside the old ones, and one small write switches over.
 
+use std::collections::{HashMap, HashSet};
+
 use bytes::Bytes;
 
 use crate::{
@@ -25,12 +27,23 @@ pub(crate) const SWEPT_KEY: &[u8] = b"state/swept";
 
 const PREFIX: usize = 12;
 
-/// One change of one key, as stored.
+/// What a row says became of its key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RowKind {
+    Delete,
+    Put,
+    /// Put, and deleted by the same transaction.
+    PutAndDelete,
+}
+
+/// What one revision did to one key, as stored.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Row {
-    pub kind: EventKind,
+    pub kind: RowKind,
     /// Place among the changes of its revision.
     pub order: u64,
+    /// The deletion's place, of a key that was put and deleted.
+    pub deleted: u64,
     /// Revision of the row that this one superseded; zero if the key did not exist.
     pub prev: Revision,
     pub entry: Entry,
@@ -45,12 +58,14 @@ impl Row {
         let mod_revision = Revision(u64::from_be_bytes(key[4..PREFIX].try_into().expect("eight bytes")));
         let mut input = Reader::new(value);
         let kind = match input.u8()? {
-            0 => EventKind::Delete,
-            1 => EventKind::Put,
+            0 => RowKind::Delete,
+            1 => RowKind::Put,
+            2 => RowKind::PutAndDelete,
             _ => return Err(Malformed("unknown row")),
         };
         let (order, prev, create) = (input.varint()?, Revision(input.varint()?), Revision(input.varint()?));
-        let (version, expires) = (input.varint()?, input.option()?);
+        let (version, expires, lease) = (input.varint()?, input.option()?, input.signed()?);
+        let deleted = if kind == RowKind::PutAndDelete { input.varint()? } else { 0 };
         let entry = Entry {
             key: key.slice(PREFIX..),
             value: input.rest(),
@@ -58,8 +73,9 @@ impl Row {
             mod_revision,
             version,
             expires,
+            lease,
         };
-        Ok(Self { kind, order, prev, entry })
+        Ok(Self { kind, order, deleted, prev, entry })
     }
 }
 
@@ -82,23 +98,76 @@ pub(crate) fn revision_of_row(key: &[u8]) -> Option<Revision> {
     Some(Revision(u64::from_be_bytes(key.get(4..PREFIX)?.try_into().ok()?)))
 }
 
-fn row_value(kind: EventKind, order: u64, prev: Revision, entry: &Entry) -> Bytes {
-    let mut out = Writer::with_capacity(entry.value.len() + 32);
-    out.u8(u8::from(kind == EventKind::Put));
-    out.varint(order);
+/// The rows that record the events of one revision.
+pub(crate) fn event_rows(epoch: u32, events: &[Event]) -> Vec<(Vec<u8>, Bytes)> {
+    // A key that was put and deleted has one row for both: the put's, which tells of the deletion.
+    let deleted = if events.len() > 1 { deleted_again(events) } else { HashMap::new() };
+    let numbered = events.iter().enumerate();
+    let wanted = numbered.filter(|(_, event)| event.kind == EventKind::Put || !deleted.contains_key(&event.entry.key));
+    wanted.map(|(order, event)| event_row(epoch, order, event, deleted.get(&event.entry.key).copied())).collect()
+}
+
+/// The keys that were put and then deleted, and where among the events the deletion is.
+fn deleted_again(events: &[Event]) -> HashMap<Bytes, usize> {
+    let put: HashSet<&Bytes> = events.iter().filter(|e| e.kind == EventKind::Put).map(|e| &e.entry.key).collect();
+    let numbered = events.iter().enumerate();
+    let again = numbered.filter(|(_, e)| e.kind == EventKind::Delete && put.contains(&e.entry.key));
+    again.map(|(order, event)| (event.entry.key.clone(), order)).collect()
+}
+
+fn event_row(epoch: u32, order: usize, event: &Event, deleted: Option<usize>) -> (Vec<u8>, Bytes) {
+    let entry = &event.entry;
+    let prev = event.prev.as_ref().map_or(Revision(0), |prev| prev.mod_revision);
+    let mut out = Writer::with_capacity(entry.value.len() + 40);
+    out.u8(match (event.kind, deleted) {
+        (EventKind::Delete, _) => 0,
+        (EventKind::Put, None) => 1,
+        (EventKind::Put, Some(_)) => 2,
+    });
+    out.varint(order as u64);
     out.varint(prev.0);
     out.varint(entry.create_revision.0);
     out.varint(entry.version);
     out.option(entry.expires);
+    out.signed(entry.lease);
+    if let (EventKind::Put, Some(deleted)) = (event.kind, deleted) {
+        out.varint(deleted as u64);
+    }
     out.raw(&entry.value);
+    (row_key(epoch, entry.mod_revision, &entry.key), out.finish())
+}
+
+/// A lease as stored: made with a time to live, or ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LeaseRow {
+    pub id: i64,
+    /// Seconds; `None` if it has ended.
+    pub ttl: Option<i64>,
+}
+
+const LEASES: &[u8] = b"lease/";
+
+/// Where a lease's row lies.
+pub(crate) fn lease_key(epoch: u32, id: i64) -> Vec<u8> {
+    [LEASES, &epoch.to_be_bytes(), &id.to_be_bytes()].concat()
+}
+
+/// Where the leases of an epoch lie: from, and up to but without.
+pub(crate) fn lease_span(epoch: u32) -> (Vec<u8>, Vec<u8>) {
+    ([LEASES, &epoch.to_be_bytes()].concat(), [LEASES, &(epoch + 1).to_be_bytes()].concat())
+}
+
+/// The value of a lease's row.
+pub(crate) fn lease_value(ttl: i64) -> Bytes {
+    let mut out = Writer::default();
+    out.signed(ttl);
     out.finish()
 }
 
-/// Key and value of the row that records an event.
-pub(crate) fn event_row(epoch: u32, order: usize, event: &Event) -> (Vec<u8>, Bytes) {
-    let prev = event.prev.as_ref().map_or(Revision(0), |prev| prev.mod_revision);
-    let key = row_key(epoch, event.entry.mod_revision, &event.entry.key);
-    (key, row_value(event.kind, order as u64, prev, &event.entry))
+/// Reads a lease's row back.
+pub(crate) fn decode_lease(key: &[u8], value: Bytes) -> Result<LeaseRow, Malformed> {
+    let id = key.last_chunk().filter(|_| key.len() == LEASES.len() + PREFIX).ok_or(Malformed("lease key"))?;
+    Ok(LeaseRow { id: i64::from_be_bytes(*id), ttl: Some(Reader::new(value).signed()?) })
 }
 
 /// What the state machine's rows amount to; written in the same batch as the rows themselves.
@@ -106,13 +175,14 @@ pub(crate) fn event_row(epoch: u32, order: usize, event: &Event) -> (Vec<u8>, By
 pub(crate) struct StateRecord {
     pub epoch: u32,
     pub revision: Revision,
-    pub compacted: Revision,
+    /// `None` as long as nothing was compacted.
+    pub compacted: Option<Revision>,
     pub applied: Option<LogId>,
 }
 
 impl Default for StateRecord {
     fn default() -> Self {
-        Self { epoch: 1, revision: Revision(1), compacted: Revision(1), applied: None }
+        Self { epoch: 1, revision: Revision(1), compacted: None, applied: None }
     }
 }
 
@@ -121,7 +191,7 @@ impl StateRecord {
         let mut out = Writer::with_capacity(48);
         out.varint(u64::from(self.epoch));
         out.varint(self.revision.0);
-        out.varint(self.compacted.0);
+        out.option(self.compacted.map(|revision| revision.0));
         out.log_id(self.applied.as_ref());
         out.finish()
     }
@@ -129,7 +199,7 @@ impl StateRecord {
     pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
         let mut input = Reader::new(bytes);
         let epoch = u32::try_from(input.varint()?).map_err(|_| Malformed("epoch"))?;
-        let (revision, compacted) = (Revision(input.varint()?), Revision(input.varint()?));
+        let (revision, compacted) = (Revision(input.varint()?), input.option()?.map(Revision));
         let record = Self { epoch, revision, compacted, applied: input.log_id()? };
         input.end()?;
         Ok(record)
@@ -142,23 +212,43 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn rows_read_back() {
-        let entry = Entry {
+    fn entry(revision: u64) -> Entry {
+        Entry {
             key: Bytes::from_static(b"/k"),
             value: Bytes::from_static(b"value"),
             create_revision: Revision(3),
-            mod_revision: Revision(700),
+            mod_revision: Revision(revision),
             version: 9,
             expires: Some(5),
-        };
-        let prev = Arc::new(Entry { mod_revision: Revision(6), ..entry.clone() });
-        let event = Event { kind: EventKind::Put, entry: Arc::new(entry.clone()), prev: Some(prev) };
-        let (key, value) = event_row(2, 4, &event);
-        assert_eq!((revision_of_row(&key), key_of_row(&key)), (Some(Revision(700)), Some(&b"/k"[..])));
-        let row = Row::decode(key.into(), value).unwrap();
-        assert_eq!(row, Row { kind: EventKind::Put, order: 4, prev: Revision(6), entry });
-        let record = StateRecord { applied: Some(crate::raft::log_id(3, 9)), ..StateRecord::default() };
-        assert_eq!(StateRecord::decode(record.encode()), Ok(record));
+            lease: -8,
+        }
+    }
+
+    fn decode(rows: Vec<(Vec<u8>, Bytes)>) -> Vec<Row> {
+        rows.into_iter().map(|(key, value)| Row::decode(key.into(), value).unwrap()).collect()
+    }
+
+    #[test]
+    fn rows_read_back() {
+        let prev = Some(Arc::new(entry(6)));
+        let event = Event { kind: EventKind::Put, entry: Arc::new(entry(700)), prev: prev.clone() };
+        let rows = event_rows(2, std::slice::from_ref(&event));
+        let key = &rows[0].0;
+        assert_eq!((revision_of_row(key), key_of_row(key)), (Some(Revision(700)), Some(&b"/k"[..])));
+        let row = Row { kind: RowKind::Put, order: 0, deleted: 0, prev: Revision(6), entry: entry(700) };
+        assert_eq!(decode(rows), [row]);
+        let gone = Event { kind: EventKind::Delete, entry: Arc::new(entry(700)), prev };
+        let both = Row { kind: RowKind::PutAndDelete, order: 0, deleted: 1, prev: Revision(6), entry: entry(700) };
+        assert_eq!(decode(event_rows(2, &[event, gone])), [both]);
+        for compacted in [None, Some(Revision(0)), Some(Revision(5))] {
+            let record = StateRecord { applied: Some(crate::raft::log_id(3, 9)), compacted, ..StateRecord::default() };
+            assert_eq!(StateRecord::decode(record.encode()), Ok(record));
+        }
+        for id in [0, -1, i64::MAX] {
+            let row = LeaseRow { id, ttl: Some(60) };
+            assert_eq!(decode_lease(&lease_key(7, id), lease_value(60)), Ok(row));
+            let (from, to) = lease_span(7);
+            assert!(from < lease_key(7, id) && lease_key(7, id) < to);
+        }
     }
 }

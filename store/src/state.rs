@@ -3,32 +3,35 @@
 //! Invariants
 //! - No clock, randomness, I/O or configuration: two members that applied the same entries are equal.
 //! - The revision starts at 1 and rises by exactly one with each transaction that changed something.
-//! - A transaction makes at most one event per key: what the key became, against what it was before.
+//! - A transaction makes one event per key: what the key became, against what it was before; two if
+//!   it put the key and deleted it again, as in etcd.
 //! - Compares see the state before the transaction.
 //!
 //! Not here: persistence and publication (see `machine`).
 
 use std::{
     collections::{BTreeSet, HashMap},
+    ops::Deref,
     sync::Arc,
 };
 
 use bytes::Bytes;
-use imbl::OrdMap;
 
 use crate::{
-    Compare, CompareOp, Entry, Event, EventKind, Op, Revision, Snapshot, Term, Txn, TxnResult,
+    Entry, Event, EventKind, KeyRange, Op, Put, PutLease, Refusal, Response, ResponseKind, Revision, Snapshot, Term,
+    Txn, TxnResult,
     command::{Action, Outcome},
+    keys::End,
     planted::{self, Bug},
+    rows::{LeaseRow, RowKind},
+    snapshot::{Lease, Path},
 };
 
-/// All current keys, and the counters that every member agrees on.
-#[derive(Clone, PartialEq, Debug)]
+/// All current keys and leases, and the counters that every member agrees on.
+#[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct State {
-    pub map: OrdMap<Bytes, Arc<Entry>>,
-    pub revision: Revision,
-    /// History up to here is gone; this revision itself can still be read.
-    pub compacted: Revision,
+    /// What readers see.
+    now: Snapshot,
     /// Keys that expire, soonest first.
     pub expiring: BTreeSet<(u64, Bytes)>,
 }
@@ -38,158 +41,253 @@ pub(crate) struct Applied {
     pub outcome: Outcome,
     /// The changes, all at `State::revision`; none if nothing changed.
     pub events: Vec<Event>,
+    /// The lease that was made or ended.
+    pub lease: Option<LeaseRow>,
 }
 
-impl Default for State {
-    fn default() -> Self {
-        Self { map: OrdMap::new(), revision: Revision(1), compacted: Revision(1), expiring: BTreeSet::new() }
+impl Deref for State {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.now
     }
 }
 
 impl State {
+    /// A state without keys, to which rows are added by `restore`.
+    pub fn empty(revision: Revision, compacted: Option<Revision>) -> Self {
+        Self { now: Snapshot { revision, compacted, ..Snapshot::default() }, ..Self::default() }
+    }
+
     /// Applies one command of an entry of `term`.
     pub fn apply(&mut self, action: &Action, term: Term) -> Applied {
         match action {
             Action::Txn(txn) => self.txn(txn, term),
-            Action::Compact { upto } => {
-                self.compacted = self.compacted.max((*upto).min(self.revision));
-                self.done(Vec::new())
-            }
+            Action::Compact { upto } => self.compact(*upto),
             Action::Expire { deadline, limit } => self.expire(*deadline, *limit),
+            Action::Grant { id, ttl } => self.grant(*id, *ttl),
+            Action::Revoke { id, fence } => self.revoke(*id, *fence, term),
         }
     }
 
     /// A view of the current keys as of log entry `applied`.
     pub fn snapshot(&self, applied: u64) -> Snapshot {
-        Snapshot { map: self.map.clone(), revision: self.revision, applied }
+        Snapshot { applied, ..self.now.clone() }
     }
 
-    /// Puts back what a row of the database says. Rows come in the order of their revisions.
-    pub fn restore(&mut self, kind: EventKind, entry: Entry) {
+    /// Puts back what a row of the database says. Rows come in the order of their revisions, after
+    /// the leases.
+    pub fn restore(&mut self, kind: RowKind, entry: Entry) {
         match kind {
-            EventKind::Put => {
+            RowKind::Put => {
                 self.set(Arc::new(entry));
             }
-            EventKind::Delete => {
+            RowKind::Delete | RowKind::PutAndDelete => {
                 self.unset(&entry.key);
             }
         }
     }
 
+    /// Puts back a lease.
+    pub fn restore_lease(&mut self, row: LeaseRow) {
+        if let Some(ttl) = row.ttl {
+            self.now.leases.insert(row.id, Lease { ttl, ..Lease::default() });
+        }
+    }
+
     fn txn(&mut self, txn: &Txn, term: Term) -> Applied {
         if txn.fence.is_some_and(|fence| fence != term) && !planted::is(Bug::FenceIgnored) {
-            return Applied { outcome: Outcome::Fenced, events: Vec::new() };
+            return refused(Refusal::Fenced);
         }
-        let succeeded = txn.compares.iter().all(|compare| self.holds(compare));
-        let current = if succeeded {
-            Vec::new()
-        } else {
-            txn.compares.iter().map(|compare| self.map.get(compare.key()).cloned()).collect()
+        let path = match self.path(txn) {
+            Ok(path) => path,
+            Err(refusal) => return refused(refusal),
         };
-        let events = self.execute(if succeeded { &txn.success } else { &txn.failure });
-        let outcome = Outcome::Txn(TxnResult { succeeded, revision: self.revision, current });
-        Applied { outcome, events }
+        let mut work = Work::new(self.now.revision.next(), path.inner.is_empty() && path.ops.len() < 2);
+        let mut result = self.execute(&path, &mut work);
+        let events = self.finish(work);
+        result.revision = self.now.revision;
+        Applied { outcome: Outcome::Txn(result), events, lease: None }
+    }
+
+    fn compact(&mut self, upto: Revision) -> Applied {
+        if self.now.compacted.is_some_and(|compacted| upto <= compacted) {
+            return refused(Refusal::Compacted);
+        }
+        if upto > self.now.revision {
+            return refused(Refusal::Future);
+        }
+        self.now.compacted = Some(upto);
+        self.done(Vec::new())
     }
 
     fn expire(&mut self, deadline: u64, limit: u64) -> Applied {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let due = self.expiring.iter().take_while(|(expires, _)| *expires <= deadline).take(limit);
-        let ops: Vec<Op> = due.map(|(_, key)| Op::Delete { key: key.clone() }).collect();
-        let events = self.execute(&ops);
+        let due: Vec<Bytes> = due.map(|(_, key)| key.clone()).collect();
+        self.delete_keys(&due)
+    }
+
+    fn grant(&mut self, id: i64, ttl: i64) -> Applied {
+        if self.now.leases.contains_key(&id) {
+            return refused(Refusal::LeaseExists);
+        }
+        self.now.leases.insert(id, Lease { ttl, ..Lease::default() });
+        Applied { lease: Some(LeaseRow { id, ttl: Some(ttl) }), ..self.done(Vec::new()) }
+    }
+
+    fn revoke(&mut self, id: i64, fence: Option<Term>, term: Term) -> Applied {
+        if fence.is_some_and(|fence| fence != term) {
+            return refused(Refusal::Fenced);
+        }
+        let Some(lease) = self.now.leases.get(&id) else { return refused(Refusal::LeaseNotFound) };
+        let keys: Vec<Bytes> = lease.keys.iter().cloned().collect();
+        let applied = self.delete_keys(&keys);
+        self.now.leases.remove(&id);
+        Applied { lease: Some(LeaseRow { id, ttl: None }), ..applied }
+    }
+
+    fn delete_keys(&mut self, keys: &[Bytes]) -> Applied {
+        let mut work = Work::new(self.now.revision.next(), true);
+        for key in keys {
+            if let Some((event, _)) = self.delete(work.revision, key) {
+                work.record(event);
+            }
+        }
+        let events = self.finish(work);
         self.done(events)
     }
 
     fn done(&self, events: Vec<Event>) -> Applied {
-        Applied { outcome: Outcome::Done { revision: self.revision }, events }
+        Applied { outcome: Outcome::Done { revision: self.now.revision }, events, lease: None }
     }
 
-    fn holds(&self, compare: &Compare) -> bool {
-        let entry = self.map.get(compare.key());
-        match compare {
-            Compare::ModRevision { op, rev, .. } => test(*op, &entry.map_or(Revision(0), |e| e.mod_revision), rev),
-            Compare::CreateRevision { op, rev, .. } => {
-                test(*op, &entry.map_or(Revision(0), |e| e.create_revision), rev)
-            }
-            Compare::Version { op, version, .. } => test(*op, &entry.map_or(0, |e| e.version), version),
-            Compare::Value { op, value, .. } => entry.is_some_and(|entry| test(*op, &entry.value, value)),
+    fn execute(&mut self, path: &Path<'_>, work: &mut Work) -> TxnResult {
+        let mut inner = path.inner.iter();
+        let mut responses = Vec::with_capacity(path.ops.len());
+        for op in path.ops {
+            let kind = match op {
+                Op::Put(put) => self.execute_put(put, work),
+                Op::Delete { range, prev } => self.execute_delete(range, *prev, work),
+                Op::Range(wanted) => self.now.look(wanted, work.changed()),
+                Op::Txn(_) => match inner.next() {
+                    Some(path) => ResponseKind::Txn(self.execute(path, work)),
+                    None => continue,
+                },
+            };
+            responses.push(Response { revision: work.seen(self.now.revision), kind });
         }
+        TxnResult { succeeded: path.succeeded, revision: work.seen(self.now.revision), responses }
     }
 
-    fn execute(&mut self, ops: &[Op]) -> Vec<Event> {
-        let revision = self.revision.next();
-        let mut journal = Journal::new(ops.len());
-        for op in ops {
-            match op {
-                Op::Put { key, value, expires } => journal.record(self.put(revision, key, value, *expires)),
-                Op::Delete { key } => {
-                    if let Some(event) = self.delete(revision, key) {
-                        journal.record(event);
-                    }
+    fn execute_put(&mut self, put: &Put, work: &mut Work) -> ResponseKind {
+        let event = self.put(work.revision, put);
+        let prev = if put.prev { event.prev.clone() } else { None };
+        work.record(event);
+        ResponseKind::Put(prev)
+    }
+
+    fn execute_delete(&mut self, range: &KeyRange, prev: bool, work: &mut Work) -> ResponseKind {
+        let (mut deleted, mut told) = (0, Vec::new());
+        let mut delete = |state: &mut Self, key: &Bytes| {
+            if let Some((event, old)) = state.delete(work.revision, key) {
+                deleted += 1;
+                if prev {
+                    told.push(old);
                 }
-                Op::DeletePrefix { prefix } => {
-                    let doomed: Vec<Bytes> = self.snapshot(0).range(prefix).map(|entry| entry.key.clone()).collect();
-                    doomed.iter().filter_map(|key| self.delete(revision, key)).for_each(|event| journal.record(event));
-                }
+                work.record(event);
             }
+        };
+        if range.end == End::Key {
+            delete(self, &range.start);
+        } else {
+            self.entries(range).iter().for_each(|entry| delete(self, &entry.key));
         }
-        let events = journal.finish();
+        ResponseKind::Delete(deleted, told)
+    }
+
+    /// Ends a transaction: raises the revision if it changed something.
+    fn finish(&mut self, work: Work) -> Vec<Event> {
+        let revision = work.revision;
+        let events = work.events();
         let reused = planted::is(Bug::RevisionReused) && events.iter().all(|event| event.kind == EventKind::Delete);
         if !events.is_empty() && !reused {
-            self.revision = revision;
+            self.now.revision = revision;
         }
         events
     }
 
-    fn put(&mut self, revision: Revision, key: &Bytes, value: &Bytes, expires: Option<u64>) -> Event {
-        let old = self.map.get(key);
+    fn put(&mut self, revision: Revision, put: &Put) -> Event {
+        let old = self.now.map.get(&put.key);
         let (create_revision, version) = old.map_or((revision, 1), |old| (old.create_revision, old.version + 1));
+        let value = put.value.clone().or_else(|| old.map(|old| old.value.clone())).unwrap_or_default();
+        let lease = match put.lease {
+            PutLease::Set(lease) => lease,
+            PutLease::Keep => old.map_or(0, |old| old.lease),
+        };
         // The command's buffer holds a whole batch; a small key must not keep it all alive. Key
         // and value are copied once, together.
-        let mut own = Vec::with_capacity(key.len() + value.len());
-        own.extend_from_slice(key);
-        own.extend_from_slice(value);
+        let mut own = Vec::with_capacity(put.key.len() + value.len());
+        own.extend_from_slice(&put.key);
+        own.extend_from_slice(&value);
         let own = Bytes::from(own);
         let entry = Entry {
-            key: own.slice(..key.len()),
-            value: own.slice(key.len()..),
+            key: own.slice(..put.key.len()),
+            value: own.slice(put.key.len()..),
             create_revision,
             mod_revision: revision,
             version,
-            expires,
+            expires: put.expires,
+            lease,
         };
         let entry = Arc::new(entry);
         let prev = self.set(Arc::clone(&entry));
         Event { kind: EventKind::Put, entry, prev }
     }
 
-    fn delete(&mut self, revision: Revision, key: &Bytes) -> Option<Event> {
-        let prev = self.unset(key)?;
+    /// Removes a key; tells the event and what the key was.
+    fn delete(&mut self, revision: Revision, key: &Bytes) -> Option<(Event, Arc<Entry>)> {
+        let old = self.unset(key)?;
         let entry = Entry {
-            key: prev.key.clone(),
+            key: old.key.clone(),
             value: Bytes::new(),
             create_revision: Revision(0),
             mod_revision: revision,
             version: 0,
             expires: None,
+            lease: 0,
         };
-        Some(Event { kind: EventKind::Delete, entry: Arc::new(entry), prev: Some(prev) })
+        let event = Event { kind: EventKind::Delete, entry: Arc::new(entry), prev: Some(Arc::clone(&old)) };
+        Some((event, old))
     }
 
     fn set(&mut self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
-        if let Some(expires) = entry.expires {
-            self.expiring.insert((expires, entry.key.clone()));
+        let (key, expires, lease) = (entry.key.clone(), entry.expires, entry.lease);
+        if let Some(expires) = expires {
+            self.expiring.insert((expires, key.clone()));
         }
-        let expires = entry.expires;
-        let old = self.map.insert(entry.key.clone(), entry)?;
-        if old.expires.is_some() && old.expires != expires {
-            self.forget_expiry(&old);
+        let old = self.now.map.insert(key.clone(), entry);
+        if let Some(old) = &old {
+            if old.expires != expires {
+                self.forget_expiry(old);
+            }
+            if old.lease != lease {
+                self.detach(old);
+            }
         }
-        Some(old)
+        // Attached already, most likely, if the lease is the same; the key's bytes are to be the new ones.
+        if lease != 0
+            && let Some(lease) = self.now.leases.get_mut(&lease)
+        {
+            lease.keys.insert(key);
+        }
+        old
     }
 
     fn unset(&mut self, key: &Bytes) -> Option<Arc<Entry>> {
-        let old = self.map.remove(key)?;
+        let old = self.now.map.remove(key)?;
         self.forget_expiry(&old);
+        self.detach(&old);
         Some(old)
     }
 
@@ -198,47 +296,75 @@ impl State {
             self.expiring.remove(&(expires, old.key.clone()));
         }
     }
+
+    fn detach(&mut self, old: &Entry) {
+        if old.lease != 0
+            && let Some(lease) = self.now.leases.get_mut(&old.lease)
+        {
+            lease.keys.remove(&old.key);
+        }
+    }
 }
 
-/// The events of one transaction, one per key.
-struct Journal {
+fn refused(refusal: Refusal) -> Applied {
+    Applied { outcome: Outcome::Refused(refusal), events: Vec::new(), lease: None }
+}
+
+/// What a transaction has done so far.
+struct Work {
+    /// The revision of whatever it changes.
+    revision: Revision,
     events: Vec<Option<Event>>,
-    /// Where a key's event is. A single operation cannot touch a key twice and needs none.
-    places: Option<HashMap<Bytes, usize>>,
+    /// Where a key's events are: the first, and the second if there are two. A single operation
+    /// cannot touch a key twice and needs none.
+    places: Option<HashMap<Bytes, (usize, Option<usize>)>>,
 }
 
-impl Journal {
-    fn new(ops: usize) -> Self {
-        Self { events: Vec::with_capacity(ops), places: (ops > 1).then(HashMap::new) }
+impl Work {
+    /// `apart`: no key is touched twice.
+    fn new(revision: Revision, apart: bool) -> Self {
+        Self { revision, events: Vec::new(), places: (!apart).then(HashMap::new) }
     }
 
-    fn record(&mut self, event: Event) {
-        if let Some(places) = &mut self.places
-            && let Some(at) = places.insert(event.entry.key.clone(), self.events.len())
-            && let Some(earlier) = self.events[at].take()
-        {
-            // Made and removed within the transaction is as if nothing had been.
-            if event.kind == EventKind::Put || earlier.prev.is_some() {
-                self.events.push(Some(Event { prev: earlier.prev, ..event }));
-            } else {
-                places.remove(&event.entry.key);
+    fn changed(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// The revision that is seen now, given the one before the transaction.
+    fn seen(&self, before: Revision) -> Revision {
+        if self.changed() { self.revision } else { before }
+    }
+
+    /// Notes a change. A key has one event, against what it was before the transaction; only put and
+    /// then deleted it has both, as in etcd.
+    fn record(&mut self, mut event: Event) {
+        let at = self.events.len();
+        if let Some(places) = &mut self.places {
+            match places.get_mut(&event.entry.key) {
+                None => {
+                    places.insert(event.entry.key.clone(), (at, None));
+                }
+                Some((first, second)) => {
+                    let earlier = self.events[*first].take();
+                    let was_put = earlier.as_ref().is_some_and(|earlier| earlier.kind == EventKind::Put);
+                    event.prev = earlier.as_ref().and_then(|earlier| earlier.prev.clone());
+                    if was_put && second.is_none() && event.kind == EventKind::Delete {
+                        self.events[*first] = earlier;
+                        *second = Some(at);
+                    } else {
+                        if let Some(second) = second.take() {
+                            self.events[second] = None;
+                        }
+                        *first = at;
+                    }
+                }
             }
-            return;
         }
         self.events.push(Some(event));
     }
 
-    fn finish(self) -> Vec<Event> {
+    fn events(self) -> Vec<Event> {
         self.events.into_iter().flatten().collect()
-    }
-}
-
-fn test<T: Ord>(op: CompareOp, have: &T, want: &T) -> bool {
-    match op {
-        CompareOp::Eq => have == want,
-        CompareOp::Ne => have != want,
-        CompareOp::Gt => have > want,
-        CompareOp::Lt => have < want,
     }
 }
 
@@ -247,6 +373,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{Compare, CompareOp, RangeQuery, Target};
 
     fn b(text: &str) -> Bytes {
         Bytes::copy_from_slice(text.as_bytes())
@@ -255,14 +382,14 @@ mod tests {
     /// `a=1` puts, `-a` deletes, `-a*` deletes a prefix, `a=1@9` puts with an expiry.
     fn op(text: &str) -> Op {
         if let Some(prefix) = text.strip_prefix('-').and_then(|rest| rest.strip_suffix('*')) {
-            return Op::DeletePrefix { prefix: b(prefix) };
+            return Op::delete_prefix(b(prefix));
         }
         if let Some(key) = text.strip_prefix('-') {
-            return Op::Delete { key: b(key) };
+            return Op::delete(b(key));
         }
         let (key, value) = text.split_once('=').unwrap();
         let (value, expires) = value.split_once('@').map_or((value, None), |(v, e)| (v, Some(e.parse().unwrap())));
-        Op::Put { key: b(key), value: b(value), expires }
+        Op::put_until(b(key), b(value), expires)
     }
 
     fn write(ops: &str) -> Action {
@@ -287,7 +414,9 @@ mod tests {
             ("deleting nothing changes nothing", &["a=1", "-b"], "r2 | a=1 c2 m2 v1", 0),
             ("many keys, one revision", &["a=1 b=2"], "r2 | a=1 c2 m2 v1, b=2 c2 m2 v1", 2),
             ("a prefix goes at once", &["a/1=x a/2=y b=z", "-a/*"], "r3 | b=z c2 m2 v1", 2),
-            ("made and removed at once is nothing", &["a=1 -a"], "r1 | ", 0),
+            ("made and removed at once is both", &["a=1 -a"], "r2 | ", 2),
+            ("changed and removed at once is both", &["a=1", "a=2 -a"], "r3 | ", 2),
+            ("and made again is one", &["a=1", "a=2 -a a=3"], "r3 | a=3 c3 m3 v1", 1),
             ("put twice is one event", &["a=1 a=2"], "r2 | a=2 c2 m2 v2", 1),
             ("removed and made again keeps no past", &["a=1", "-a a=2"], "r3 | a=2 c3 m3 v1", 1),
         ] {
@@ -304,20 +433,30 @@ mod tests {
     fn compares_guard_the_transaction() {
         let mut state = State::default();
         state.apply(&write("a=1"), Term(1));
+        let range = |from: &'static str, to: &'static str, target| Compare {
+            range: KeyRange::of(from.into(), to.into()),
+            op: CompareOp::Eq,
+            target,
+        };
         for (name, compare, holds) in [
             ("unchanged", Compare::unchanged("a", Revision(2)), true),
             ("changed", Compare::unchanged("a", Revision(1)), false),
             ("absent", Compare::absent("b"), true),
             ("not absent", Compare::absent("a"), false),
             ("present", Compare::present("a"), true),
-            ("value", Compare::Value { key: b("a"), op: CompareOp::Eq, value: b("1") }, true),
-            ("a missing key fails on value", Compare::Value { key: b("b"), op: CompareOp::Ne, value: b("1") }, false),
-            ("version", Compare::Version { key: b("a"), op: CompareOp::Gt, version: 0 }, true),
+            ("value", Compare::value("a", "1"), true),
+            ("a missing key fails on value", Compare::new("b", CompareOp::Ne, Target::Value(b("1"))), false),
+            ("version", Compare::new("a", CompareOp::Gt, Target::Version(0)), true),
+            ("lease", Compare::new("a", CompareOp::Eq, Target::Lease(0)), true),
+            ("every key of a range", range("a", "c", Target::Version(1)), true),
+            ("one of a range does not", range("a", "c", Target::CreateRevision(3)), false),
+            ("no key of a range is like a missing one", range("x", "z", Target::Version(0)), true),
+            ("and fails on value", range("x", "z", Target::Value(b(""))), false),
         ] {
-            let txn = Txn { compares: vec![compare], success: vec![], failure: vec![], fence: None };
+            let txn = Txn::guarded(vec![compare], vec![]);
             let Outcome::Txn(result) = state.apply(&Action::Txn(txn), Term(1)).outcome else { panic!("{name}") };
             assert_eq!(result.succeeded, holds, "{name}");
-            assert_eq!(result.current.len(), usize::from(!holds), "{name}");
+            assert_eq!(result.responses.len(), usize::from(!holds), "{name}");
         }
     }
 
@@ -325,7 +464,7 @@ mod tests {
     fn a_deposed_leader_cannot_write() {
         let mut state = State::default();
         let fenced = |term| Action::Txn(Txn::write(vec![op("a=1")]).fenced(Some(Term(term))));
-        assert_eq!(state.apply(&fenced(1), Term(2)).outcome, Outcome::Fenced);
+        assert_eq!(state.apply(&fenced(1), Term(2)).outcome, Outcome::Refused(Refusal::Fenced));
         assert_eq!(show(&state), "r1 | ");
         assert!(matches!(state.apply(&fenced(2), Term(2)).outcome, Outcome::Txn(_)));
     }
@@ -343,21 +482,93 @@ mod tests {
     }
 
     #[test]
-    fn compaction_never_passes_the_present() {
+    fn compaction_goes_forward_and_never_passes_the_present() {
         let mut state = State::default();
         state.apply(&write("a=1"), Term(1));
-        state.apply(&Action::Compact { upto: Revision(99) }, Term(1));
-        assert_eq!(state.compacted, Revision(2));
-        state.apply(&Action::Compact { upto: Revision(1) }, Term(1));
-        assert_eq!(state.compacted, Revision(2));
+        let mut compact = |upto| state.apply(&Action::Compact { upto: Revision(upto) }, Term(1)).outcome;
+        let done = Outcome::Done { revision: Revision(2) };
+        assert_eq!(compact(99), Outcome::Refused(Refusal::Future));
+        assert_eq!((compact(0), compact(0)), (done.clone(), Outcome::Refused(Refusal::Compacted)));
+        assert_eq!((compact(2), compact(1)), (done, Outcome::Refused(Refusal::Compacted)));
+        assert_eq!(state.compacted(), Revision(2));
+    }
+
+    #[test]
+    fn a_lease_takes_its_keys_along() {
+        let mut state = State::default();
+        let leased = |key: &'static str, lease| {
+            let put = Put { key: b(key), value: Some(b("v")), expires: None, lease: PutLease::Set(lease), prev: false };
+            Action::Txn(Txn::write(vec![Op::Put(put)]))
+        };
+        let refused = |refusal| Outcome::Refused(refusal);
+        assert_eq!(state.apply(&leased("a", 7), Term(1)).outcome, refused(Refusal::LeaseNotFound));
+        assert_eq!(
+            state.apply(&Action::Grant { id: 7, ttl: 60 }, Term(1)).lease,
+            Some(LeaseRow { id: 7, ttl: Some(60) })
+        );
+        assert_eq!(state.apply(&Action::Grant { id: 7, ttl: 9 }, Term(1)).outcome, refused(Refusal::LeaseExists));
+        for key in ["a", "b", "c"] {
+            state.apply(&leased(key, 7), Term(1));
+        }
+        state.apply(&write("b=2 -c"), Term(1));
+        assert_eq!(state.leases()[&7].keys.iter().cloned().collect::<Vec<_>>(), [b("a")]);
+        let keep = Put { key: b("a"), value: None, expires: None, lease: PutLease::Keep, prev: true };
+        state.apply(&Action::Txn(Txn::write(vec![Op::Put(keep.clone())])), Term(1));
+        assert_eq!(show(&state), "r7 | a=v c2 m7 v2, b=2 c3 m6 v2");
+        let missing = Action::Txn(Txn::write(vec![Op::Put(Put { key: b("x"), ..keep })]));
+        assert_eq!(state.apply(&missing, Term(1)).outcome, refused(Refusal::KeyNotFound));
+        let fenced = Action::Revoke { id: 7, fence: Some(Term(1)) };
+        assert_eq!(state.apply(&fenced, Term(2)).outcome, refused(Refusal::Fenced));
+        let revoked = state.apply(&Action::Revoke { id: 7, fence: None }, Term(2));
+        assert_eq!((revoked.events.len(), revoked.lease), (1, Some(LeaseRow { id: 7, ttl: None })));
+        assert_eq!(show(&state), "r8 | b=2 c3 m6 v2");
+        let again = state.apply(&Action::Revoke { id: 7, fence: None }, Term(2));
+        assert_eq!(again.outcome, refused(Refusal::LeaseNotFound));
+    }
+
+    #[test]
+    fn a_read_within_a_transaction_sees_what_it_has_written() {
+        let mut state = State::default();
+        state.apply(&write("a=1"), Term(1));
+        let at = |revision| RangeQuery { revision: Revision(revision), ..RangeQuery::new(KeyRange::key("a")) };
+        let inner = Txn::guarded(vec![Compare::value("a", "1")], vec![Op::get("a"), Op::delete("a")]);
+        let ops = vec![Op::get("a"), Op::put("a", "2"), Op::Range(at(2)), Op::Txn(inner), Op::get("a")];
+        let Outcome::Txn(result) = state.apply(&Action::Txn(Txn::write(ops)), Term(1)).outcome else { panic!() };
+        let told: Vec<String> = result.responses.iter().map(|r| tell(r)).collect();
+        assert_eq!(told, ["r2 1", "r3 put", "r3 past 2", "r3 [r3 2, r3 deleted 1]", "r3 -"]);
+        for (revision, refusal) in [(4, Refusal::Future), (1, Refusal::Compacted)] {
+            state.apply(&Action::Compact { upto: Revision(2) }, Term(1));
+            let txn = Txn::write(vec![Op::put("a", "3"), Op::Range(at(revision))]);
+            assert_eq!(state.apply(&Action::Txn(txn), Term(1)).outcome, Outcome::Refused(refusal));
+            assert_eq!(state.revision, Revision(3), "nothing was done");
+        }
+    }
+
+    fn tell(response: &Response) -> String {
+        let kind = match &response.kind {
+            ResponseKind::Put(_) => "put".to_owned(),
+            ResponseKind::Delete(count, _) => format!("deleted {count}"),
+            ResponseKind::Past(query) => format!("past {}", query.revision),
+            ResponseKind::Range(found) => {
+                found.entries.first().map_or("-".to_owned(), |e| String::from_utf8_lossy(&e.value).into_owned())
+            }
+            ResponseKind::Txn(inner) => {
+                format!("[{}]", inner.responses.iter().map(tell).collect::<Vec<_>>().join(", "))
+            }
+        };
+        format!("r{} {kind}", response.revision)
     }
 
     fn any_op() -> impl Strategy<Value = Op> {
         let key = prop::sample::select(vec!["a", "a/1", "a/2", "b", "c"]);
-        (0..4u8, key, any::<u8>(), prop::option::of(0..50u64)).prop_map(|(kind, key, value, expires)| match kind {
-            0 => Op::Delete { key: b(key) },
-            1 => Op::DeletePrefix { prefix: b(key) },
-            _ => Op::Put { key: b(key), value: Bytes::copy_from_slice(&[value]), expires },
+        (0..5u8, key, any::<u8>(), prop::option::of(0..50u64)).prop_map(|(kind, key, value, expires)| match kind {
+            0 => Op::delete(b(key)),
+            1 => Op::delete_prefix(b(key)),
+            2 => {
+                let lease = PutLease::Set(i64::from(value % 3));
+                Op::Put(Put { key: b(key), value: Some(b("v")), expires, lease, prev: true })
+            }
+            _ => Op::put_until(b(key), Bytes::copy_from_slice(&[value]), expires),
         })
     }
 
@@ -372,6 +583,10 @@ mod tests {
         );
         prop_oneof![
             8 => txn,
+            1 => (1..3i64, 0..2u8).prop_map(|(id, grant)| match grant {
+                0 => Action::Grant { id, ttl: 60 },
+                _ => Action::Revoke { id, fence: None },
+            }),
             1 => (0..60u64, 0..4u64).prop_map(|(deadline, limit)| Action::Expire { deadline, limit }),
             1 => (0..40u64).prop_map(|upto| Action::Compact { upto: Revision(upto) }),
         ]
@@ -397,6 +612,11 @@ mod tests {
             prop_assert_eq!(&one, &two);
             let expiring: BTreeSet<_> = one.map.values().filter_map(|e| Some((e.expires?, e.key.clone()))).collect();
             prop_assert_eq!(&one.expiring, &expiring);
+            for (id, lease) in one.leases() {
+                let keys = one.map.values().filter(|e| e.lease == *id).map(|e| e.key.clone());
+                prop_assert_eq!(lease.keys.clone(), keys.collect());
+            }
+            prop_assert!(one.map.values().all(|e| e.lease == 0 || one.leases().contains_key(&e.lease)));
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Keeps this member's view of the group current for whoever watches it.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use openraft::async_runtime::watch::WatchReceiver as _;
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use crate::{
-    Member, Status, Term,
+    Entry, Member, Status, Term,
     engine::Core,
     forward::{Ask, decode_members},
     members,
@@ -88,6 +89,40 @@ pub(crate) async fn run(core: Arc<Core>, name: String, tx: watch::Sender<Status>
             told = ask(&core).await.unwrap_or_default();
         }
     }
+}
+
+/// A hash of keys that does not depend on how they are kept.
+pub(crate) fn hash(entries: &[Arc<Entry>]) -> u32 {
+    let mut hash = Sha256::new();
+    for entry in entries {
+        let numbers = [
+            entry.create_revision.0,
+            entry.mod_revision.0,
+            entry.version,
+            entry.lease.cast_unsigned(),
+            entry.key.len() as u64,
+            entry.value.len() as u64,
+        ];
+        numbers.iter().for_each(|number| hash.update(number.to_be_bytes()));
+        hash.update(&entry.key);
+        hash.update(&entry.value);
+    }
+    let hash = hash.finalize();
+    u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]])
+}
+
+/// Bytes of the files in a directory.
+pub(crate) fn disk_usage(dir: &Path) -> io::Result<u64> {
+    let mut sum = 0;
+    for file in std::fs::read_dir(dir)? {
+        match file?.metadata() {
+            Ok(metadata) => sum += metadata.len(),
+            // Files come and go while the database works.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sum)
 }
 
 async fn ask(core: &Core) -> Option<Vec<Member>> {

@@ -11,8 +11,9 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Config, Entry, HistoryError, MemberError, OpenError, ReadError, Revision, Snapshot, Status, StoreError, Txn,
-    TxnResult, Watch, WriteError,
+    Config, Entry, HistoryError, KeyRange, MemberError, OpenError, QueryError, RangeQuery, RangeResult, ReadError,
+    Refusal, Response, ResponseKind, Revision, Snapshot, Status, StoreError, Txn, TxnResult, Watch, WriteError,
+    backup::{self, Backup},
     command::{Action, Outcome},
     db::Db,
     disk::Disk,
@@ -74,6 +75,7 @@ struct Inner {
     tasks: TaskTracker,
     /// Whether there was a group at the start; openraft's metrics say so only a little later.
     had_group: bool,
+    cluster: u64,
 }
 
 impl Drop for Inner {
@@ -98,9 +100,10 @@ impl Store {
         crate::planted::from_environment();
         let identity = Identity::new(&config.tls)?;
         // The port before the data: a second server on one machine must not touch anything.
-        let listener = Listener::bind(config.listen, Arc::clone(&identity.server))?;
+        let listener = Listener::bind(config.listen, &identity)?;
         let (db, loaded) = recover(&config, &identity.cluster).await?;
-        let store = Self::start(config, tuning, db, loaded, Peers::new(identity.client)).await?;
+        let cluster = identity.cluster.get(..16).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or_default();
+        let store = Self::start(config, tuning, db, loaded, Peers::new(identity), cluster).await?;
         let (core, tasks) = (&store.0.core, &store.0.tasks);
         tasks.spawn(listener.run(store.service(), tasks.clone(), core.stop.clone()));
         Ok(store)
@@ -113,7 +116,7 @@ impl Store {
         let db = Arc::new(Db::open_simulated(&config)?);
         let loaded = Loaded::read(&db).map_err(corrupt)?;
         let address = config.advertise.clone();
-        let store = Self::start(config, tuning, db, loaded, Peers::simulated()).await?;
+        let store = Self::start(config, tuning, db, loaded, Peers::simulated(), 0).await?;
         sim::listen(&address, store.service());
         Ok(store)
     }
@@ -128,6 +131,7 @@ impl Store {
         db: Arc<Db>,
         loaded: Loaded,
         peers: Peers,
+        cluster: u64,
     ) -> Result<Self, OpenError> {
         let timing = Timing::new(&config);
         let failed = |reason: String| OpenError::Corrupt { dir: config.dir.display().to_string(), reason };
@@ -158,9 +162,11 @@ impl Store {
         start(Box::pin(upkeep::compact(Arc::clone(&core), keep)));
         start(Box::pin(upkeep::sweep(Arc::clone(&core), Arc::clone(&db), keep)));
         start(Box::pin(upkeep::expire(Arc::clone(&core))));
+        start(Box::pin(upkeep::end_leases(Arc::clone(&core))));
+        start(Box::pin(upkeep::promote(Arc::clone(&core))));
         start(Box::pin(upkeep::watch_disk(Arc::clone(&core), Arc::clone(&db))));
         start(Box::pin(upkeep::watch_stalls(Arc::clone(&core))));
-        Ok(Self(Arc::new(Inner { core, config, db, queue, status, tasks, had_group })))
+        Ok(Self(Arc::new(Inner { core, config, db, queue, status, tasks, had_group, cluster })))
     }
 
     fn view(&self) -> &Arc<View> {
@@ -179,13 +185,7 @@ impl Store {
     /// `AlreadyInitialized` if it belongs to one already.
     pub async fn bootstrap(&self) -> Result<(), StoreError> {
         let Config { id, name, advertise, .. } = &self.0.config;
-        let node = Node { name: name.clone(), address: advertise.clone() };
-        match self.0.core.raft.initialize(BTreeMap::from([(*id, node)])).await {
-            Ok(()) => {}
-            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => return Err(StoreError::AlreadyInitialized),
-            Err(RaftError::APIError(error)) => return Err(StoreError::Storage(error.to_string())),
-            Err(RaftError::Fatal(_)) => return Err(StoreError::Stopped),
-        }
+        self.bootstrap_together(&[(*id, name.clone(), advertise.clone())]).await?;
         // The group exists from here on; wait until it works.
         let mut status = self.status();
         let leads = status.wait_for(|status| status.is_leader);
@@ -194,6 +194,58 @@ impl Store {
             Ok(Err(_)) => Err(StoreError::Stopped),
             Err(_) => Err(StoreError::NoLeader),
         }
+    }
+
+    /// Makes this member one of a new group of members (id, name, peer address), each of which is
+    /// told the same. Does not wait for them.
+    ///
+    /// # Errors
+    /// `AlreadyInitialized` if it belongs to a group already.
+    pub async fn bootstrap_together(&self, members: &[(u64, String, String)]) -> Result<(), StoreError> {
+        let nodes = members
+            .iter()
+            .map(|(id, name, address)| (*id, Node { name: name.clone(), address: address.clone(), ..Node::default() }));
+        match self.0.core.raft.initialize(nodes.collect::<BTreeMap<_, _>>()).await {
+            Ok(()) => Ok(()),
+            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Err(StoreError::AlreadyInitialized),
+            Err(RaftError::APIError(error)) => Err(StoreError::Storage(error.to_string())),
+            Err(RaftError::Fatal(_)) => Err(StoreError::Stopped),
+        }
+    }
+
+    /// Adds a member that may not run yet, as a learner; with `promote` it votes as soon as it has
+    /// caught up. Works on any member.
+    ///
+    /// # Errors
+    /// See [`MemberError`].
+    pub async fn add_learner(&self, id: u64, peer_addr: &str, promote: bool) -> Result<(), MemberError> {
+        let node = Node { address: peer_addr.to_owned(), promote, ..Node::default() };
+        self.change(Ask::AddLearner { id, node }).await
+    }
+
+    /// Lets a learner vote. Works on any member.
+    ///
+    /// # Errors
+    /// `NotCaughtUp` if it has not; see [`MemberError`].
+    pub async fn promote_member(&self, id: u64) -> Result<(), MemberError> {
+        self.change(Ask::Promote { id }).await
+    }
+
+    /// Changes what the group knows about a member. Works on any member.
+    ///
+    /// # Errors
+    /// See [`MemberError`].
+    pub async fn update_member(
+        &self,
+        id: u64,
+        name: &str,
+        peer_addr: &str,
+        client_urls: Vec<String>,
+    ) -> Result<(), MemberError> {
+        let promote =
+            self.0.core.metrics(|m| m.membership_config.membership().get_node(&id).is_some_and(|n| n.promote));
+        let node = Node { name: name.to_owned(), address: peer_addr.to_owned(), client_urls, promote };
+        self.change(Ask::Update { id, node }).await
     }
 
     /// Adds a member, which must be running already: as a learner, then, once it has caught up, as
@@ -221,12 +273,12 @@ impl Store {
         }
     }
 
-    /// Hands leadership to another voter. Works on any member.
+    /// Hands leadership to another voter, or to `target`. Works on any member.
     ///
     /// # Errors
     /// `NoSuccessor` if nobody could take over.
-    pub async fn transfer_leadership(&self) -> Result<(), StoreError> {
-        match self.change(Ask::TransferLeadership).await {
+    pub async fn transfer_leadership(&self, target: Option<u64>) -> Result<(), StoreError> {
+        match self.change(Ask::TransferLeadership { target }).await {
             Ok(()) => Ok(()),
             Err(MemberError::Refused(_)) => Err(StoreError::NoSuccessor),
             Err(_) => Err(StoreError::NoLeader),
@@ -243,11 +295,116 @@ impl Store {
             return Err(WriteError::TooLarge);
         }
         match self.0.core.write(command).await? {
-            Outcome::Txn(result) => Ok(result),
-            Outcome::Fenced => Err(WriteError::Fenced),
+            Outcome::Txn(mut result) => {
+                self.read_past(&mut result.responses).await?;
+                Ok(result)
+            }
+            Outcome::Refused(refusal) => Err(refused(refusal)),
             // Only a newer program's leader could answer so.
-            Outcome::Done { .. } | Outcome::Malformed => Err(WriteError::Unknown),
+            Outcome::Done { .. } => Err(WriteError::Unknown),
         }
+    }
+
+    /// Answers what a transaction asked of the past, which does not change any more.
+    async fn read_past(&self, responses: &mut [Response]) -> Result<(), WriteError> {
+        for response in responses {
+            match &mut response.kind {
+                ResponseKind::Past(query) => {
+                    // This member may not show yet what the leader has decided.
+                    self.barrier().await.map_err(|_| WriteError::Unknown)?;
+                    let past = Arc::clone(self.view()).query_at(query.clone()).await;
+                    response.kind = ResponseKind::Range(past.map_err(|_| WriteError::Unknown)?);
+                }
+                ResponseKind::Txn(inner) => Box::pin(self.read_past(&mut inner.responses)).await?,
+                ResponseKind::Put(_) | ResponseKind::Delete(..) | ResponseKind::Range(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides a transaction that only reads, without the log. Works on any member.
+    ///
+    /// # Errors
+    /// If `linearizable` was not possible in time, or the past asked for cannot be told.
+    pub async fn read_txn(&self, txn: &Txn, linearizable: bool) -> Result<TxnResult, WriteError> {
+        if linearizable {
+            self.barrier().await.map_err(|error| match error {
+                ReadError::NoLeader | ReadError::Behind => WriteError::NoLeader,
+                ReadError::Stopped => WriteError::Stopped,
+            })?;
+        }
+        let mut result = self.snapshot().read(txn).map_err(refused)?;
+        self.read_past(&mut result.responses).await?;
+        Ok(result)
+    }
+
+    /// Answers a query, and tells the revision that was current then. Works on any member.
+    ///
+    /// # Errors
+    /// If `linearizable` was not possible in time, or the past asked for cannot be told.
+    pub async fn query(&self, query: RangeQuery, linearizable: bool) -> Result<(RangeResult, Revision), QueryError> {
+        if linearizable {
+            self.0.core.barrier().await?;
+        }
+        let now = self.snapshot();
+        let current = now.revision();
+        if query.revision == Revision(0) || query.revision == current {
+            return Ok((now.query(&query), current));
+        }
+        match now.readable(query.revision) {
+            Err(Refusal::Future) => Err(HistoryError::Future { current }.into()),
+            Err(_) => Err(HistoryError::Compacted { oldest: now.compacted() }.into()),
+            Ok(()) => Ok((Arc::clone(self.view()).query_at(query).await?, current)),
+        }
+    }
+
+    /// Forgets what was superseded at or before a revision. Works on any member.
+    ///
+    /// # Errors
+    /// `Refused` if it is compacted already or lies in the future; see [`WriteError`].
+    pub async fn compact(&self, upto: Revision) -> Result<Revision, WriteError> {
+        self.decide(Action::Compact { upto }).await
+    }
+
+    /// Makes a lease of so many seconds.
+    ///
+    /// # Errors
+    /// `Refused` if the id is in use; see [`WriteError`].
+    pub async fn grant(&self, id: i64, ttl: i64) -> Result<Revision, WriteError> {
+        self.decide(Action::Grant { id, ttl }).await
+    }
+
+    /// Ends a lease and removes its keys.
+    ///
+    /// # Errors
+    /// `Refused` if there is no such lease; see [`WriteError`].
+    pub async fn revoke(&self, id: i64) -> Result<Revision, WriteError> {
+        self.decide(Action::Revoke { id, fence: None }).await
+    }
+
+    async fn decide(&self, action: Action) -> Result<Revision, WriteError> {
+        match self.0.core.write(action.encode()).await? {
+            Outcome::Done { revision } => Ok(revision),
+            Outcome::Refused(refusal) => Err(refused(refusal)),
+            Outcome::Txn(_) => Err(WriteError::Unknown),
+        }
+    }
+
+    /// Gives a lease its whole time again, which is told in seconds; `None` if there is no such lease.
+    ///
+    /// # Errors
+    /// If the leader could not be asked.
+    pub async fn keep_alive(&self, id: i64) -> Result<Option<u64>, ReadError> {
+        let times = self.0.core.ask_leases(Ask::KeepAlive { lease: id }).await?;
+        Ok(times.first().map(|(_, ttl)| *ttl))
+    }
+
+    /// How long leases still have, in milliseconds: one, or all.
+    ///
+    /// # Errors
+    /// If the leader could not be asked.
+    pub async fn leases_left(&self, id: Option<i64>) -> Result<Vec<(i64, u64)>, ReadError> {
+        self.0.core.ask_leases(Ask::LeasesLeft { lease: id }).await
     }
 
     /// After it, `snapshot` shows everything that was acknowledged by any member before the call.
@@ -269,12 +426,12 @@ impl Store {
     ///
     /// # Errors
     /// If that is compacted, or has not happened here yet.
-    pub async fn range_at(&self, prefix: &[u8], rev: Revision) -> Result<Vec<Entry>, HistoryError> {
+    pub async fn range_at(&self, prefix: &[u8], rev: Revision) -> Result<Vec<Arc<Entry>>, HistoryError> {
         let compacted = self.compacted();
         if rev < compacted {
             return Err(HistoryError::Compacted { oldest: compacted });
         }
-        Arc::clone(self.view()).range_at(Bytes::copy_from_slice(prefix), rev).await
+        Arc::clone(self.view()).range_at(KeyRange::prefix(Bytes::copy_from_slice(prefix)), rev).await
     }
 
     /// Watches the keys under `prefix`: all changes after `after`, or from now on. If `after` has
@@ -283,7 +440,72 @@ impl Store {
     /// # Errors
     /// `Compacted` if the events after `after` are no longer all known.
     pub fn watch(&self, prefix: Bytes, after: Option<Revision>) -> Result<Watch, HistoryError> {
-        Watch::new(Arc::clone(self.view()), prefix, after)
+        Watch::new(Arc::clone(self.view()), KeyRange::prefix(prefix), after)
+    }
+
+    /// Watches a range of keys: from a revision on, itself included, or from now on. It is not ended
+    /// for being slow, but reads on from history.
+    ///
+    /// # Errors
+    /// `Compacted` if the events from there on are no longer all known.
+    pub fn watch_range(&self, range: KeyRange, from: Option<Revision>) -> Result<Watch, HistoryError> {
+        Watch::persistent(Arc::clone(self.view()), range, from)
+    }
+
+    /// Everything up to this revision is in the queues of the watches that it concerns.
+    #[must_use]
+    pub fn published(&self) -> Revision {
+        self.view().hub.published()
+    }
+
+    /// A hash of all keys and leases as of a revision (zero: now), and that revision. Equal on all members.
+    ///
+    /// # Errors
+    /// If that is compacted, or has not happened here yet.
+    pub async fn hash(&self, revision: Revision) -> Result<(u32, Revision), HistoryError> {
+        let now = self.snapshot();
+        let revision = if revision == Revision(0) { now.revision() } else { revision };
+        let compacted = now.compacted();
+        if revision < compacted {
+            return Err(HistoryError::Compacted { oldest: compacted });
+        }
+        let all = KeyRange::prefix("");
+        let entries = match revision == now.revision() {
+            true => now.entries(&all),
+            false => Arc::clone(self.view()).range_at(all, revision).await?,
+        };
+        let hash = rt::blocking(move || status::hash(&entries)).await;
+        Ok((hash.map_err(|error| HistoryError::Storage(error.to_string()))?, revision))
+    }
+
+    /// The whole state as of now, as one stream that carries its own checksum.
+    ///
+    /// # Errors
+    /// If the store has stopped or the disk fails.
+    pub async fn backup(&self) -> std::io::Result<Backup> {
+        let taken = self.0.core.raft.with_state_machine(|machine| Box::pin(machine.take_snapshot())).await;
+        backup::backup(taken.map_err(|_| crate::db::stopped())??.snapshot)
+    }
+
+    /// Whether this member's disk is full: writes are refused while the leader's is.
+    #[must_use]
+    pub fn disk_is_full(&self) -> bool {
+        self.0.core.disk.is_full()
+    }
+
+    /// Bytes that the database takes on disk.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub async fn disk_usage(&self) -> std::io::Result<u64> {
+        let dir = self.0.config.dir.join("db");
+        rt::blocking(move || status::disk_usage(&dir)).await?
+    }
+
+    /// What tells this cluster from others: a hash of its CA certificate.
+    #[must_use]
+    pub fn cluster_id(&self) -> u64 {
+        self.0.cluster
     }
 
     /// The oldest revision that can be read, and watched after.
@@ -308,7 +530,7 @@ impl Store {
         let core = &self.0.core;
         if core.leads()
             && !core.stop.is_cancelled()
-            && let Err(error) = crate::members::transfer(core).await
+            && let Err(error) = crate::members::transfer(core, None).await
         {
             tracing::info!(%error, "stopping as leader without a successor");
         }
@@ -342,6 +564,14 @@ impl Store {
         if rt::blocking(move || db.close()).await.is_err() {
             tracing::warn!("the database was not closed cleanly");
         }
+    }
+}
+
+fn refused(refusal: Refusal) -> WriteError {
+    match refusal {
+        Refusal::Fenced => WriteError::Fenced,
+        Refusal::Malformed => WriteError::Unknown,
+        other => WriteError::Refused(other),
     }
 }
 

@@ -7,21 +7,23 @@
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use crate::{
-    EventKind, Revision,
-    command::Action,
+    Refusal, Revision, Term,
+    command::{Action, Outcome},
     db::{Db, Family},
     dump::{swept, swept_value},
     engine::Core,
     history::{decode, scan},
     members,
     planted::{self, Bug},
-    rows::{SWEPT_KEY, revision_of_row, row_key},
+    rows::{RowKind, SWEPT_KEY, revision_of_row, row_key},
     rt::{self, Instant},
 };
 
 const EXPIRY: Duration = Duration::from_millis(500);
 /// Keys removed by one command, so that none takes long to apply.
 const EXPIRE_LIMIT: u64 = 500;
+const LEASES: Duration = Duration::from_millis(100);
+const PROMOTE: Duration = Duration::from_millis(500);
 const DISK: Duration = Duration::from_millis(500);
 const STALL: Duration = Duration::from_millis(50);
 /// Rows looked at between two writes of a sweep.
@@ -84,11 +86,13 @@ pub(crate) async fn sweep(core: Arc<Core>, db: Arc<Db>, keep: Keep) {
 
 fn sweep_rows(db: &Db, epoch: u32, upto: Revision) -> io::Result<()> {
     let mut at = db.with(|families| swept(&families, epoch))?;
+    // What was deleted at the last compacted revision itself was kept until now.
+    let mut from = Revision(at.0.saturating_sub(1));
     while at < upto {
         at = db.with(|families| {
             let (mut batch, mut rows, mut done) = (families.batch(), 0, at);
             let mut reached = upto;
-            scan(&families, epoch, at, upto, |key, value| {
+            scan(&families, epoch, from, upto, |key, value| {
                 let revision = revision_of_row(key).unwrap_or_default();
                 if rows >= SWEEP_ROWS && revision != done {
                     reached = done;
@@ -99,7 +103,8 @@ fn sweep_rows(db: &Db, epoch: u32, upto: Revision) -> io::Result<()> {
                 if row.prev != Revision(0) {
                     batch.delete(Family::Rows, row_key(epoch, row.prev, &row.entry.key));
                 }
-                if row.kind == EventKind::Delete || (planted::is(Bug::SweepsLiveRows) && rows % 16 == 0) {
+                let gone = row.kind != RowKind::Put && revision != upto;
+                if gone || (planted::is(Bug::SweepsLiveRows) && rows % 16 == 0) {
                     batch.delete(Family::Rows, key);
                 }
                 Ok(true)
@@ -108,6 +113,7 @@ fn sweep_rows(db: &Db, epoch: u32, upto: Revision) -> io::Result<()> {
             families.write(batch, false)?;
             Ok(reached)
         })?;
+        from = at;
     }
     Ok(())
 }
@@ -127,6 +133,50 @@ pub(crate) async fn expire(core: Arc<Core>) {
             if let Err(error) = core.write(command).await {
                 tracing::debug!(%error, "expiry was not written");
                 break;
+            }
+        }
+    }
+}
+
+/// Ends leases whose time is over.
+pub(crate) async fn end_leases(core: Arc<Core>) {
+    loop {
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            () = rt::sleep(LEASES) => {}
+        }
+        // A leader whose own term has nothing applied yet may not know all leases.
+        let leads = core.metrics(|metrics| {
+            let current = metrics.last_applied.is_some_and(|id| id.leader_id.term == metrics.current_term);
+            (metrics.state.is_leader() && current).then_some(Term(metrics.current_term))
+        });
+        let Some(term) = leads else { continue };
+        for id in core.lessor.due(term, core.view.snapshot().leases(), Instant::now()) {
+            match core.write(Action::Revoke { id, fence: Some(term) }.encode()).await {
+                Ok(Outcome::Done { .. } | Outcome::Refused(Refusal::LeaseNotFound)) => {}
+                other => {
+                    tracing::debug!(?other, id, "a lease could not be ended yet");
+                    core.lessor.not_ended(id);
+                }
+            }
+        }
+    }
+}
+
+/// Lets learners vote that were added to do so, once they have caught up.
+pub(crate) async fn promote(core: Arc<Core>) {
+    loop {
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            () = rt::sleep(PROMOTE) => {}
+        }
+        if !core.leads() {
+            continue;
+        }
+        for id in members::waiting(&core) {
+            match members::promote(&core, id).await {
+                Ok(()) => tracing::info!(id, "the new member has caught up and votes now"),
+                Err(error) => tracing::debug!(%error, id, "the new member does not vote yet"),
             }
         }
     }
@@ -159,7 +209,7 @@ pub(crate) async fn watch_stalls(core: Arc<Core>) {
         let stalled = core.disk.health().stalled();
         if stalled > core.timing.election && !core.disk.is_full() && core.leads() {
             tracing::warn!(?stalled, "the disk has stalled; handing leadership over");
-            if let Err(error) = members::transfer(&core).await {
+            if let Err(error) = members::transfer(&core, None).await {
                 tracing::debug!(%error, "handing over did not work");
             }
         }

@@ -12,15 +12,15 @@ use std::{
     },
 };
 
-use bytes::Bytes;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::{
-    Entry, HistoryError, Revision, Snapshot,
+    Batch, Entry, HistoryError, KeyRange, RangeQuery, RangeResult, Revision, Snapshot,
     db::{Db, Families},
     history::{self, Step},
-    hub::{Batch, Hub},
+    hub::Hub,
+    query::answer,
     rt,
     state::State,
     writer::WriteQueue,
@@ -30,7 +30,6 @@ use crate::{
 pub(crate) struct View {
     pub hub: Hub,
     snapshot: RwLock<Snapshot>,
-    compacted: AtomicU64,
     epoch: AtomicU32,
     /// The soonest expiry, in Unix seconds; `u64::MAX` if nothing expires.
     next_expiry: AtomicU64,
@@ -45,7 +44,6 @@ impl View {
         Self {
             hub: Hub::new(state.revision),
             snapshot: RwLock::new(state.snapshot(applied)),
-            compacted: AtomicU64::new(state.compacted.0),
             epoch: AtomicU32::new(epoch),
             next_expiry: AtomicU64::new(next_expiry(state)),
             applied: watch::channel(applied).0,
@@ -59,7 +57,7 @@ impl View {
     }
 
     pub fn compacted(&self) -> Revision {
-        Revision(self.compacted.load(Ordering::Acquire))
+        self.snapshot.read().compacted()
     }
 
     pub fn epoch(&self) -> u32 {
@@ -90,7 +88,6 @@ impl View {
     }
 
     fn show(&self, state: &State, applied: u64) {
-        self.compacted.store(state.compacted.0, Ordering::Release);
         self.next_expiry.store(next_expiry(state), Ordering::Release);
         *self.snapshot.write() = state.snapshot(applied);
     }
@@ -102,23 +99,36 @@ impl View {
         Ok(())
     }
 
-    /// The next events under `prefix` after a revision.
-    pub async fn step(self: Arc<Self>, prefix: Bytes, after: Revision) -> Result<Step, HistoryError> {
+    /// The next events of `range` after a revision. `whole`: with what was before each of them;
+    /// otherwise the compacted revision itself can be told too, without what was before it.
+    pub async fn step(self: Arc<Self>, range: KeyRange, after: Revision, whole: bool) -> Result<Step, HistoryError> {
         let upto = self.hub.published();
-        self.past(after, upto, move |db, epoch| history::step(&db, epoch, &prefix, after, upto)).await
+        let compacted = self.compacted();
+        let oldest = if whole { after } else { after.next() };
+        self.past(oldest, upto, move |db, epoch| history::step(&db, epoch, &range, after, upto, compacted)).await
     }
 
-    /// The keys under `prefix` as they were at `revision`.
-    pub async fn range_at(self: Arc<Self>, prefix: Bytes, revision: Revision) -> Result<Vec<Entry>, HistoryError> {
+    /// Answers a query as of its revision.
+    pub async fn query_at(self: Arc<Self>, query: RangeQuery) -> Result<RangeResult, HistoryError> {
+        let then = self.range_at(query.range.clone(), query.revision).await?;
+        Ok(answer(then.iter(), &query))
+    }
+
+    /// The keys of `range` as they were at `revision`.
+    pub async fn range_at(
+        self: Arc<Self>,
+        range: KeyRange,
+        revision: Revision,
+    ) -> Result<Vec<Arc<Entry>>, HistoryError> {
         let now = self.snapshot();
         let current = now.revision();
         if revision > current {
             return Err(HistoryError::Future { current });
         }
         if revision == current {
-            return Ok(now.range(&prefix).map(|entry| Entry::clone(entry)).collect());
+            return Ok(now.entries(&range));
         }
-        let read = move |db: Families<'_>, epoch| history::range_at(&db, epoch, &prefix, revision, &now);
+        let read = move |db: Families<'_>, epoch| history::range_at(&db, epoch, &range, revision, &now);
         self.past(revision, current, read).await
     }
 

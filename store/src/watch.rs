@@ -7,13 +7,12 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use crate::{
-    HistoryError, Revision, WatchItem,
+    Batch, HistoryError, KeyRange, Revision, WatchItem,
     history::Step,
-    hub::{Batch, End, Subscription},
+    hub::{End, Subscription},
     rt::{Instant, sleep_until},
     view::View,
 };
@@ -21,10 +20,14 @@ use crate::{
 /// How often a quiet watch says how far it is.
 const PROGRESS: Duration = Duration::from_secs(5);
 
-/// A subscription to the changes under one prefix.
+/// A subscription to the changes of a range of keys.
 pub struct Watch {
     view: Arc<View>,
-    prefix: Bytes,
+    range: KeyRange,
+    /// What becomes of it when it falls behind: it ends, or reads on from history.
+    persistent: bool,
+    /// What happened up to here was not asked for.
+    after: Revision,
     position: Revision,
     state: State,
     progress: Duration,
@@ -43,22 +46,57 @@ enum State {
 }
 
 impl Watch {
-    pub(crate) fn new(view: Arc<View>, prefix: Bytes, after: Option<Revision>) -> Result<Self, HistoryError> {
+    pub(crate) fn new(view: Arc<View>, range: KeyRange, after: Option<Revision>) -> Result<Self, HistoryError> {
+        if let Some(after) = after {
+            let compacted = view.compacted();
+            if after < compacted {
+                return Err(HistoryError::Compacted { oldest: compacted });
+            }
+        }
+        Ok(Self::start(view, range, after, false))
+    }
+
+    /// A watch from a revision on, itself included, which may be the compacted one; it does not end
+    /// because it is slow.
+    pub(crate) fn persistent(view: Arc<View>, range: KeyRange, from: Option<Revision>) -> Result<Self, HistoryError> {
+        let compacted = view.compacted();
+        if from.is_some_and(|from| from < compacted) {
+            return Err(HistoryError::Compacted { oldest: compacted });
+        }
+        Ok(Self::start(view, range, from.map(|from| Revision(from.0.saturating_sub(1))), true))
+    }
+
+    fn start(view: Arc<View>, range: KeyRange, after: Option<Revision>, persistent: bool) -> Self {
         let (position, state) = match after {
             None => {
-                let (subscription, position) = view.hub.join_now(&prefix);
+                let (subscription, position) = view.hub.join_now(&range);
                 (position, State::Live(subscription))
             }
-            Some(after) => {
-                let compacted = view.compacted();
-                if after < compacted {
-                    return Err(HistoryError::Compacted { oldest: compacted });
-                }
-                (after, past(after))
-            }
+            Some(after) => (after, past(after)),
         };
         let next_progress = Instant::now() + PROGRESS;
-        Ok(Self { view, prefix, position, state, progress: PROGRESS, next_progress })
+        Self { view, range, persistent, after: position, position, state, progress: PROGRESS, next_progress }
+    }
+
+    /// Whether it has handed out all that happened up to `revision`. False for one that is to start
+    /// later.
+    #[must_use]
+    pub fn has_seen(&self, revision: Revision) -> bool {
+        let State::Live(subscription) = &self.state else { return false };
+        let quiet = || self.view.hub.published() >= revision && subscription.rx.is_empty();
+        self.after <= revision && (self.position >= revision || quiet())
+    }
+
+    /// Whether it is to hand out what happens after `revision`, and not only what happens later.
+    #[must_use]
+    pub fn starts_by(&self, revision: Revision) -> bool {
+        self.after <= revision
+    }
+
+    /// Whether it is past history and hands out what happens as it happens.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        matches!(self.state, State::Live(_))
     }
 
     /// Says how far it is this often, when there is nothing else to say.
@@ -132,6 +170,10 @@ impl Watch {
                 self.state = past(self.position);
                 None
             }
+            End::Lagged if self.persistent => {
+                self.state = past(self.position);
+                None
+            }
             End::Lagged => Some(self.lagged()),
             End::Stopped => {
                 self.state = State::Ended;
@@ -148,11 +190,11 @@ impl Watch {
         }
         self.position = self.position.max(*upto);
         if reading.is_none() {
-            if let Some(subscription) = self.view.hub.join(&self.prefix, self.position) {
+            if let Some(subscription) = self.view.hub.join(&self.range, self.position) {
                 self.state = State::Live(subscription);
                 return None;
             }
-            let step = Arc::clone(&self.view).step(self.prefix.clone(), self.position);
+            let step = Arc::clone(&self.view).step(self.range.clone(), self.position, !self.persistent);
             *reading = Some(Box::pin(step));
         }
         let result = reading.as_mut().expect("set above").await;

@@ -28,7 +28,7 @@ use crate::{
     log::{entry_value, log_key},
     planted::{self, Bug},
     raft::{LogEntry, LogId, TypeConfig, Vote},
-    rows::{MEMBERSHIP_KEY, STATE_KEY, StateRecord},
+    rows::{LeaseRow, MEMBERSHIP_KEY, STATE_KEY, StateRecord, lease_key, lease_value},
     rt::{self, Instant},
 };
 
@@ -63,6 +63,7 @@ pub(crate) enum Job {
 /// The state machine's part of a write.
 pub(crate) struct Rows {
     pub rows: Vec<(Vec<u8>, bytes::Bytes)>,
+    pub leases: Vec<LeaseRow>,
     pub record: StateRecord,
     /// JSON, if the membership changed.
     pub membership: Option<Vec<u8>>,
@@ -337,6 +338,13 @@ fn add_rows(batch: &mut Batch<'_>, rows: &Rows) {
     for (key, value) in &rows.rows {
         batch.put(Family::Rows, key, value);
     }
+    for lease in &rows.leases {
+        let key = lease_key(rows.record.epoch, lease.id);
+        match lease.ttl {
+            Some(ttl) => batch.put(Family::Rows, key, lease_value(ttl)),
+            None => batch.delete(Family::Rows, key),
+        }
+    }
     if let Some(membership) = &rows.membership {
         batch.put(Family::Rows, MEMBERSHIP_KEY, membership);
     }
@@ -366,7 +374,7 @@ mod tests {
         for row in 0..40u8 {
             let record = StateRecord { applied: Some(log_id(1, row.into())), ..StateRecord::default() };
             let rows = vec![(vec![row], vec![row; 1 << 20].into())];
-            queue.send(Job::Apply(Rows { rows, record, membership: None })).await.unwrap();
+            queue.send(Job::Apply(Rows { rows, leases: Vec::new(), record, membership: None })).await.unwrap();
         }
         let vote = tokio::spawn({
             let queue = queue.clone();

@@ -132,7 +132,7 @@ async fn any_member_writes_and_reads_what_any_other_wrote() {
         }
         let refused = store.txn(Txn::guarded(vec![Compare::absent(format!("/k/{id}"))], vec![])).await.unwrap();
         assert!(!refused.succeeded);
-        assert_eq!(refused.current[0].as_ref().unwrap().mod_revision, result.revision);
+        assert_eq!(refused.current(0).unwrap().mod_revision, result.revision);
         assert_eq!(store.txn(put("/f", "x").fenced(Some(Term(99)))).await, Err(WriteError::Fenced));
         let large = "x".repeat(2 << 20);
         assert_eq!(store.txn(put("/large", &large)).await, Err(WriteError::TooLarge));
@@ -191,7 +191,7 @@ async fn members_that_are_far_behind_get_a_snapshot_while_writes_go_on() {
     for n in 0..400 {
         put_surely(&any, &format!("/n/{}", n % 50), &n.to_string()).await;
     }
-    any.txn(Txn::write(vec![Op::DeletePrefix { prefix: "/n/4".into() }])).await.unwrap();
+    any.txn(Txn::write(vec![Op::delete_prefix("/n/4")])).await.unwrap();
     let writer = tokio::spawn({
         let any = any.clone();
         async move {
@@ -336,7 +336,7 @@ async fn membership_changes_that_would_lose_the_majority_are_refused() {
     cluster.open_new(3).await;
     cluster.join(3).await.unwrap();
     let (leader, follower) = (cluster.leader().await, cluster.follower().await);
-    cluster.members[&follower].transfer_leadership().await.unwrap();
+    cluster.members[&follower].transfer_leadership(None).await.unwrap();
     let mut status = cluster.members[&leader].status();
     status.wait_for(|status| status.leader.is_some_and(|id| id != leader)).await.unwrap();
     let leader = cluster.leader().await;
@@ -387,7 +387,7 @@ async fn a_single_member_keeps_its_data_its_history_and_its_promises() {
     assert_eq!(value(&store, "/a").as_deref(), Some("2"));
     assert_eq!(value(&store, "/b"), None);
     // Keys expire, and history does, but not what is current.
-    let past = Op::Put { key: "/expired".into(), value: "x".into(), expires: Some(1) };
+    let past = Op::put_until("/expired", "x", Some(1));
     let mut watch = store.watch("/expired".into(), None).unwrap();
     store.txn(Txn::write(vec![past])).await.unwrap();
     for kind in [EventKind::Put, EventKind::Delete] {

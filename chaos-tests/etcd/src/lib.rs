@@ -1,1 +1,14 @@
 //! The etcd API judged by other people's clients, and by etcd itself.
+//!
+//! - [`binaries`], [`pki`], [`client`], [`group`]: etcd or `kontiki store` as real processes with mTLS.
+//! - [`differential`]: random operations on both, whose answers must be the same.
+//! - [`load`]: figures of both in one run; the program `store-load` prints them.
+//! - [`wait`]: conditions with a deadline.
+
+pub mod binaries;
+pub mod client;
+pub mod differential;
+pub mod group;
+pub mod load;
+pub mod pki;
+pub mod wait;

@@ -242,7 +242,7 @@ impl Play {
             match change {
                 Change::Add(id) => store.add_member(id, &format!("s{id}"), &address(id)).await,
                 Change::Remove(id) => store.remove_member(id).await,
-                Change::Transfer => store.transfer_leadership().await.map_err(|_| MemberError::NoLeader),
+                Change::Transfer => store.transfer_leadership(None).await.map_err(|_| MemberError::NoLeader),
             }
         });
         self.changes.push((change, task));

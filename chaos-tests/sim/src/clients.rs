@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kontiki_store::{
-    Compare, CompareOp, Entry, HistoryError, Op, ReadError, Revision, Store, Term, Txn, WatchItem, WriteError,
+    Compare, CompareOp, Entry, HistoryError, Op, ReadError, Revision, Store, Target, Term, Txn, WatchItem, WriteError,
     sim::{self, EPOCH, Rng},
 };
 
@@ -50,13 +50,13 @@ fn wish(rng: &mut Rng, id: &str, store: &Store) -> Wish {
         45..55 => Wish { txn: Txn::write(vec![Op::delete(key(rng))]), puts: false },
         55..58 => {
             let prefix = format!("k/{}", rng.below(3)).into();
-            Wish { txn: Txn::write(vec![Op::DeletePrefix { prefix }]), puts: false }
+            Wish { txn: Txn::write(vec![Op::delete_prefix(prefix)]), puts: false }
         }
         58..78 => {
             let key = key(rng);
             let compare = match store.snapshot().get(&key) {
                 Some(entry) if rng.chance(500) => Compare::unchanged(key.clone(), entry.mod_revision),
-                Some(entry) => Compare::Version { key: key.clone(), op: CompareOp::Eq, version: entry.version },
+                Some(entry) => Compare::new(key.clone(), CompareOp::Eq, Target::Version(entry.version.cast_signed())),
                 None => Compare::absent(key.clone()),
             };
             let failure = if rng.chance(300) { vec![put("k/failed".into())] } else { Vec::new() };
@@ -65,7 +65,7 @@ fn wish(rng: &mut Rng, id: &str, store: &Store) -> Wish {
         78..88 => {
             let expires = EPOCH + rng.between(1, 40);
             let key = format!("lease/{}", rng.below(6)).into();
-            plain(vec![Op::Put { key, value: id.to_owned().into(), expires: Some(expires) }])
+            plain(vec![Op::put_until(key, id.to_owned(), Some(expires))])
         }
         _ => {
             let term = store.status().borrow().term;
@@ -119,6 +119,7 @@ async fn reader(shared: Arc<Shared>, client: u64, mut rng: Rng) {
         if let Ok((at, Ok(found))) = task.await {
             let mut ledger = shared.ledger();
             ledger.counts.past_reads += 1;
+            let found: Vec<Entry> = found.iter().map(|entry| Entry::clone(entry)).collect();
             ledger.check_range("the past", prefix.as_bytes(), at.0, &found);
         }
     }

@@ -116,7 +116,7 @@ async fn open_store(args: &Args, authority: &Authority) -> Result<Store> {
         dir: args.dir.join("raft"),
         listen,
         advertise: listen.to_string(),
-        tls: PeerTls { ca_pem: authority.0.pem(), cert_pem, key_pem },
+        tls: PeerTls { ca_pem: authority.0.pem(), cert_pem, key_pem, organization: Some(PeerTls::SERVERS.to_owned()) },
         heartbeat: kontiki_store::Config::HEARTBEAT,
         election: kontiki_store::Config::ELECTION,
     })

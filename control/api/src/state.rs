@@ -49,6 +49,7 @@ fn write_error(error: WriteError) -> Status {
         WriteError::Unknown => {
             Status::timeout("the request may or may not have been done: contact was lost while committing", 1)
         }
+        WriteError::Refused(refusal) => Status::internal(refusal.to_string()),
         WriteError::Fenced => Status::failure(409, "Conflict", "the leadership this write belongs to is over"),
         WriteError::TooLarge => Status::too_large("the object does not fit into one transaction"),
     }
@@ -124,5 +125,5 @@ pub(crate) fn stored(def: &ResourceDef, object: &Value) -> Bytes {
 pub(crate) fn put(def: &ResourceDef, key: Bytes, value: Bytes) -> Op {
     let events = def.storage.group.is_empty() && def.storage.resource == "events";
     let expires = events.then(|| jiff::Timestamp::now().as_second().saturating_add(EVENT_SECONDS).unsigned_abs());
-    Op::Put { key, value, expires }
+    Op::put_until(key, value, expires)
 }

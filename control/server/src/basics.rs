@@ -206,6 +206,7 @@ mod tests {
             id,
             name: format!("s{id}"),
             address: String::new(),
+            client_urls: Vec::new(),
             role: Role::Follower,
             reachable,
             matched: None,

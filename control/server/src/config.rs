@@ -34,6 +34,9 @@ pub struct Config {
     pub node_port: u16,
     /// Raft peers (gRPC).
     pub peer_port: u16,
+    /// Where the etcd API is served (gRPC) to holders of a master's or an administrator's
+    /// certificate; an empty text turns it off.
+    pub etcd_listen: String,
     /// Whether to start a new cluster when `data_dir` is empty.
     pub bootstrap: bool,
     /// How to join a cluster when `data_dir` is empty.
@@ -80,6 +83,7 @@ impl Default for Config {
             api_port: 6443,
             node_port: 6444,
             peer_port: 2380,
+            etcd_listen: "127.0.0.1:2379".to_owned(),
             bootstrap: false,
             join: None,
             pod_cidr: None,
@@ -154,6 +158,8 @@ pub struct Settings {
     pub node_listen: SocketAddr,
     /// Raft peers.
     pub peer_listen: SocketAddr,
+    /// Where the etcd API is served, if it is.
+    pub etcd_listen: Option<SocketAddr>,
     /// What an empty data directory means.
     pub origin: Origin,
     /// Cluster-wide values named here.
@@ -210,6 +216,12 @@ impl Config {
             vip: self.vip,
         };
         wishes.settle()?;
+        let etcd_listen = match self.etcd_listen.as_str() {
+            "" => None,
+            text => Some(text.parse().or_else(|_| {
+                error(format!("etcd_listen: {text:?} is not an address with a port such as 127.0.0.1:2379"))
+            })?),
+        };
         Ok(Settings {
             name: self.name.clone(),
             data_dir: self.data_dir.clone(),
@@ -217,6 +229,7 @@ impl Config {
             api_listen: SocketAddr::new(listen, self.api_port),
             node_listen: SocketAddr::new(listen, self.node_port),
             peer_listen: SocketAddr::new(listen, self.peer_port),
+            etcd_listen,
             origin: self.origin()?,
             wishes,
         })

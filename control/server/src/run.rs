@@ -15,6 +15,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use kontiki_api::{Api, User, leader};
+use kontiki_etcd::Admit;
 use kontiki_proto::node::AdmitRequest;
 use kontiki_store::{PeerTls, Store};
 use tokio::{
@@ -93,6 +94,7 @@ struct Started {
     store: Store,
     api_listener: TcpListener,
     node_listener: TcpListener,
+    etcd_listener: Option<kontiki_etcd::Listener>,
 }
 
 async fn start_and_serve(settings: &Settings, stop: &CancellationToken) -> anyhow::Result<()> {
@@ -122,6 +124,7 @@ async fn start(settings: &Settings) -> anyhow::Result<Started> {
         addresses.clone(),
         &state.cluster.cluster_domain,
     )?;
+    let etcd_listener = settings.etcd_listen.map(|address| etcd_listener(address, &identity)).transpose()?;
     let store = open_store(settings, &dir, &pki, &state, &addresses, peer_address.clone()).await?;
     enter(&store, &state, &identity, peer_address).await?;
     if !state.admitted {
@@ -132,7 +135,16 @@ async fn start(settings: &Settings) -> anyhow::Result<Started> {
     let kubeconfig =
         pki.admin_kubeconfig(&format!("https://{}", host_port(server, settings.api_listen.port())), Timestamp::now())?;
     datadir::write(&dir.join("admin.kubeconfig"), kubeconfig.as_bytes())?;
-    Ok(Started { dir, state, pki, identity, store, api_listener, node_listener })
+    Ok(Started { dir, state, pki, identity, store, api_listener, node_listener, etcd_listener })
+}
+
+/// Who may read and write all state by the etcd API: the masters themselves, and administrators.
+const ETCD_CLIENTS: Admit = Admit::Organizations(&[PeerTls::SERVERS, pki::MASTERS]);
+
+fn etcd_listener(address: SocketAddr, identity: &Arc<Identity>) -> anyhow::Result<kontiki_etcd::Listener> {
+    let tls = tls::serving(identity, &[b"h2", b"http/1.1"])?;
+    kontiki_etcd::Listener::bind(address, tls, ETCD_CLIENTS)
+        .with_context(|| format!("etcd_listen: cannot listen on {address}"))
 }
 
 fn host_port(ip: IpAddr, port: u16) -> String {
@@ -224,7 +236,12 @@ async fn open_store(
         dir: dir.join("raft"),
         listen: settings.peer_listen,
         advertise,
-        tls: PeerTls { ca_pem: pki.ca_pem.clone(), cert_pem: leaf.cert_pem, key_pem: leaf.key_pem },
+        tls: PeerTls {
+            ca_pem: pki.ca_pem.clone(),
+            cert_pem: leaf.cert_pem,
+            key_pem: leaf.key_pem,
+            organization: Some(PeerTls::SERVERS.to_owned()),
+        },
         heartbeat: kontiki_store::Config::HEARTBEAT,
         election: kontiki_store::Config::ELECTION,
     };
@@ -248,7 +265,7 @@ async fn enter(store: &Store, state: &State, identity: &Arc<Identity>, peer_addr
 }
 
 async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) -> anyhow::Result<()> {
-    let Started { dir, state, pki, identity, store, api_listener, node_listener } = started;
+    let Started { dir, state, pki, identity, store, api_listener, node_listener, etcd_listener } = started;
     let cluster = state.cluster;
     let sessions = Sessions::new(&settings.name, store.clone(), tls::between_servers(&identity)?);
     let api = Api::new(store.clone(), api_config(settings, &cluster, &pki, &store, sessions.clone()))
@@ -281,6 +298,9 @@ async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) 
     tasks.spawn(essential("the API", serving, front.clone(), failed.clone()));
     let serving = gateway::serve(context, joining, node_listener, node_tls, front.clone());
     tasks.spawn(essential("the gateway", serving, front.clone(), failed.clone()));
+    if let Some(listener) = etcd_listener {
+        tasks.spawn(listener.run(store.clone(), front.clone()));
+    }
     tasks.spawn(identity.rotate(front.clone()));
     tasks.spawn(sessions.clone().watch_over(front.clone()));
     tasks.spawn(leases::keep(store.clone(), sessions, masters, front.clone()));
@@ -350,7 +370,7 @@ async fn publish(store: Store, record: servers::Record, stop: CancellationToken)
 async fn wind_down(store: &Store, front: &CancellationToken, back: &CancellationToken, tasks: &TaskTracker) {
     // Another leader first: nobody should wait for an election because of a planned stop.
     if store.status().borrow().is_leader
-        && let Ok(Err(error)) = timeout(DRAIN, store.transfer_leadership()).await
+        && let Ok(Err(error)) = timeout(DRAIN, store.transfer_leadership(None)).await
     {
         info!(%error, "leadership was not handed on");
     }

@@ -124,7 +124,7 @@ async fn remove(State(store): State<Store>, Path(member): Path<String>) -> Respo
 }
 
 async fn transfer(State(store): State<Store>) -> Response {
-    match timeout(CHANGE, store.transfer_leadership()).await {
+    match timeout(CHANGE, store.transfer_leadership(None)).await {
         Ok(Ok(())) => answer(StatusCode::OK, &json!({"transferred": true})),
         Ok(Err(error)) => refuse(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", &error.to_string()),
         Err(_) => refuse(StatusCode::GATEWAY_TIMEOUT, "Timeout", "the transfer is not known to have happened"),

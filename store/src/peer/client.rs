@@ -16,7 +16,6 @@ use openraft::{
     },
 };
 use parking_lot::Mutex;
-use rustls::ClientConfig;
 use sha2::{Digest, Sha256};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -24,6 +23,7 @@ use tonic::Status;
 use super::{
     link::{Connection, Lane, Link, NotSent, not_sent},
     simulated::{self, Simulated},
+    tls::Identity,
     wire,
 };
 use crate::{
@@ -59,8 +59,8 @@ enum Way {
 }
 
 impl Peers {
-    pub fn new(tls: Arc<ClientConfig>) -> Self {
-        Self { way: Way::Grpc(Links { tls, links: Mutex::default() }) }
+    pub fn new(identity: Identity) -> Self {
+        Self { way: Way::Grpc(Links { identity, links: Mutex::default() }) }
     }
 
     /// The other members of the simulated world.
@@ -79,7 +79,7 @@ impl Peers {
 }
 
 struct Links {
-    tls: Arc<ClientConfig>,
+    identity: Identity,
     links: Mutex<HashMap<(String, Lane), Arc<Link>>>,
 }
 
@@ -88,7 +88,7 @@ impl Links {
         let mut links = self.links.lock();
         let link = links
             .entry((address.to_owned(), lane))
-            .or_insert_with(|| Arc::new(Link::new(address.to_owned(), Arc::clone(&self.tls))));
+            .or_insert_with(|| Arc::new(Link::new(address.to_owned(), self.identity.clone())));
         Arc::clone(link)
     }
 

@@ -8,7 +8,6 @@
 
 use std::{
     fmt, io,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -20,12 +19,12 @@ use futures::{
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::body::Body;
 
-use super::tls::is_peer;
+use super::tls::Identity;
 
 /// TCP, TLS and HTTP/2 together. A peer that takes longer is as good as gone; the next attempt
 /// follows at once.
@@ -64,13 +63,13 @@ enum State {
 /// One connection to one member.
 pub(crate) struct Link {
     address: String,
-    tls: Arc<ClientConfig>,
+    identity: Identity,
     state: Mutex<State>,
 }
 
 impl Link {
-    pub fn new(address: String, tls: Arc<ClientConfig>) -> Self {
-        Self { address, tls, state: Mutex::new(State::Idle) }
+    pub fn new(address: String, identity: Identity) -> Self {
+        Self { address, identity, state: Mutex::new(State::Idle) }
     }
 
     /// The live connection, or a new one.
@@ -96,7 +95,7 @@ impl Link {
     }
 
     fn connect(&self) -> Connecting {
-        let attempt = connect(self.address.clone(), Arc::clone(&self.tls));
+        let attempt = connect(self.address.clone(), self.identity.clone());
         let task = tokio::spawn(async move {
             match tokio::time::timeout(CONNECT, attempt).await {
                 Ok(result) => result.map_err(|error| NotSent(error.to_string())),
@@ -107,14 +106,14 @@ impl Link {
     }
 }
 
-async fn connect(address: String, tls: Arc<ClientConfig>) -> io::Result<Connection> {
+async fn connect(address: String, identity: Identity) -> io::Result<Connection> {
     let tcp = TcpStream::connect(&address).await?;
     tcp.set_nodelay(true)?;
     let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let name = ServerName::try_from(host).map_err(io::Error::other)?;
-    let stream = TlsConnector::from(tls).connect(name, tcp).await?;
-    if !is_peer(stream.get_ref().1.peer_certificates()) {
+    let stream = TlsConnector::from(identity.client).connect(name, tcp).await?;
+    if !identity.members.admits(stream.get_ref().1.peer_certificates()) {
         return Err(io::Error::other("the other side is not a master of this cluster"));
     }
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())

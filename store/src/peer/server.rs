@@ -26,7 +26,6 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use kontiki_proto::raft::{Blob, SnapshotChunk, raft_server};
-use rustls::ServerConfig;
 use sha2::{Digest, Sha256};
 use tokio::{
     io::AsyncWriteExt,
@@ -36,7 +35,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{client::MAX_MESSAGE, tls::is_peer, wire};
+use super::{
+    client::MAX_MESSAGE,
+    tls::{Identity, Members},
+    wire,
+};
 use crate::{
     OpenError,
     codec::Malformed,
@@ -56,12 +59,14 @@ const STREAMS: u32 = 4096;
 pub(crate) struct Listener {
     listener: TcpListener,
     tls: TlsAcceptor,
+    members: Members,
 }
 
 impl Listener {
-    pub fn bind(addr: SocketAddr, tls: Arc<ServerConfig>) -> Result<Self, OpenError> {
+    pub fn bind(addr: SocketAddr, identity: &Identity) -> Result<Self, OpenError> {
         let listener = bind(addr).map_err(|error| OpenError::Listen { addr, reason: error.to_string() })?;
-        Ok(Self { listener, tls: TlsAcceptor::from(tls) })
+        let tls = TlsAcceptor::from(Arc::clone(&identity.server));
+        Ok(Self { listener, tls, members: identity.members.clone() })
     }
 
     /// Accepts until told to stop. Connections are cut then.
@@ -78,11 +83,12 @@ impl Listener {
             match accepted {
                 Ok((tcp, from)) => {
                     let (tls, grpc, stop) = (self.tls.clone(), grpc.clone(), stop.clone());
+                    let members = self.members.clone();
                     tasks.spawn(async move {
                         tokio::select! {
                             () = stop.cancelled() => {}
                             // Dropped when told to stop: peers see a broken connection and retry elsewhere.
-                            result = serve(tcp, tls, grpc) => if let Err(error) = result {
+                            result = serve(tcp, tls, members, grpc) => if let Err(error) = result {
                                 tracing::debug!(%from, %error, "a peer's connection ended");
                             }
                         }
@@ -108,11 +114,16 @@ fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-async fn serve(tcp: TcpStream, tls: TlsAcceptor, grpc: raft_server::RaftServer<Service>) -> io::Result<()> {
+async fn serve(
+    tcp: TcpStream,
+    tls: TlsAcceptor,
+    members: Members,
+    grpc: raft_server::RaftServer<Service>,
+) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     let stream = tokio::time::timeout(HANDSHAKE, tls.accept(tcp)).await??;
-    if !is_peer(stream.get_ref().1.peer_certificates()) {
-        return Err(io::Error::other("its certificate is not a master's"));
+    if !members.admits(stream.get_ref().1.peer_certificates()) {
+        return Err(io::Error::other("its certificate is not a member's"));
     }
     http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())

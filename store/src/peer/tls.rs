@@ -1,6 +1,6 @@
-//! Who may talk on the peer port: holders of a certificate of the cluster's CA whose subject has
-//! the organization `kontiki:servers`. That holds in both directions, so a node's certificate,
-//! though of the same CA, can neither join in nor pose as a master.
+//! Who may talk on the peer port: holders of a certificate of the cluster's CA, whose subject has
+//! the members' organization if there is one. That holds in both directions, so a node's
+//! certificate, though of the same CA, can neither join in nor pose as a master.
 
 use std::sync::Arc;
 
@@ -13,13 +13,12 @@ use sha2::{Digest, Sha256};
 
 use crate::{OpenError, PeerTls};
 
-const ORGANIZATION: &str = "kontiki:servers";
-
 /// This member's certificates, ready for use.
 #[derive(Clone)]
 pub(crate) struct Identity {
     pub client: Arc<ClientConfig>,
     pub server: Arc<ServerConfig>,
+    pub members: Members,
     /// SHA-256 of the CA certificate: the cluster's name among clusters.
     pub cluster: String,
 }
@@ -35,8 +34,10 @@ impl Identity {
         let (Some(first), Some(own)) = (authorities.first(), chain.first()) else {
             return Err(OpenError::Config("peer CA or certificate: no certificate in the PEM text".to_owned()));
         };
-        if !is_server(own) {
-            return Err(OpenError::Config(format!("peer certificate: its subject lacks O={ORGANIZATION}")));
+        let members = Members(tls.organization.as_deref().map(Arc::from));
+        if !members.admits(Some(std::slice::from_ref(own))) {
+            let organization = tls.organization.as_deref().unwrap_or_default();
+            return Err(OpenError::Config(format!("peer certificate: its subject lacks O={organization}")));
         }
         let cluster = hex(&Sha256::digest(first));
         let key = || PrivateKeyDer::from_pem_slice(tls.key_pem.as_bytes()).map_err(|e| bad("peer key", &e));
@@ -62,7 +63,7 @@ impl Identity {
             .map_err(|e| bad("peer certificate", &e))?;
         server.alpn_protocols = vec![b"h2".to_vec()];
         client.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Self { client: Arc::new(client), server: Arc::new(server), cluster })
+        Ok(Self { client: Arc::new(client), server: Arc::new(server), members, cluster })
     }
 }
 
@@ -74,14 +75,18 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether a verified chain is a master's.
-pub(crate) fn is_peer(chain: Option<&[CertificateDer<'_>]>) -> bool {
-    chain.and_then(<[_]>::first).is_some_and(is_server)
-}
+/// Whose certificates are members', by their subject's organization; `None` admits all.
+#[derive(Clone, Debug)]
+pub(crate) struct Members(pub Option<Arc<str>>);
 
-fn is_server(certificate: &CertificateDer<'_>) -> bool {
-    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else { return false };
-    parsed.subject().iter_organization().any(|name| name.as_str() == Ok(ORGANIZATION))
+impl Members {
+    /// Whether a verified chain is a member's.
+    pub fn admits(&self, chain: Option<&[CertificateDer<'_>]>) -> bool {
+        let Some(certificate) = chain.and_then(<[_]>::first) else { return false };
+        let Some(wanted) = &self.0 else { return true };
+        let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else { return false };
+        parsed.subject().iter_organization().any(|name| name.as_str() == Ok(wanted))
+    }
 }
 
 #[cfg(test)]
@@ -92,6 +97,7 @@ mod tests {
 
     #[test]
     fn only_a_masters_certificate_is_a_peers() {
+        let servers = Members(Some(PeerTls::SERVERS.into()));
         for (organizations, expect) in [
             (&["kontiki:servers"][..], true),
             (&["kontiki:servers", "system:masters"], true),
@@ -107,10 +113,11 @@ mod tests {
                 params.distinguished_name.push(kind, *organization);
             }
             let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-            assert_eq!(is_peer(Some(&[certificate.der().clone()])), expect, "{organizations:?}");
+            assert_eq!(servers.admits(Some(&[certificate.der().clone()])), expect, "{organizations:?}");
+            assert!(Members(None).admits(Some(&[certificate.der().clone()])));
         }
-        assert!(!is_peer(None));
-        assert!(!is_peer(Some(&[])));
-        assert!(!is_peer(Some(&[CertificateDer::from(vec![1, 2, 3])])));
+        assert!(!servers.admits(None));
+        assert!(!servers.admits(Some(&[])));
+        assert!(!servers.admits(Some(&[CertificateDer::from(vec![1, 2, 3])])));
     }
 }

@@ -7,7 +7,7 @@ use super::{
     world::{here, simulated, world},
 };
 use crate::{
-    Event, Revision, Term,
+    Event, Refusal, Revision, Term,
     command::{Action, Command, Outcome},
     raft::{LogEntry, LogId, Payload, Vote},
     state::State,
@@ -77,7 +77,7 @@ pub(crate) fn applied(entry: LogId, command: &Command, state: &State, outcome: &
             digest: all.finish(),
             fence: action.as_ref().and_then(|action| if let Action::Txn(txn) = action { txn.fence } else { None }),
             expiry: matches!(action, Some(Action::Expire { .. })),
-            fenced: *outcome == Outcome::Fenced,
+            fenced: *outcome == Outcome::Refused(Refusal::Fenced),
             revision: state.revision,
             events: events.to_vec(),
             state: digest(state),

@@ -24,7 +24,8 @@ impl Pki {
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::OrganizationName, organization);
         let cert = params.signed_by(&key, &self.0).unwrap();
-        PeerTls { ca_pem: self.0.pem(), cert_pem: cert.pem(), key_pem: key.serialize_pem() }
+        let organization = Some(PeerTls::SERVERS.to_owned());
+        PeerTls { ca_pem: self.0.pem(), cert_pem: cert.pem(), key_pem: key.serialize_pem(), organization }
     }
 
     pub fn config(&self, id: u64, dir: &Path) -> Config {

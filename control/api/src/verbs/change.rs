@@ -134,10 +134,9 @@ impl Call {
         let mut txn = Txn::guarded(vec![Compare::unchanged(key, current.mod_revision)], vec![op]).fenced(self.fence);
         txn.compares.extend(extra.compares.iter().cloned());
         txn.success.extend(extra.ops.iter().cloned());
-        let mut result = self.api.propose(txn).await?;
+        let result = self.api.propose(txn).await?;
         if !result.succeeded {
-            let newer = if result.current.is_empty() { None } else { result.current.swap_remove(0) };
-            return Ok(Written::Moved(newer));
+            return Ok(Written::Moved(result.current(0).cloned()));
         }
         let mut value = value.clone();
         set_resource_version(&mut value, Some(result.revision));

@@ -142,7 +142,7 @@ impl Call {
             set_resource_version(&mut object, Some(result.revision));
             return Ok(Inserted::Done(Object::Built(object)));
         }
-        Ok(match result.current.into_iter().next().flatten() {
+        Ok(match result.current(0) {
             Some(entry) => Inserted::exists(name, &entry.value),
             None => Inserted::Moved,
         })

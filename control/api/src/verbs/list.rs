@@ -280,16 +280,10 @@ impl Call {
     ) -> Result<List, Status> {
         let prefix = collection_prefix(self.def, self.namespace());
         let past = self.api.store().range_at(&prefix, revision).await;
-        let mut entries: Vec<Arc<Entry>> = past
-            .map_err(|e| match e {
-                HistoryError::Compacted { .. } => {
-                    Status::expired("The resourceVersion for the provided list is too old.")
-                }
-                other => history_error(other, revision.0),
-            })?
-            .into_iter()
-            .map(Arc::new)
-            .collect();
+        let mut entries: Vec<Arc<Entry>> = past.map_err(|e| match e {
+            HistoryError::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
+            other => history_error(other, revision.0),
+        })?;
         if let Some(start) = start {
             let from = [prefix.as_ref(), start.as_bytes()].concat();
             entries.retain(|entry| entry.key.as_ref() >= from.as_slice());

@@ -173,7 +173,7 @@ async fn open(dir: &std::path::Path, authority: &Authority, tuning: Tuning) -> S
         dir: dir.join("raft"),
         listen,
         advertise: listen.to_string(),
-        tls: PeerTls { ca_pem: authority.pem(), cert_pem, key_pem },
+        tls: PeerTls { ca_pem: authority.pem(), cert_pem, key_pem, organization: Some(PeerTls::SERVERS.to_owned()) },
         heartbeat: kontiki_store::Config::HEARTBEAT,
         election: kontiki_store::Config::ELECTION,
     };

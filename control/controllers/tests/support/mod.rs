@@ -42,7 +42,7 @@ fn peer_tls() -> PeerTls {
     let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
     params.distinguished_name.push(DnType::OrganizationName, "kontiki:servers");
     let cert = params.signed_by(&key, &ca).unwrap();
-    PeerTls { ca_pem: ca.pem(), cert_pem: cert.pem(), key_pem: key.serialize_pem() }
+    PeerTls { ca_pem: ca.pem(), cert_pem: cert.pem(), key_pem: key.serialize_pem(), organization: None }
 }
 
 /// The master, and the names of the nodes that are silent.

@@ -170,6 +170,7 @@ mod tests {
                 mod_revision: revision,
                 version: 1,
                 expires: None,
+                lease: 0,
             };
             self.pods.insert(item.clone(), Arc::new(PodEntry::read(&key, &entry).expect("a pod")));
             self.texts.insert(item.clone(), (revision, "{}".into()));

@@ -173,11 +173,7 @@ impl Sessions {
             }
         }
         let epoch = handle.epoch.load(Ordering::Acquire);
-        let mine = Compare::Value {
-            key: key(&handle.node).into(),
-            op: kontiki_store::CompareOp::Eq,
-            value: self.encode(epoch),
-        };
+        let mine = Compare::value(key(&handle.node), self.encode(epoch));
         let txn = Txn::guarded(vec![mine], vec![Op::delete(key(&handle.node))]);
         if let Err(error) = self.store.txn(txn).await {
             // Not needed for correctness: whoever is sent here learns that there is no session.

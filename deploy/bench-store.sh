@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Figures of `kontiki store` beside etcd's on this machine, for docs/performance.md, with release builds.
+# Arguments go to store-load: --quick, --only WORD, --out FILE, --repetitions N.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/kontiki/target}"
+
+cargo build --release --workspace --bins
+export KONTIKI_BIN="$CARGO_TARGET_DIR/release/kontiki"
+exec "$CARGO_TARGET_DIR/release/store-load" compare "$@"
