@@ -49,7 +49,7 @@ fn wish(rng: &mut Rng, id: &str, store: &Store) -> Wish {
         }
         45..55 => Wish { txn: Txn::write(vec![Op::delete(key(rng))]), puts: false },
         55..58 => {
-            let prefix = format!("k/{}", rng.below(3)).into();
+            let prefix = format!("k/{}", rng.below(3));
             Wish { txn: Txn::write(vec![Op::delete_prefix(prefix)]), puts: false }
         }
         58..78 => {
@@ -64,7 +64,7 @@ fn wish(rng: &mut Rng, id: &str, store: &Store) -> Wish {
         }
         78..88 => {
             let expires = EPOCH + rng.between(1, 40);
-            let key = format!("lease/{}", rng.below(6)).into();
+            let key = format!("lease/{}", rng.below(6));
             plain(vec![Op::put_until(key, id.to_owned(), Some(expires))])
         }
         _ => {
