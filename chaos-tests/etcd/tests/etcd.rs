@@ -1,7 +1,8 @@
 //! The etcd API as other people's clients see it, and as etcd itself answers.
 //!
 //! The stories tell of `kontiki store`; `STORE=etcd` tells the same of etcd, which proves the stories.
-//! `cargo test --workspace --test etcd [WORD…]`; `SEED` and `OPS` choose what [`differential`] runs.
+//! `cargo test --workspace --test etcd [WORD…]`; `SEED` and `OPS` choose what [`differential`] runs,
+//! `TRACE=1` prints it all.
 
 #[path = "etcd/access.rs"]
 mod access;

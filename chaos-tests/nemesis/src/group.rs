@@ -56,6 +56,8 @@ const STOP: Duration = Duration::from_secs(20);
 /// Until a change of membership is accepted: etcd wants every member to have been connected for a while.
 const CHANGE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(100);
+/// How the directories of disks begin; the process id follows.
+const FILES: &str = "nemesis-disks-";
 /// Of a log's line, in characters.
 const LINE: usize = 240;
 
@@ -132,8 +134,9 @@ impl Group {
         ensure!(nix::unistd::geteuid().is_root(), "namespaces and disks need root");
         fs::create_dir_all(&setup.out)?;
         let binary = binary(&setup)?;
-        let files = tempfile::Builder::new().prefix("nemesis-").tempdir()?;
         let network = Network::create(SLOTS)?;
+        clean()?;
+        let files = tempfile::Builder::new().prefix(&format!("{FILES}{}-", std::process::id())).tempdir()?;
         network.enter()?;
         let pki = Pki::new(&files.path().join("pki"))?;
         let client = pki.issue("client", &[])?;
@@ -546,6 +549,26 @@ impl Drop for Group {
             }
         }
     }
+}
+
+/// Unmounts and removes the disks of runs that were killed. Their members ended with their namespaces.
+fn clean() -> Result<()> {
+    for entry in fs::read_dir(std::env::temp_dir())?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid =
+            name.strip_prefix(FILES).and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_none_or(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
+            continue;
+        }
+        for slot in 0..SLOTS {
+            let mount = entry.path().join(crate::group::name(slot));
+            // Fails where nothing is frozen or mounted.
+            run(&format!("fsfreeze -u {}", mount.display())).ok();
+            run(&format!("umount {}", mount.display())).ok();
+        }
+        fs::remove_dir_all(entry.path()).with_context(|| format!("removing {name}"))?;
+    }
+    Ok(())
 }
 
 fn binary(setup: &Setup) -> Result<PathBuf> {

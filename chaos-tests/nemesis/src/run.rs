@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use kontiki_proto::etcd::HashKvRequest;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tokio::{
+    signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinSet,
     time::{Instant, sleep, timeout},
@@ -141,16 +142,14 @@ async fn drive(options: &Options, mut group: Group, recorder: Recorder) -> Resul
     last.open_bank().await;
     let clients = clients(options, &shared);
     let mut trouble = Trouble::new();
-    let stop = async { tokio::signal::ctrl_c().await.context("waiting for Ctrl-C") };
+    let mut terminated = signal(SignalKind::terminate())?;
     tokio::select! {
         // Not cancel-safe, and it need not be: the run ends here.
         done = hurt(options, &mut group, &shared) => if let Err(error) = done {
             trouble.push(("no-recovery", format!("{error:#}")));
         },
-        stopped = stop => {
-            stopped?;
-            bail!("stopped by the user");
-        }
+        _ = tokio::signal::ctrl_c() => bail!("stopped by the user"),
+        _ = terminated.recv() => bail!("stopped by the user"),
     }
     trouble.extend(group.deaths().into_iter().map(|death| ("member-died", death)));
     shared.stop.cancel();

@@ -313,7 +313,10 @@ impl Generator {
             3 => vec![7],
             _ => Vec::new(),
         };
-        let start_revision = self.any_revision().max(0);
+        let start_revision = match self.any_revision().max(0) {
+            compacted if compacted == self.compacted => 0,
+            other => other,
+        };
         Op::Watch(pb::WatchCreateRequest {
             key,
             range_end,
