@@ -85,10 +85,6 @@ impl Play {
             let pause = if self.rng.chance(120) { self.rng.between(400, 1500) } else { self.rng.between(5, 250) };
             self.cluster.run_for(Duration::from_millis(pause));
             self.look_after();
-            if std::env::var_os("SIM_TRACE").is_some() {
-                let world = &self.cluster.world;
-                eprintln!("step {step}: {} ms, {} steps", world.now().as_millis(), world.steps());
-            }
             if self.cluster.shared.ledger().violation.is_some() {
                 return Ok(());
             }

@@ -540,10 +540,10 @@ impl World {
         self.inner.net.borrow().counts
     }
 
-    /// Why a task panicked, if one did.
+    /// Why a task panicked, if one did since the last call.
     #[must_use]
-    pub fn panicked(&self) -> Option<String> {
-        self.inner.panicked.borrow().clone()
+    pub fn take_panic(&self) -> Option<String> {
+        self.inner.panicked.borrow_mut().take()
     }
 }
 
