@@ -239,6 +239,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<LogEntry>, io::Error> {
         let mut entries = self.read(start, end).await?;
+        if entries.first().is_some_and(|first| first.log_id.index != start) {
+            // Purged while a slow stream was still at it. What is left does not follow what the other
+            // side has; openraft takes nothing for a heartbeat, and its next plan is a snapshot.
+            entries.clear();
+        }
         let mut total = 0;
         let fit = entries.iter().take_while(|entry| {
             let before = total;

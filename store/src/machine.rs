@@ -171,6 +171,7 @@ impl Machine {
         if planted::is(Bug::TornApply) {
             let record = Rows { rows: Vec::new(), leases: Vec::new(), record: rows.record, membership: None };
             self.queue.send(Job::Apply(record)).await?;
+            rt::sleep(std::time::Duration::from_millis(2)).await;
         }
         self.queue.send(Job::Apply(rows)).await
     }

@@ -63,6 +63,8 @@ pub(crate) async fn run(core: Arc<Core>, name: String, tx: watch::Sender<Status>
     let mut server = core.server_metrics();
     let mut told: Vec<Member> = Vec::new();
     let mut asked = Instant::now();
+    // Raft has ended without a word: nothing would ever change again.
+    let mut gone = false;
     loop {
         let now = status(&core, &name, &told);
         tx.send_if_modified(|before| {
@@ -70,7 +72,7 @@ pub(crate) async fn run(core: Arc<Core>, name: String, tx: watch::Sender<Status>
             *before = now;
             changed
         });
-        if core.metrics(|metrics| metrics.running_state.is_err()) && !core.stop.is_cancelled() {
+        if (gone || core.metrics(|metrics| metrics.running_state.is_err())) && !core.stop.is_cancelled() {
             let reason = core.metrics(|metrics| metrics.running_state.as_ref().err().map(ToString::to_string));
             tracing::error!(?reason, "raft has stopped; this member has to be restarted");
             core.view.hub.close();
@@ -80,7 +82,7 @@ pub(crate) async fn run(core: Arc<Core>, name: String, tx: watch::Sender<Status>
             biased;
             () = core.stop.cancelled() => return,
             // Cancel-safe: only looks at a version.
-            _ = timeout(REFRESH, server.changed()) => {}
+            news = timeout(REFRESH, server.changed()) => gone = matches!(news, Ok(Err(_))),
         }
         if core.leads() {
             told.clear();

@@ -188,7 +188,7 @@ impl WriteQueue {
 pub(crate) fn spawn(db: Arc<Db>, persisted: Revision) -> io::Result<WriteQueue> {
     let (tx, rx) = mpsc::channel(QUEUE);
     let health = Arc::new(Health::new(persisted));
-    let thread = Thread { db, rx, health: Arc::clone(&health) };
+    let thread = Thread { db, rx, health: Arc::clone(&health), failed: None };
     if rt::simulated() {
         rt::spawn(thread.run_simulated());
     } else {
@@ -201,6 +201,8 @@ struct Thread {
     db: Arc<Db>,
     rx: mpsc::Receiver<Job>,
     health: Arc<Health>,
+    /// Why nothing is written any more: a write after one that failed would leave a hole.
+    failed: Option<(io::ErrorKind, String)>,
 }
 
 impl Thread {
@@ -208,7 +210,10 @@ impl Thread {
         while let Some(first) = self.rx.blocking_recv() {
             let jobs = self.gather(first);
             let sync = self.begin(&jobs);
-            let result = self.health.write(&self.db, sync, |db| batch(&jobs, db));
+            let result = match &self.failed {
+                Some((kind, text)) => Err(io::Error::new(*kind, text.clone())),
+                None => self.health.write(&self.db, sync, |db| batch(&jobs, db)),
+            };
             self.report(jobs, &result);
         }
     }
@@ -217,7 +222,10 @@ impl Thread {
         while let Some(first) = self.rx.recv().await {
             let jobs = self.gather(first);
             let sync = self.begin(&jobs);
-            let result = self.health.write_simulated(&self.db, sync, &jobs).await;
+            let result = match &self.failed {
+                Some((kind, text)) => Err(io::Error::new(*kind, text.clone())),
+                None => self.health.write_simulated(&self.db, sync, &jobs).await,
+            };
             self.report(jobs, &result);
         }
     }
@@ -242,12 +250,15 @@ impl Thread {
         sync
     }
 
-    fn report(&self, jobs: Vec<Job>, result: &io::Result<()>) {
+    fn report(&mut self, jobs: Vec<Job>, result: &io::Result<()>) {
         *self.health.busy.lock() = None;
-        if let Err(error) = &result
-            && !self.health.stopping.load(Ordering::Acquire)
+        if let Err(error) = result
+            && self.failed.is_none()
         {
-            tracing::error!(%error, "writing to the database failed");
+            if !self.health.stopping.load(Ordering::Acquire) {
+                tracing::error!(%error, "writing to the database failed");
+            }
+            self.failed = Some((error.kind(), error.to_string()));
         }
         for job in jobs {
             if let (Ok(()), Some(next)) = (result, job.next_index()) {

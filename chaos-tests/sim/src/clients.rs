@@ -16,7 +16,7 @@ const PREFIXES: [&str; 4] = ["", "k/", "k/1", "lease/"];
 
 /// Starts everybody.
 pub fn start(shared: &Arc<Shared>, world: &sim::World, rng: &mut Rng, busy: (u64, u64)) {
-    for client in 0..3 {
+    for client in 0..4 {
         drop(world.spawn(0, writer(Arc::clone(shared), client, rng.fork(), busy)));
     }
     for client in 0..2 {
@@ -64,7 +64,7 @@ fn wish(rng: &mut Rng, id: &str, store: &Store) -> Wish {
         }
         78..88 => {
             let expires = EPOCH + rng.between(1, 40);
-            let key = format!("lease/{}", rng.below(6)).into();
+            let key = format!("lease/{}", rng.below(6));
             plain(vec![Op::put_until(key, id.to_owned(), Some(expires))])
         }
         _ => {

@@ -176,7 +176,7 @@ struct Entry {
     waker: Waker,
 }
 
-/// Tasks that can go on.
+/// Tasks that can go on, by number: tokio wakes those who watch the same thing in no order at all.
 type Ready = Arc<Mutex<Vec<u64>>>;
 
 struct Alarm {
@@ -192,9 +192,15 @@ impl Wake for Alarm {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.queued.swap(true, Ordering::AcqRel) {
-            self.ready.lock().push(self.task);
+            insert(&self.ready, self.task);
         }
     }
+}
+
+fn insert(ready: &Ready, task: u64) {
+    let mut ready = ready.lock();
+    let at = ready.partition_point(|other| *other < task);
+    ready.insert(at, task);
 }
 
 pub(super) struct Inner {
@@ -273,7 +279,7 @@ impl Inner {
         let alarm = Arc::new(Alarm { task, ready: Arc::clone(&self.ready), queued: AtomicBool::new(true) });
         let entry = Entry { owner, work: Some(Box::pin(work)), waker: Arc::clone(&alarm).into() };
         self.tasks.borrow_mut().insert(task, (entry, alarm));
-        self.ready.lock().push(task);
+        insert(&self.ready, task);
     }
 
     /// Adds a task of the world itself.
@@ -307,7 +313,7 @@ impl Inner {
                 return false;
             }
             let chosen = self.rng.borrow_mut().below(ready.len() as u64) as usize;
-            ready.swap_remove(chosen)
+            ready.remove(chosen)
         };
         let (owner, mut work, waker) = {
             let mut tasks = self.tasks.borrow_mut();
@@ -534,10 +540,10 @@ impl World {
         self.inner.net.borrow().counts
     }
 
-    /// Why a task panicked, if one did.
+    /// Why a task panicked, if one did since the last call.
     #[must_use]
-    pub fn panicked(&self) -> Option<String> {
-        self.inner.panicked.borrow().clone()
+    pub fn take_panic(&self) -> Option<String> {
+        self.inner.panicked.borrow_mut().take()
     }
 }
 
