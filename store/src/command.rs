@@ -267,7 +267,7 @@ fn read_put(input: &mut Reader) -> Result<Put, Malformed> {
 
 fn write_query(out: &mut Writer, query: &RangeQuery) {
     write_range(out, &query.range);
-    out.varint(query.revision.0);
+    out.signed(query.revision);
     out.varint(query.limit);
     out.u8(match query.order {
         Order::None => 0,
@@ -288,7 +288,7 @@ fn write_query(out: &mut Writer, query: &RangeQuery) {
 }
 
 fn read_query(input: &mut Reader) -> Result<RangeQuery, Malformed> {
-    let (range, revision, limit) = (read_range(input)?, Revision(input.varint()?), input.varint()?);
+    let (range, revision, limit) = (read_range(input)?, input.signed()?, input.varint()?);
     let order = match input.u8()? {
         0 => Order::None,
         1 => Order::Ascend,

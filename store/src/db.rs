@@ -21,7 +21,7 @@ use rocksdb::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, OpenError, sim};
+use crate::{Config, OpenError, sim, wal};
 
 /// One of the database's ordered maps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -347,6 +347,15 @@ fn open_database(dir: &Path) -> Result<DB, OpenError> {
     let families = [("default", MIB), (meta, MIB), (log, 16 * MIB), (rows, 16 * MIB)];
     let families = families.map(|(name, buffer)| ColumnFamilyDescriptor::new(name, family_options(buffer)));
     let path = dir.join("db");
+    let cut = wal::mend(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => {
+            OpenError::Corrupt { dir: dir.display().to_string(), reason: error.to_string() }
+        }
+        _ => io_error(dir, &error),
+    })?;
+    if cut > 0 {
+        tracing::warn!(bytes = cut, "foreign bytes behind the end of the write-ahead log were cut off");
+    }
     DB::open_cf_descriptors(&database_options(), &path, families).map_err(|error| {
         let dir = dir.display().to_string();
         let corrupt = matches!(error.kind(), rocksdb::ErrorKind::Corruption | rocksdb::ErrorKind::InvalidArgument);

@@ -1,6 +1,6 @@
 //! A whole state machine as a stream of bytes, for members that cannot catch up from the log.
 //!
-//! Layout: format, state record, sweep mark, number of leases, leases (id, seconds), then rows (key
+//! Layout: format, state record, sweep mark, number of leases, leases (id, seconds, entry), then rows (key
 //! without epoch, value), then an empty key and the number of rows. The transport adds a checksum over all of it.
 
 use std::{
@@ -132,6 +132,7 @@ fn write_dump(
     for lease in leases {
         out.signed(lease.id);
         out.signed(lease.ttl.unwrap_or_default());
+        out.varint(lease.granted);
     }
     let (mut count, mut size) = (0u64, 0);
     let mut rows = rows.peekable();
@@ -264,14 +265,19 @@ fn read_leases(
 ) -> io::Result<()> {
     let mut leases = Vec::new();
     for _ in 0..read_varint(input)? {
-        let row = LeaseRow { id: read_signed(input)?, ttl: Some(read_signed(input)?) };
+        let (id, ttl) = (read_signed(input)?, Some(read_signed(input)?));
+        let row = LeaseRow { id, ttl, granted: read_varint(input)? };
         state.restore_lease(row);
         leases.push(row);
     }
     health.write(db, false, |db| {
         let mut batch = db.batch();
         for row in &leases {
-            batch.put(Family::Rows, lease_key(record.epoch, row.id), lease_value(row.ttl.unwrap_or_default()));
+            batch.put(
+                Family::Rows,
+                lease_key(record.epoch, row.id),
+                lease_value(row.ttl.unwrap_or_default(), row.granted),
+            );
         }
         batch
     })

@@ -134,7 +134,8 @@ fn batch(db: &Families<'_>, epoch: u32, rows: &[Row], compacted: Revision) -> io
         let prev = if known { superseded(db, epoch, row.prev, &row.entry.key)?.map(Arc::new) } else { None };
         if row.kind != RowKind::Delete {
             let entry = Arc::new(row.entry.clone());
-            events.push((row.order, Event { kind: EventKind::Put, entry, prev: prev.clone() }));
+            let prev = if row.kind == RowKind::DeleteAndPut { None } else { prev.clone() };
+            events.push((row.order, Event { kind: EventKind::Put, entry, prev }));
         }
         if row.kind != RowKind::Put {
             let order = if row.kind == RowKind::Delete { row.order } else { row.deleted };
@@ -161,7 +162,7 @@ fn superseded(db: &Families<'_>, epoch: u32, revision: Revision, key: &[u8]) -> 
     let at = row_key(epoch, revision, key);
     let Some(value) = db.get(Family::Rows, &at)? else { return Ok(None) };
     let row = decode(&at, value.into_boxed_slice())?;
-    Ok((row.kind == RowKind::Put).then_some(row.entry))
+    Ok(matches!(row.kind, RowKind::Put | RowKind::DeleteAndPut).then_some(row.entry))
 }
 
 /// Reads a row, or says that the database is damaged.

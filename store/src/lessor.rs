@@ -26,6 +26,8 @@ struct Inner {
 #[derive(Clone, Copy)]
 struct End {
     at: Instant,
+    /// The entry that granted the lease; a later one of the same id is another lease.
+    granted: u64,
     /// Its end has been proposed.
     proposed: bool,
 }
@@ -35,10 +37,10 @@ impl Lessor {
     pub fn due(&self, term: Term, leases: &OrdMap<i64, Lease>, now: Instant) -> Vec<i64> {
         let mut inner = self.0.lock();
         inner.enter(term);
-        inner.ends.retain(|id, _| leases.contains_key(id));
+        inner.ends.retain(|id, end| leases.get(id).is_some_and(|lease| lease.granted == end.granted));
         let mut due = Vec::new();
         for (id, lease) in leases {
-            let end = inner.ends.entry(*id).or_insert_with(|| End { at: now + ttl(lease), proposed: false });
+            let end = inner.ends.entry(*id).or_insert_with(|| End::of(lease, now));
             if end.at <= now && !end.proposed {
                 end.proposed = true;
                 due.push(*id);
@@ -58,9 +60,9 @@ impl Lessor {
     pub fn keep_alive(&self, term: Term, id: i64, lease: &Lease, now: Instant) -> bool {
         let mut inner = self.0.lock();
         inner.enter(term);
-        let end = inner.ends.entry(id).or_insert(End { at: now, proposed: false });
-        if !end.proposed {
-            end.at = now + ttl(lease);
+        let end = inner.ends.entry(id).or_insert_with(|| End::of(lease, now));
+        if !end.proposed || end.granted != lease.granted {
+            *end = End::of(lease, now);
         }
         !end.proposed
     }
@@ -69,7 +71,15 @@ impl Lessor {
     pub fn remaining(&self, term: Term, id: i64, lease: &Lease, now: Instant) -> Duration {
         let mut inner = self.0.lock();
         inner.enter(term);
-        inner.ends.get(&id).map_or(ttl(lease), |end| if end.at > now { end.at - now } else { Duration::ZERO })
+        let end = inner.ends.get(&id).filter(|end| end.granted == lease.granted);
+        end.map_or(ttl(lease), |end| if end.at > now { end.at - now } else { Duration::ZERO })
+    }
+}
+
+impl End {
+    /// A lease that has its whole time.
+    fn of(lease: &Lease, now: Instant) -> Self {
+        Self { at: now + ttl(lease), granted: lease.granted, proposed: false }
     }
 }
 
@@ -107,5 +117,8 @@ mod tests {
         assert!(lessor.keep_alive(Term(1), 2, &lease, at(11)), "it did not end after all");
         assert!(lessor.due(Term(2), &leases, at(50)).is_empty(), "a new leader gives all their time");
         assert_eq!(lessor.due(Term(2), &leases, at(60)), [1, 2]);
+        let again = Lease { granted: 9, ..lease };
+        assert_eq!(lessor.remaining(Term(2), 1, &again, at(60)), Duration::from_secs(10), "another one of that id");
+        assert!(lessor.keep_alive(Term(2), 1, &again, at(60)));
     }
 }

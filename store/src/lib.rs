@@ -46,6 +46,7 @@ mod store;
 mod types;
 mod upkeep;
 mod view;
+mod wal;
 mod watch;
 mod writer;
 

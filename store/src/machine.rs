@@ -191,6 +191,7 @@ impl Machine {
             }
             action => action,
         };
+        self.state.enter(id.index);
         let applied = self.state.apply(&action, Term(id.leader_id.term));
         sim::applied(id, command, &self.state, &applied.outcome, &applied.events);
         rows.leases.extend(applied.lease);

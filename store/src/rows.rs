@@ -34,6 +34,8 @@ pub(crate) enum RowKind {
     Put,
     /// Put, and deleted by the same transaction.
     PutAndDelete,
+    /// Deleted, and put by the same transaction.
+    DeleteAndPut,
 }
 
 /// What one revision did to one key, as stored.
@@ -42,7 +44,7 @@ pub(crate) struct Row {
     pub kind: RowKind,
     /// Place among the changes of its revision.
     pub order: u64,
-    /// The deletion's place, of a key that was put and deleted.
+    /// The deletion's place, of a key that was both put and deleted.
     pub deleted: u64,
     /// Revision of the row that this one superseded; zero if the key did not exist.
     pub prev: Revision,
@@ -61,11 +63,13 @@ impl Row {
             0 => RowKind::Delete,
             1 => RowKind::Put,
             2 => RowKind::PutAndDelete,
+            3 => RowKind::DeleteAndPut,
             _ => return Err(Malformed("unknown row")),
         };
         let (order, prev, create) = (input.varint()?, Revision(input.varint()?), Revision(input.varint()?));
         let (version, expires, lease) = (input.varint()?, input.option()?, input.signed()?);
-        let deleted = if kind == RowKind::PutAndDelete { input.varint()? } else { 0 };
+        let both = matches!(kind, RowKind::PutAndDelete | RowKind::DeleteAndPut);
+        let deleted = if both { input.varint()? } else { 0 };
         let entry = Entry {
             key: key.slice(PREFIX..),
             value: input.rest(),
@@ -100,15 +104,22 @@ pub(crate) fn revision_of_row(key: &[u8]) -> Option<Revision> {
 
 /// The rows that record the events of one revision.
 pub(crate) fn event_rows(epoch: u32, events: &[Event]) -> Vec<(Vec<u8>, Bytes)> {
-    // A key that was put and deleted has one row for both: the put's, which tells of the deletion.
-    let deleted = if events.len() > 1 { deleted_again(events) } else { HashMap::new() };
+    // A key that was both put and deleted has one row for both: the put's, which tells of the deletion.
+    let deleted = if events.len() > 1 { put_and_deleted(events) } else { HashMap::new() };
     let numbered = events.iter().enumerate();
     let wanted = numbered.filter(|(_, event)| event.kind == EventKind::Put || !deleted.contains_key(&event.entry.key));
-    wanted.map(|(order, event)| event_row(epoch, order, event, deleted.get(&event.entry.key).copied())).collect()
+    let row = |(order, event): (usize, &Event)| match deleted.get(&event.entry.key) {
+        None => event_row(epoch, order, event, None),
+        Some(at) => {
+            let before = event.prev.as_ref().or(events[*at].prev.as_ref()).cloned();
+            event_row(epoch, order, &Event { prev: before, ..event.clone() }, Some(*at))
+        }
+    };
+    wanted.map(row).collect()
 }
 
-/// The keys that were put and then deleted, and where among the events the deletion is.
-fn deleted_again(events: &[Event]) -> HashMap<Bytes, usize> {
+/// The keys that were both put and deleted, and where among the events the deletion is.
+fn put_and_deleted(events: &[Event]) -> HashMap<Bytes, usize> {
     let put: HashSet<&Bytes> = events.iter().filter(|e| e.kind == EventKind::Put).map(|e| &e.entry.key).collect();
     let numbered = events.iter().enumerate();
     let again = numbered.filter(|(_, e)| e.kind == EventKind::Delete && put.contains(&e.entry.key));
@@ -122,7 +133,8 @@ fn event_row(epoch: u32, order: usize, event: &Event, deleted: Option<usize>) ->
     out.u8(match (event.kind, deleted) {
         (EventKind::Delete, _) => 0,
         (EventKind::Put, None) => 1,
-        (EventKind::Put, Some(_)) => 2,
+        (EventKind::Put, Some(deleted)) if order < deleted => 2,
+        (EventKind::Put, Some(_)) => 3,
     });
     out.varint(order as u64);
     out.varint(prev.0);
@@ -143,6 +155,8 @@ pub(crate) struct LeaseRow {
     pub id: i64,
     /// Seconds; `None` if it has ended.
     pub ttl: Option<i64>,
+    /// Index of the entry that granted it.
+    pub granted: u64,
 }
 
 const LEASES: &[u8] = b"lease/";
@@ -158,16 +172,18 @@ pub(crate) fn lease_span(epoch: u32) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// The value of a lease's row.
-pub(crate) fn lease_value(ttl: i64) -> Bytes {
+pub(crate) fn lease_value(ttl: i64, granted: u64) -> Bytes {
     let mut out = Writer::default();
     out.signed(ttl);
+    out.varint(granted);
     out.finish()
 }
 
 /// Reads a lease's row back.
 pub(crate) fn decode_lease(key: &[u8], value: Bytes) -> Result<LeaseRow, Malformed> {
     let id = key.last_chunk().filter(|_| key.len() == LEASES.len() + PREFIX).ok_or(Malformed("lease key"))?;
-    Ok(LeaseRow { id: i64::from_be_bytes(*id), ttl: Some(Reader::new(value).signed()?) })
+    let mut input = Reader::new(value);
+    Ok(LeaseRow { id: i64::from_be_bytes(*id), ttl: Some(input.signed()?), granted: input.varint()? })
 }
 
 /// What the state machine's rows amount to; written in the same batch as the rows themselves.
@@ -239,14 +255,17 @@ mod tests {
         assert_eq!(decode(rows), [row]);
         let gone = Event { kind: EventKind::Delete, entry: Arc::new(entry(700)), prev };
         let both = Row { kind: RowKind::PutAndDelete, order: 0, deleted: 1, prev: Revision(6), entry: entry(700) };
-        assert_eq!(decode(event_rows(2, &[event, gone])), [both]);
+        assert_eq!(decode(event_rows(2, &[event.clone(), gone.clone()])), [both.clone()]);
+        let anew = Event { prev: None, ..event };
+        let both = Row { kind: RowKind::DeleteAndPut, order: 1, deleted: 0, ..both };
+        assert_eq!(decode(event_rows(2, &[gone, anew])), [both]);
         for compacted in [None, Some(Revision(0)), Some(Revision(5))] {
             let record = StateRecord { applied: Some(crate::raft::log_id(3, 9)), compacted, ..StateRecord::default() };
             assert_eq!(StateRecord::decode(record.encode()), Ok(record));
         }
         for id in [0, -1, i64::MAX] {
-            let row = LeaseRow { id, ttl: Some(60) };
-            assert_eq!(decode_lease(&lease_key(7, id), lease_value(60)), Ok(row));
+            let row = LeaseRow { id, ttl: Some(60), granted: 9 };
+            assert_eq!(decode_lease(&lease_key(7, id), lease_value(60, 9)), Ok(row));
             let (from, to) = lease_span(7);
             assert!(from < lease_key(7, id) && lease_key(7, id) < to);
         }

@@ -21,6 +21,8 @@ use crate::{
 pub struct Lease {
     /// How long it lives after it was last kept alive, in seconds.
     pub ttl: i64,
+    /// Index of the log entry that granted it: what tells it from an earlier one of the same id.
+    pub granted: u64,
     /// The keys attached to it.
     pub keys: OrdSet<Bytes>,
 }
@@ -149,7 +151,8 @@ impl Snapshot {
     /// Answers a query, or says that it is one for history. `written`: the state is no longer that
     /// of its revision, because a transaction is at work on it.
     pub(crate) fn look(&self, wanted: &RangeQuery, written: bool) -> ResponseKind {
-        let present = wanted.revision == Revision(0) || (wanted.revision == self.revision && !written);
+        let now = self.revision.0.cast_signed();
+        let present = wanted.revision <= 0 || (wanted.revision == now && !written);
         if present { ResponseKind::Range(self.query(wanted)) } else { ResponseKind::Past(wanted.clone()) }
     }
 
@@ -177,25 +180,28 @@ impl Snapshot {
     }
 
     fn check_put(&self, put: &Put) -> Result<(), Refusal> {
+        let keeps = put.value.is_none() || put.lease == PutLease::Keep;
+        if keeps && !self.map.contains_key(&put.key) {
+            return Err(Refusal::KeyNotFound);
+        }
         if let PutLease::Set(lease) = put.lease
             && lease != 0
             && !self.leases.contains_key(&lease)
         {
             return Err(Refusal::LeaseNotFound);
         }
-        let keeps = put.value.is_none() || put.lease == PutLease::Keep;
-        if keeps && !self.map.contains_key(&put.key) {
-            return Err(Refusal::KeyNotFound);
-        }
         Ok(())
     }
 
-    /// Whether the past at `revision` can be read; zero is the present.
-    pub(crate) fn readable(&self, revision: Revision) -> Result<(), Refusal> {
+    /// Whether the past at `revision` can be read; zero is the present. As in etcd what was compacted
+    /// before anything was is all before -1.
+    pub(crate) fn readable(&self, revision: i64) -> Result<(), Refusal> {
         match () {
-            () if revision == Revision(0) => Ok(()),
-            () if revision > self.revision => Err(Refusal::Future),
-            () if revision < self.compacted() => Err(Refusal::Compacted),
+            () if revision == 0 => Ok(()),
+            () if revision > self.revision.0.cast_signed() => Err(Refusal::Future),
+            () if revision < self.compacted.map_or(-1, |compacted| compacted.0.cast_signed()) => {
+                Err(Refusal::Compacted)
+            }
             () => Ok(()),
         }
     }

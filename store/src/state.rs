@@ -59,6 +59,11 @@ impl State {
         Self { now: Snapshot { revision, compacted, ..Snapshot::default() }, ..Self::default() }
     }
 
+    /// Goes on to the log entry at `index`, whose command is applied next.
+    pub fn enter(&mut self, index: u64) {
+        self.now.applied = index;
+    }
+
     /// Applies one command of an entry of `term`.
     pub fn apply(&mut self, action: &Action, term: Term) -> Applied {
         match action {
@@ -79,7 +84,7 @@ impl State {
     /// the leases.
     pub fn restore(&mut self, kind: RowKind, entry: Entry) {
         match kind {
-            RowKind::Put => {
+            RowKind::Put | RowKind::DeleteAndPut => {
                 self.set(Arc::new(entry));
             }
             RowKind::Delete | RowKind::PutAndDelete => {
@@ -91,7 +96,7 @@ impl State {
     /// Puts back a lease.
     pub fn restore_lease(&mut self, row: LeaseRow) {
         if let Some(ttl) = row.ttl {
-            self.now.leases.insert(row.id, Lease { ttl, ..Lease::default() });
+            self.now.leases.insert(row.id, Lease { ttl, granted: row.granted, ..Lease::default() });
         }
     }
 
@@ -132,8 +137,9 @@ impl State {
         if self.now.leases.contains_key(&id) {
             return refused(Refusal::LeaseExists);
         }
-        self.now.leases.insert(id, Lease { ttl, ..Lease::default() });
-        Applied { lease: Some(LeaseRow { id, ttl: Some(ttl) }), ..self.done(Vec::new()) }
+        let granted = self.now.applied;
+        self.now.leases.insert(id, Lease { ttl, granted, ..Lease::default() });
+        Applied { lease: Some(LeaseRow { id, ttl: Some(ttl), granted }), ..self.done(Vec::new()) }
     }
 
     fn revoke(&mut self, id: i64, fence: Option<Term>, term: Term) -> Applied {
@@ -141,10 +147,11 @@ impl State {
             return refused(Refusal::Fenced);
         }
         let Some(lease) = self.now.leases.get(&id) else { return refused(Refusal::LeaseNotFound) };
+        let granted = lease.granted;
         let keys: Vec<Bytes> = lease.keys.iter().cloned().collect();
         let applied = self.delete_keys(&keys);
         self.now.leases.remove(&id);
-        Applied { lease: Some(LeaseRow { id, ttl: None }), ..applied }
+        Applied { lease: Some(LeaseRow { id, ttl: None, granted }), ..applied }
     }
 
     fn delete_keys(&mut self, keys: &[Bytes]) -> Applied {
@@ -181,7 +188,7 @@ impl State {
     }
 
     fn execute_put(&mut self, put: &Put, work: &mut Work) -> ResponseKind {
-        let event = self.put(work.revision, put);
+        let event = self.put(work, put);
         let prev = if put.prev { event.prev.clone() } else { None };
         work.record(event);
         ResponseKind::Put(prev)
@@ -217,13 +224,16 @@ impl State {
         events
     }
 
-    fn put(&mut self, revision: Revision, put: &Put) -> Event {
+    fn put(&mut self, work: &Work, put: &Put) -> Event {
+        let revision = work.revision;
         let old = self.now.map.get(&put.key);
         let (create_revision, version) = old.map_or((revision, 1), |old| (old.create_revision, old.version + 1));
-        let value = put.value.clone().or_else(|| old.map(|old| old.value.clone())).unwrap_or_default();
+        // What is to be kept of a key that this transaction has deleted is what it was before.
+        let kept = old.or_else(|| work.before(&put.key));
+        let value = put.value.clone().or_else(|| kept.map(|old| old.value.clone())).unwrap_or_default();
         let lease = match put.lease {
             PutLease::Set(lease) => lease,
-            PutLease::Keep => old.map_or(0, |old| old.lease),
+            PutLease::Keep => kept.map_or(0, |old| old.lease),
         };
         // The command's buffer holds a whole batch; a small key must not keep it all alive. Key
         // and value are copied once, together.
@@ -335,8 +345,14 @@ impl Work {
         if self.changed() { self.revision } else { before }
     }
 
-    /// Notes a change. A key has one event, against what it was before the transaction; only put and
-    /// then deleted it has both, as in etcd.
+    /// What a key was before the transaction, if the transaction has changed it.
+    fn before(&self, key: &Bytes) -> Option<&Arc<Entry>> {
+        let (first, _) = self.places.as_ref()?.get(key)?;
+        self.events[*first].as_ref()?.prev.as_ref()
+    }
+
+    /// Notes a change. A key has one event, against what it was before the transaction; one that was
+    /// both put and deleted has both, as in etcd.
     fn record(&mut self, mut event: Event) {
         let at = self.events.len();
         if let Some(places) = &mut self.places {
@@ -345,17 +361,21 @@ impl Work {
                     places.insert(event.entry.key.clone(), (at, None));
                 }
                 Some((first, second)) => {
+                    if let Some(second) = second.take() {
+                        self.events[second] = None;
+                    }
                     let earlier = self.events[*first].take();
-                    let was_put = earlier.as_ref().is_some_and(|earlier| earlier.kind == EventKind::Put);
-                    event.prev = earlier.as_ref().and_then(|earlier| earlier.prev.clone());
-                    if was_put && second.is_none() && event.kind == EventKind::Delete {
-                        self.events[*first] = earlier;
-                        *second = Some(at);
-                    } else {
-                        if let Some(second) = second.take() {
-                            self.events[second] = None;
+                    let before = earlier.as_ref().and_then(|earlier| earlier.prev.clone());
+                    match earlier {
+                        Some(earlier) if earlier.kind != event.kind => {
+                            event.prev = if event.kind == EventKind::Delete { before } else { None };
+                            self.events[*first] = Some(earlier);
+                            *second = Some(at);
                         }
-                        *first = at;
+                        _ => {
+                            event.prev = before;
+                            *first = at;
+                        }
                     }
                 }
             }
@@ -418,7 +438,7 @@ mod tests {
             ("changed and removed at once is both", &["a=1", "a=2 -a"], "r3 | ", 2),
             ("and made again is one", &["a=1", "a=2 -a a=3"], "r3 | a=3 c3 m3 v1", 1),
             ("put twice is one event", &["a=1 a=2"], "r2 | a=2 c2 m2 v2", 1),
-            ("removed and made again keeps no past", &["a=1", "-a a=2"], "r3 | a=2 c3 m3 v1", 1),
+            ("removed and made again keeps no past", &["a=1", "-a a=2"], "r3 | a=2 c3 m3 v1", 2),
         ] {
             let mut state = State::default();
             let mut last = 0;
@@ -504,7 +524,7 @@ mod tests {
         assert_eq!(state.apply(&leased("a", 7), Term(1)).outcome, refused(Refusal::LeaseNotFound));
         assert_eq!(
             state.apply(&Action::Grant { id: 7, ttl: 60 }, Term(1)).lease,
-            Some(LeaseRow { id: 7, ttl: Some(60) })
+            Some(LeaseRow { id: 7, ttl: Some(60), granted: 0 })
         );
         assert_eq!(state.apply(&Action::Grant { id: 7, ttl: 9 }, Term(1)).outcome, refused(Refusal::LeaseExists));
         for key in ["a", "b", "c"] {
@@ -520,7 +540,7 @@ mod tests {
         let fenced = Action::Revoke { id: 7, fence: Some(Term(1)) };
         assert_eq!(state.apply(&fenced, Term(2)).outcome, refused(Refusal::Fenced));
         let revoked = state.apply(&Action::Revoke { id: 7, fence: None }, Term(2));
-        assert_eq!((revoked.events.len(), revoked.lease), (1, Some(LeaseRow { id: 7, ttl: None })));
+        assert_eq!((revoked.events.len(), revoked.lease), (1, Some(LeaseRow { id: 7, ttl: None, granted: 0 })));
         assert_eq!(show(&state), "r8 | b=2 c3 m6 v2");
         let again = state.apply(&Action::Revoke { id: 7, fence: None }, Term(2));
         assert_eq!(again.outcome, refused(Refusal::LeaseNotFound));
@@ -530,7 +550,7 @@ mod tests {
     fn a_read_within_a_transaction_sees_what_it_has_written() {
         let mut state = State::default();
         state.apply(&write("a=1"), Term(1));
-        let at = |revision| RangeQuery { revision: Revision(revision), ..RangeQuery::new(KeyRange::key("a")) };
+        let at = |revision| RangeQuery { revision, ..RangeQuery::new(KeyRange::key("a")) };
         let inner = Txn::guarded(vec![Compare::value("a", "1")], vec![Op::get("a"), Op::delete("a")]);
         let ops = vec![Op::get("a"), Op::put("a", "2"), Op::Range(at(2)), Op::Txn(inner), Op::get("a")];
         let Outcome::Txn(result) = state.apply(&Action::Txn(Txn::write(ops)), Term(1)).outcome else { panic!() };

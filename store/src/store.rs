@@ -348,7 +348,7 @@ impl Store {
         }
         let now = self.snapshot();
         let current = now.revision();
-        if query.revision == Revision(0) || query.revision == current {
+        if query.revision == 0 || query.revision == current.0.cast_signed() {
             return Ok((now.query(&query), current));
         }
         match now.readable(query.revision) {

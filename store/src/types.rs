@@ -208,8 +208,8 @@ pub enum Order {
 pub struct RangeQuery {
     /// Which keys.
     pub range: KeyRange,
-    /// As of when; zero means now.
-    pub revision: Revision,
+    /// As of which revision; zero means now.
+    pub revision: i64,
     /// The most that is answered; zero means all.
     pub limit: u64,
     /// Sorted how.
@@ -236,7 +236,7 @@ impl RangeQuery {
     pub fn new(range: KeyRange) -> Self {
         Self {
             range,
-            revision: Revision(0),
+            revision: 0,
             limit: 0,
             order: Order::None,
             by: SortBy::Key,

@@ -103,7 +103,7 @@ fn sweep_rows(db: &Db, epoch: u32, upto: Revision) -> io::Result<()> {
                 if row.prev != Revision(0) {
                     batch.delete(Family::Rows, row_key(epoch, row.prev, &row.entry.key));
                 }
-                let gone = row.kind != RowKind::Put && revision != upto;
+                let gone = matches!(row.kind, RowKind::Delete | RowKind::PutAndDelete) && revision != upto;
                 if gone || (planted::is(Bug::SweepsLiveRows) && rows % 16 == 0) {
                     batch.delete(Family::Rows, key);
                 }

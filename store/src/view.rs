@@ -110,7 +110,8 @@ impl View {
 
     /// Answers a query as of its revision.
     pub async fn query_at(self: Arc<Self>, query: RangeQuery) -> Result<RangeResult, HistoryError> {
-        let then = self.range_at(query.range.clone(), query.revision).await?;
+        let revision = Revision(query.revision.max(0).unsigned_abs());
+        let then = self.range_at(query.range.clone(), revision).await?;
         Ok(answer(then.iter(), &query))
     }
 

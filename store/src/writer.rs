@@ -341,7 +341,7 @@ fn add_rows(batch: &mut Batch<'_>, rows: &Rows) {
     for lease in &rows.leases {
         let key = lease_key(rows.record.epoch, lease.id);
         match lease.ttl {
-            Some(ttl) => batch.put(Family::Rows, key, lease_value(ttl)),
+            Some(ttl) => batch.put(Family::Rows, key, lease_value(ttl, lease.granted)),
             None => batch.delete(Family::Rows, key),
         }
     }

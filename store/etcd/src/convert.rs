@@ -4,9 +4,7 @@ use bytes::Bytes;
 use kontiki_proto::etcd::{
     Compare, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest, RangeResponse, compare, range_request,
 };
-use kontiki_store::{
-    CompareOp, Entry, KeyRange, Op, Order, Put, PutLease, RangeQuery, RangeResult, Revision, SortBy, Target,
-};
+use kontiki_store::{CompareOp, Entry, KeyRange, Op, Order, Put, PutLease, RangeQuery, RangeResult, SortBy, Target};
 use tonic::Status;
 
 use crate::error;
@@ -38,6 +36,7 @@ fn or_none(number: i64) -> u64 {
     number.max(0).unsigned_abs()
 }
 
+/// A range of a transaction.
 pub(crate) fn query(request: RangeRequest) -> Result<RangeQuery, Status> {
     if request.key.is_empty() {
         return Err(error::empty_key());
@@ -58,7 +57,7 @@ pub(crate) fn query(request: RangeRequest) -> Result<RangeQuery, Status> {
     };
     Ok(RangeQuery {
         range: KeyRange::of(request.key, request.range_end),
-        revision: Revision(or_none(request.revision)),
+        revision: request.revision,
         limit: or_none(request.limit),
         order,
         by,

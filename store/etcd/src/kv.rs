@@ -4,7 +4,7 @@ use kontiki_proto::etcd::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
     RangeRequest, RangeResponse, TxnRequest, TxnResponse, kv_server::Kv,
 };
-use kontiki_store::{Op, ResponseKind, Revision, Txn, TxnResult};
+use kontiki_store::{Op, Refusal, ResponseKind, Revision, Txn, TxnResult, WriteError};
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::{
@@ -31,7 +31,9 @@ impl Kv for Api {
     async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
         let request = request.into_inner();
         let linearizable = !request.serializable;
-        let query = convert::query(request)?;
+        let mut query = convert::query(request)?;
+        // Outside of transactions a negative revision is the present.
+        query.revision = query.revision.max(0);
         let (found, revision) = self.store.query(query, linearizable).await.map_err(error::query)?;
         let mut response = range_response(found);
         response.header = Some(self.header(revision));
@@ -41,7 +43,17 @@ impl Kv for Api {
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let request = request.into_inner();
         fits(&request)?;
-        let mut result = self.write(convert::put(request)?).await?;
+        let lease = request.lease;
+        let put = Txn::write(vec![convert::put(request)?]);
+        let mut result = self.store.txn(put).await.map_err(|error| match error {
+            // Alone, though not in a transaction, a put is told of its lease first.
+            WriteError::Refused(Refusal::KeyNotFound)
+                if lease != 0 && !self.store.snapshot().leases().contains_key(&lease) =>
+            {
+                error::lease_not_found()
+            }
+            other => error::write(other),
+        })?;
         let prev_kv = match result.responses.pop().map(|response| response.kind) {
             Some(ResponseKind::Put(prev)) => prev.map(|entry| key_value(&entry)),
             _ => None,

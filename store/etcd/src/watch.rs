@@ -153,6 +153,9 @@ impl Session {
         if create.watch_id != 0 && self.watches.contains_key(&create.watch_id) {
             return self.send(refused("mvcc: duplicate watch ID provided on the WatchStream")).await;
         }
+        if create.start_revision < 0 {
+            return self.send(refused("mvcc: start revision is negative")).await;
+        }
         let id = if create.watch_id == 0 { self.free_id() } else { create.watch_id };
         // From now on means from the next revision, whenever the watch gets going.
         let from = u64::try_from(create.start_revision).ok().filter(|from| *from > 0).map_or(now.next(), Revision);
