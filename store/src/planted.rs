@@ -80,12 +80,12 @@ pub(crate) const fn is(_: Bug) -> bool {
 }
 
 #[cfg(feature = "planted-bugs")]
-pub(crate) use planted::is;
+pub(crate) use switch::is;
 #[cfg(feature = "planted-bugs")]
-pub use planted::{from_environment, plant};
+pub use switch::{from_environment, plant};
 
 #[cfg(feature = "planted-bugs")]
-mod planted {
+mod switch {
     use std::{
         cell::Cell,
         sync::atomic::{AtomicU8, Ordering},

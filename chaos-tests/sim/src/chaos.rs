@@ -44,7 +44,7 @@ pub fn run(seed: u64, options: Options) -> Report {
     };
     let mut play = Play {
         size: *rng.pick(&[3, 3, 3, 5]).unwrap_or(&3),
-        cluster: Cluster::new(rng.next(), tuning),
+        cluster: Cluster::new(rng.draw(), tuning),
         rng,
         seed,
         step: 0,

@@ -326,7 +326,7 @@ impl Ledger {
     pub fn watched(&mut self, who: &str, prefix: &[u8], position: u64, batch: &[Event]) -> u64 {
         self.counts.watched += batch.len() as u64;
         let Some(revision) = batch.first().map(|event| event.entry.mod_revision.0) else { return position };
-        let next = self.matching(prefix, position).next().map(|(at, events)| (at, events));
+        let next = self.matching(prefix, position).next();
         let wanted = next.map(|(at, events)| (at, events.into_iter().cloned().collect::<Vec<_>>()));
         match wanted {
             Some((at, events)) if at == revision && events == batch => {}

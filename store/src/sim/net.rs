@@ -302,6 +302,7 @@ impl Port {
     }
 
     /// Opens a stream of appends.
+    #[expect(clippy::disallowed_methods, reason = "openraft bounds what is under way; a wire has no end to wait at")]
     pub async fn stream(
         &self,
         address: &str,

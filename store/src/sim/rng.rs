@@ -12,7 +12,7 @@ impl Rng {
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
@@ -20,7 +20,7 @@ impl Rng {
     /// A number below `end`, which must not be zero.
     pub fn below(&mut self, end: u64) -> u64 {
         // The bias is far below what any test could notice.
-        self.next() % end
+        self.draw() % end
     }
 
     /// A number in `from..=to`.
@@ -40,7 +40,7 @@ impl Rng {
 
     /// Another generator, independent of what this one goes on to say.
     pub fn fork(&mut self) -> Self {
-        Self(self.next())
+        Self(self.draw())
     }
 }
 

@@ -73,7 +73,7 @@ pub(crate) fn unix_seconds() -> Option<u64> {
 
 /// A number from the world's generator.
 pub(crate) fn random() -> Option<u64> {
-    Some(world()?.rng.borrow_mut().next())
+    Some(world()?.rng.borrow_mut().draw())
 }
 
 /// How long something short takes.
