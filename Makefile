@@ -39,8 +39,18 @@ fmt:
 bench: install
 	deploy/bench.sh
 
-# Faults only: leaders killed, frozen and cut off, nodes lost, quorum lost; then the agent against a
-# real containerd, and full disks under the store.
+# Faults for as long as wanted: simulated ones (SIM seeds), real ones on groups of three and of five store
+# processes (MINUTES each, SEED), members killed over and over (KILLS); then leaders killed, frozen and cut
+# off and nodes lost under a whole cluster, the agent against a real containerd, full disks.
+SIM ?= 2000
+MINUTES ?= 30
+SEED ?= 1
+KILLS ?= 500
+NEMESIS = $(CARGO_TARGET_DIR)/debug/nemesis
 chaos: install build
-	cargo test --package kontiki-chaos-tests --test cluster -- twenty frozen cut_off quorum
-	cargo test --package kontiki-agent --package kontiki-store -- --ignored
+	SIM=$(SIM) cargo test --workspace --test simulation -- --nocapture
+	$(NEMESIS) run --members 3 --minutes $(MINUTES) --seed $(SEED)
+	$(NEMESIS) run --members 5 --minutes $(MINUTES) --seed $(SEED)
+	$(NEMESIS) kills --count $(KILLS) --seed $(SEED)
+	cargo test --workspace --test cluster -- twenty frozen cut_off quorum
+	cargo test --workspace --lib --test real_containerd -- --ignored

@@ -348,9 +348,7 @@ fn open_database(dir: &Path) -> Result<DB, OpenError> {
     let families = families.map(|(name, buffer)| ColumnFamilyDescriptor::new(name, family_options(buffer)));
     let path = dir.join("db");
     let cut = wal::mend(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => {
-            OpenError::Corrupt { dir: dir.display().to_string(), reason: error.to_string() }
-        }
+        io::ErrorKind::InvalidData => OpenError::Corrupt { dir: dir.display().to_string(), reason: error.to_string() },
         _ => io_error(dir, &error),
     })?;
     if cut > 0 {
@@ -388,7 +386,16 @@ fn family_options(write_buffer: usize) -> Options {
     options.set_write_buffer_size(write_buffer);
     options.set_max_write_buffer_number(4);
     options.set_target_file_size_base(32 * MIB as u64);
-    options.set_compression_type(DBCompressionType::Lz4);
+    // What is young is rewritten soon, and the log is never old: only what stays is compressed.
+    options.set_compression_per_level(&[
+        DBCompressionType::None,
+        DBCompressionType::None,
+        DBCompressionType::Lz4,
+        DBCompressionType::Lz4,
+        DBCompressionType::Lz4,
+        DBCompressionType::Lz4,
+        DBCompressionType::Lz4,
+    ]);
     options.set_level_compaction_dynamic_level_bytes(true);
     options
 }

@@ -223,7 +223,7 @@ pub(crate) fn install(
 }
 
 fn read_rows(db: &Db, health: &Health, input: &mut impl Read, record: &StateRecord) -> io::Result<State> {
-    let mut state = State::empty(record.revision, record.compacted);
+    let mut state = State::empty(record.revision, record.compacted, record.applied.map_or(0, |id| id.index));
     read_leases(db, health, input, record, &mut state)?;
     let (mut count, mut size, mut pending) = (0u64, 0, Vec::new());
     loop {

@@ -1,8 +1,9 @@
 //! The shell round the pure state: openraft's `RaftStateMachine`.
 //!
 //! Invariants
-//! - Entries are applied in memory, published, answered, and then sent to the writer; rows and the
-//!   applied index are one write. After a crash the log tells again what was not written.
+//! - Entries are applied in memory, published, answered, and then left for the writer, which takes them
+//!   along with the next entries of the log; rows and the applied index are one write. After a crash
+//!   the log tells again what was not written.
 //! - A snapshot can be taken at any time: it is the rows as of the applied index.
 
 use std::{io, sync::Arc};
@@ -36,7 +37,6 @@ type Snapshot = openraft::Snapshot<CommittedLeader, u64, Node, SnapshotData>;
 
 /// The state machine of one member.
 pub struct Machine {
-    state: State,
     applied: Option<LogId>,
     membership: StoredMembership,
     epoch: u32,
@@ -67,7 +67,7 @@ impl Loaded {
                 Some(json) => serde_json::from_slice(&json)?,
                 None => StoredMembership::default(),
             };
-            let mut state = State::empty(record.revision, record.compacted);
+            let mut state = State::empty(record.revision, record.compacted, record.applied.map_or(0, |id| id.index));
             scan_leases(&families, record.epoch, |key, value| {
                 state.restore_lease(decode_lease(key, value).map_err(invalid)?);
                 Ok(())
@@ -104,10 +104,8 @@ impl Loaded {
 impl Machine {
     pub(crate) fn new(loaded: Loaded, db: Arc<Db>, queue: WriteQueue) -> (Self, Arc<View>) {
         let Loaded { state, record, membership } = loaded;
-        let index = record.applied.map_or(0, |id| id.index);
-        let view = Arc::new(View::new(&state, index, record.epoch, Arc::clone(&db), queue.clone()));
+        let view = Arc::new(View::new(state, record.epoch, Arc::clone(&db), queue.clone()));
         let machine = Self {
-            state,
             applied: record.applied,
             membership,
             epoch: record.epoch,
@@ -120,12 +118,8 @@ impl Machine {
     }
 
     fn record(&self) -> StateRecord {
-        StateRecord {
-            epoch: self.epoch,
-            revision: self.state.revision,
-            compacted: self.state.compacted,
-            applied: self.applied,
-        }
+        let (revision, compacted) = self.view.look(|state| (state.revision, state.compacted));
+        StateRecord { epoch: self.epoch, revision, compacted, applied: self.applied }
     }
 
     fn meta(&self) -> SnapshotMeta {
@@ -148,35 +142,47 @@ impl Machine {
             Rows { rows: Vec::with_capacity(chunk.len()), leases: Vec::new(), record: self.record(), membership: None };
         let mut batches: Vec<Batch> = Vec::with_capacity(chunk.len());
         let mut answers = Vec::with_capacity(chunk.len());
-        for (entry, responder) in chunk {
-            self.applied = Some(entry.log_id);
-            let mut outcome = Outcome::Done { revision: self.state.revision };
-            match entry.payload {
-                Payload::Blank => {}
-                Payload::Normal(command) => {
-                    outcome = self.command(entry.log_id, &command, &mut rows, &mut batches);
+        let view = Arc::clone(&self.view);
+        {
+            let mut state = view.change();
+            for (entry, responder) in chunk {
+                self.applied = Some(entry.log_id);
+                state.enter(entry.log_id.index);
+                let mut outcome = Outcome::Done { revision: state.revision };
+                match entry.payload {
+                    Payload::Blank => {}
+                    Payload::Normal(command) => {
+                        outcome = self.command(&mut state, entry.log_id, &command, &mut rows, &mut batches);
+                    }
+                    Payload::Membership(membership) => {
+                        self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                        rows.membership = Some(serde_json::to_vec(&self.membership)?);
+                    }
                 }
-                Payload::Membership(membership) => {
-                    self.membership = StoredMembership::new(Some(entry.log_id), membership);
-                    rows.membership = Some(serde_json::to_vec(&self.membership)?);
-                }
+                answers.extend(responder.map(|responder| (responder, outcome)));
             }
-            answers.extend(responder.map(|responder| (responder, outcome)));
         }
         rows.record = self.record();
-        self.view.publish(&self.state, self.applied.map_or(0, |id| id.index), &batches);
+        self.view.publish(&batches);
         for (responder, outcome) in answers {
             responder.send(outcome);
         }
         if planted::is(Bug::TornApply) {
             let record = Rows { rows: Vec::new(), leases: Vec::new(), record: rows.record, membership: None };
-            self.queue.send(Job::Apply(record)).await?;
+            self.queue.send(Job::Apply(vec![record])).await?;
             rt::sleep(std::time::Duration::from_millis(2)).await;
         }
-        self.queue.send(Job::Apply(rows)).await
+        self.queue.apply(rows).await
     }
 
-    fn command(&mut self, id: LogId, command: &Command, rows: &mut Rows, batches: &mut Vec<Batch>) -> Outcome {
+    fn command(
+        &self,
+        state: &mut State,
+        id: LogId,
+        command: &Command,
+        rows: &mut Rows,
+        batches: &mut Vec<Batch>,
+    ) -> Outcome {
         let action = match Action::decode(command) {
             Ok(action) => action,
             Err(error) => {
@@ -191,9 +197,8 @@ impl Machine {
             }
             action => action,
         };
-        self.state.enter(id.index);
-        let applied = self.state.apply(&action, Term(id.leader_id.term));
-        sim::applied(id, command, &self.state, &applied.outcome, &applied.events);
+        let applied = state.apply(&action, Term(id.leader_id.term));
+        sim::applied(id, command, state, &applied.outcome, &applied.events);
         rows.leases.extend(applied.lease);
         if !applied.events.is_empty() {
             rows.rows.extend(event_rows(self.epoch, &applied.events));
@@ -241,15 +246,14 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let record = StateRecord { applied: meta.last_log_id, ..self.record() };
         let install = rt::blocking(move || dump::install(&db, &health, snapshot, record, &membership));
         let (state, record) = install.await??;
-        self.state = state;
         self.epoch = record.epoch;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.has_snapshot = true;
-        sim::installed(self.applied.map_or(0, |id| id.index), &self.state);
-        self.queue.health().set_persisted(self.state.revision);
-        self.view.replace(&self.state, self.applied.map_or(0, |id| id.index), self.epoch);
-        tracing::info!(revision = self.state.revision.0, keys = self.state.map.len(), "installed a snapshot");
+        sim::installed(self.applied.map_or(0, |id| id.index), &state);
+        self.queue.health().set_persisted(state.revision);
+        tracing::info!(revision = state.revision.0, keys = state.len(), "installed a snapshot");
+        self.view.replace(state, self.epoch);
         Ok(())
     }
 

@@ -55,8 +55,8 @@ impl Deref for State {
 
 impl State {
     /// A state without keys, to which rows are added by `restore`.
-    pub fn empty(revision: Revision, compacted: Option<Revision>) -> Self {
-        Self { now: Snapshot { revision, compacted, ..Snapshot::default() }, ..Self::default() }
+    pub fn empty(revision: Revision, compacted: Option<Revision>, applied: u64) -> Self {
+        Self { now: Snapshot { revision, compacted, applied, ..Snapshot::default() }, ..Self::default() }
     }
 
     /// Goes on to the log entry at `index`, whose command is applied next.
@@ -75,9 +75,9 @@ impl State {
         }
     }
 
-    /// A view of the current keys as of log entry `applied`.
-    pub fn snapshot(&self, applied: u64) -> Snapshot {
-        Snapshot { applied, ..self.now.clone() }
+    /// A view of the current keys.
+    pub fn snapshot(&self) -> Snapshot {
+        self.now.clone()
     }
 
     /// Puts back what a row of the database says. Rows come in the order of their revisions, after
@@ -230,26 +230,17 @@ impl State {
         let (create_revision, version) = old.map_or((revision, 1), |old| (old.create_revision, old.version + 1));
         // What is to be kept of a key that this transaction has deleted is what it was before.
         let kept = old.or_else(|| work.before(&put.key));
-        let value = put.value.clone().or_else(|| kept.map(|old| old.value.clone())).unwrap_or_default();
+        let value = match &put.value {
+            Some(value) => Bytes::copy_from_slice(value),
+            None => kept.map(|old| old.value.clone()).unwrap_or_default(),
+        };
         let lease = match put.lease {
             PutLease::Set(lease) => lease,
             PutLease::Keep => kept.map_or(0, |old| old.lease),
         };
-        // The command's buffer holds a whole batch; a small key must not keep it all alive. Key
-        // and value are copied once, together.
-        let mut own = Vec::with_capacity(put.key.len() + value.len());
-        own.extend_from_slice(&put.key);
-        own.extend_from_slice(&value);
-        let own = Bytes::from(own);
-        let entry = Entry {
-            key: own.slice(..put.key.len()),
-            value: own.slice(put.key.len()..),
-            create_revision,
-            mod_revision: revision,
-            version,
-            expires: put.expires,
-            lease,
-        };
+        // The command's buffer holds a whole batch; a small key must not keep it all alive.
+        let key = old.map_or_else(|| Bytes::copy_from_slice(&put.key), |old| old.key.clone());
+        let entry = Entry { key, value, create_revision, mod_revision: revision, version, expires: put.expires, lease };
         let entry = Arc::new(entry);
         let prev = self.set(Arc::clone(&entry));
         Event { kind: EventKind::Put, entry, prev }
@@ -272,26 +263,29 @@ impl State {
     }
 
     fn set(&mut self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
-        let (key, expires, lease) = (entry.key.clone(), entry.expires, entry.lease);
+        let (expires, lease) = (entry.expires, entry.lease);
         if let Some(expires) = expires {
-            self.expiring.insert((expires, key.clone()));
+            self.expiring.insert((expires, entry.key.clone()));
         }
-        let old = self.now.map.insert(key.clone(), entry);
-        if let Some(old) = &old {
-            if old.expires != expires {
-                self.forget_expiry(old);
-            }
-            if old.lease != lease {
-                self.detach(old);
-            }
-        }
-        // Attached already, most likely, if the lease is the same; the key's bytes are to be the new ones.
         if lease != 0
             && let Some(lease) = self.now.leases.get_mut(&lease)
         {
-            lease.keys.insert(key);
+            lease.keys.insert(entry.key.clone());
         }
-        old
+        let old = match self.now.map.get_mut(&entry.key) {
+            Some(slot) => std::mem::replace(slot, entry),
+            None => {
+                self.now.map.insert(entry.key.clone(), entry);
+                return None;
+            }
+        };
+        if old.expires != expires {
+            self.forget_expiry(&old);
+        }
+        if old.lease != lease {
+            self.detach(&old);
+        }
+        Some(old)
     }
 
     fn unset(&mut self, key: &Bytes) -> Option<Arc<Entry>> {

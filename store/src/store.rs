@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Config, Entry, HistoryError, KeyRange, MemberError, OpenError, QueryError, RangeQuery, RangeResult, ReadError,
+    Config, End, Entry, HistoryError, KeyRange, MemberError, OpenError, QueryError, RangeQuery, RangeResult, ReadError,
     Refusal, Response, ResponseKind, Revision, Snapshot, Status, StoreError, Txn, TxnResult, Watch, WriteError,
     backup::{self, Backup},
     command::{Action, Outcome},
@@ -345,6 +345,10 @@ impl Store {
     pub async fn query(&self, query: RangeQuery, linearizable: bool) -> Result<(RangeResult, Revision), QueryError> {
         if linearizable {
             self.0.core.barrier().await?;
+        }
+        if query.range.end == End::Key && query.revision == 0 {
+            // Without a snapshot, which would make the next write to the key's neighbours copy them.
+            return Ok(self.view().look(|state| (state.query(&query), state.revision())));
         }
         let now = self.snapshot();
         let current = now.revision();

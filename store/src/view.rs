@@ -1,4 +1,4 @@
-//! What readers of this member see: the latest snapshot, the watch hub, and the way to history.
+//! What readers of this member see: the state, the watch hub, and the way to history.
 //!
 //! Invariants
 //! - Only the apply task changes a view.
@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockWriteGuard};
 use tokio::sync::watch;
 
 use crate::{
@@ -29,7 +29,8 @@ use crate::{
 /// What readers of this member see.
 pub(crate) struct View {
     pub hub: Hub,
-    snapshot: RwLock<Snapshot>,
+    /// Changed in place, so that nodes of its maps are copied only while somebody holds a snapshot.
+    state: RwLock<State>,
     epoch: AtomicU32,
     /// The soonest expiry, in Unix seconds; `u64::MAX` if nothing expires.
     next_expiry: AtomicU64,
@@ -40,24 +41,34 @@ pub(crate) struct View {
 }
 
 impl View {
-    pub fn new(state: &State, applied: u64, epoch: u32, db: Arc<Db>, queue: WriteQueue) -> Self {
+    pub fn new(state: State, epoch: u32, db: Arc<Db>, queue: WriteQueue) -> Self {
         Self {
             hub: Hub::new(state.revision),
-            snapshot: RwLock::new(state.snapshot(applied)),
             epoch: AtomicU32::new(epoch),
-            next_expiry: AtomicU64::new(next_expiry(state)),
-            applied: watch::channel(applied).0,
+            next_expiry: AtomicU64::new(next_expiry(&state)),
+            applied: watch::channel(state.applied).0,
+            state: RwLock::new(state),
             db,
             queue,
         }
     }
 
     pub fn snapshot(&self) -> Snapshot {
-        self.snapshot.read().clone()
+        self.state.read().snapshot()
+    }
+
+    /// A brief look at the state: whoever applies waits for it.
+    pub fn look<T>(&self, look: impl FnOnce(&Snapshot) -> T) -> T {
+        look(&self.state.read())
+    }
+
+    /// The state, for whoever applies. What it does to it becomes visible as a whole.
+    pub fn change(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write()
     }
 
     pub fn compacted(&self) -> Revision {
-        self.snapshot.read().compacted()
+        self.state.read().compacted()
     }
 
     pub fn epoch(&self) -> u32 {
@@ -72,28 +83,30 @@ impl View {
         self.applied.subscribe()
     }
 
-    /// Shows a state that applying entries led to.
-    pub fn publish(&self, state: &State, applied: u64, batches: &[Batch]) {
-        self.show(state, applied);
-        self.hub.publish(batches, state.revision);
+    /// Tells what applying entries did to the state, which is visible already.
+    pub fn publish(&self, batches: &[Batch]) {
+        let (revision, applied, next_expiry) = {
+            let state = self.state.read();
+            (state.revision, state.applied, next_expiry(&state))
+        };
+        self.next_expiry.store(next_expiry, Ordering::Release);
+        self.hub.publish(batches, revision);
         self.applied.send_replace(applied);
     }
 
     /// Shows a state that a snapshot brought.
-    pub fn replace(&self, state: &State, applied: u64, epoch: u32) {
+    pub fn replace(&self, state: State, epoch: u32) {
+        let (revision, applied) = (state.revision, state.applied);
         self.epoch.store(epoch, Ordering::Release);
-        self.show(state, applied);
-        self.hub.replace(state.revision);
+        self.next_expiry.store(next_expiry(&state), Ordering::Release);
+        *self.state.write() = state;
+        self.hub.replace(revision);
         self.applied.send_replace(applied);
-    }
-
-    fn show(&self, state: &State, applied: u64) {
-        self.next_expiry.store(next_expiry(state), Ordering::Release);
-        *self.snapshot.write() = state.snapshot(applied);
     }
 
     /// Waits until the rows up to `revision` are in the database.
     pub async fn persisted(&self, revision: Revision) -> io::Result<()> {
+        let _wanted = self.queue.want_rows().await?;
         let mut persisted = self.queue.persisted();
         persisted.wait_for(|at| *at >= revision).await.map_err(|_| crate::db::stopped())?;
         Ok(())

@@ -11,7 +11,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -36,6 +36,8 @@ use crate::{
 const QUEUE: usize = 4096;
 /// Jobs merged into one write.
 const BATCH: usize = 1024;
+/// Rows that may be left for the next job.
+const LANE: usize = 512;
 /// How often a write is tried again while the disk is full.
 const FULL_RETRY: Duration = Duration::from_millis(200);
 
@@ -54,8 +56,8 @@ pub(crate) enum Job {
     Truncate { from: u64, done: Done },
     /// Drops log entries up to and including one.
     Purge { upto: LogId, done: Done },
-    /// What applying entries changed. Not synced: the log can tell it again.
-    Apply(Rows),
+    /// What applying entries changed, in order. Not synced: the log can tell it again.
+    Apply(Vec<Rows>),
     /// Reports when all before it is written.
     Barrier { done: Done },
 }
@@ -149,7 +151,25 @@ impl Health {
 #[derive(Clone)]
 pub(crate) struct WriteQueue {
     tx: mpsc::Sender<Job>,
+    lane: Arc<Lane>,
     health: Arc<Health>,
+}
+
+/// Rows that nobody waits for. They go with the next job, so that the thread is not woken for them.
+#[derive(Default)]
+struct Lane {
+    rows: Mutex<Vec<Rows>>,
+    /// How many wait for rows to be written after all.
+    wanted: AtomicUsize,
+}
+
+/// While it lives, rows are written as soon as they come.
+pub(crate) struct Wanted(Arc<Lane>);
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.wanted.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl WriteQueue {
@@ -167,8 +187,46 @@ impl WriteQueue {
         self.health.log_written.load(Ordering::Acquire)
     }
 
+    /// Sends a job, behind all rows that were left before.
     pub async fn send(&self, job: Job) -> io::Result<()> {
-        self.tx.send(job).await.map_err(|_| crate::db::stopped())
+        let mut permits = self.tx.reserve_many(2).await.map_err(|_| crate::db::stopped())?;
+        let mut lane = self.lane.rows.lock();
+        if !lane.is_empty()
+            && let Some(permit) = permits.next()
+        {
+            permit.send(Job::Apply(std::mem::take(&mut lane)));
+        }
+        if let Some(permit) = permits.next() {
+            permit.send(job);
+        }
+        Ok(())
+    }
+
+    /// Leaves what applying entries changed, to be written with the next job.
+    pub async fn apply(&self, rows: Rows) -> io::Result<()> {
+        let many = {
+            let mut lane = self.lane.rows.lock();
+            lane.push(rows);
+            lane.iter().map(|rows| rows.rows.len() + 1).sum::<usize>() > LANE
+        };
+        if many || self.lane.wanted.load(Ordering::SeqCst) > 0 { self.write_rows().await } else { Ok(()) }
+    }
+
+    /// Has rows written at once for as long as the answer lives.
+    pub async fn want_rows(&self) -> io::Result<Wanted> {
+        self.lane.wanted.fetch_add(1, Ordering::SeqCst);
+        let wanted = Wanted(Arc::clone(&self.lane));
+        self.write_rows().await?;
+        Ok(wanted)
+    }
+
+    async fn write_rows(&self) -> io::Result<()> {
+        let permit = self.tx.reserve().await.map_err(|_| crate::db::stopped())?;
+        let mut lane = self.lane.rows.lock();
+        if !lane.is_empty() {
+            permit.send(Job::Apply(std::mem::take(&mut lane)));
+        }
+        Ok(())
     }
 
     /// Sends a job and waits until it is done.
@@ -194,7 +252,7 @@ pub(crate) fn spawn(db: Arc<Db>, persisted: Revision) -> io::Result<WriteQueue> 
     } else {
         thread::Builder::new().name("store-writer".to_owned()).spawn(move || thread.run())?;
     }
-    Ok(WriteQueue { tx, health })
+    Ok(WriteQueue { tx, lane: Arc::default(), health })
 }
 
 struct Thread {
@@ -271,8 +329,8 @@ impl Thread {
             match job {
                 Job::Append { flushed, .. } => flushed.io_completed(result),
                 Job::Apply(rows) => {
-                    if result.is_ok() {
-                        self.health.set_persisted(rows.record.revision);
+                    if let (Ok(()), Some(last)) = (&result, rows.last()) {
+                        self.health.set_persisted(last.record.revision);
                     }
                 }
                 Job::Vote { done, .. }
@@ -327,7 +385,7 @@ fn batch<'a>(jobs: &[Job], db: &Families<'a>) -> Batch<'a> {
                 out.log_id(Some(upto));
                 batch.put(Family::Meta, PURGED_KEY, out.finish());
             }
-            Job::Apply(rows) => add_rows(&mut batch, rows),
+            Job::Apply(all) => all.iter().for_each(|rows| add_rows(&mut batch, rows)),
             Job::Barrier { .. } => {}
         }
     }
@@ -374,7 +432,7 @@ mod tests {
         for row in 0..40u8 {
             let record = StateRecord { applied: Some(log_id(1, row.into())), ..StateRecord::default() };
             let rows = vec![(vec![row], vec![row; 1 << 20].into())];
-            queue.send(Job::Apply(Rows { rows, leases: Vec::new(), record, membership: None })).await.unwrap();
+            queue.send(Job::Apply(vec![Rows { rows, leases: Vec::new(), record, membership: None }])).await.unwrap();
         }
         let vote = tokio::spawn({
             let queue = queue.clone();

@@ -117,7 +117,10 @@ pub fn run(flags: Flags) -> Result<(), String> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| LOG.into());
     let ansi = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    // Half of the cores: the rest is for the disk's thread and the kernel, and fewer threads wake each
+    // other less often.
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2).max(1);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     runtime.map_err(|error| error.to_string())?.block_on(async {
         let stop = CancellationToken::new();
         watch_signals(stop.clone()).map_err(|error| error.to_string())?;

@@ -143,7 +143,8 @@ mod tests {
     #[test]
     fn only_who_answered_is_left_out() {
         assert!(alike(range(1), range(2)));
-        let altered: [(&str, fn(&mut pb::RangeResponse)); 6] = [
+        type Alter = fn(&mut pb::RangeResponse);
+        let altered: [(&str, Alter); 6] = [
             ("header", |answer| answer.header = None),
             ("revision", |answer| answer.header = header(2, 6)),
             ("count", |answer| answer.count = 2),
