@@ -137,6 +137,43 @@ impl Client {
         Err(last)
     }
 
+    /// Hands out the body of an answer as it comes: for files of any size. A server that fails before the
+    /// first piece is passed over for the next.
+    pub async fn download(&self, path: &str, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let mut last = anyhow!("no server is known");
+        for server in &self.servers {
+            let begun = timeout(self.patience, self.begin(server, path)).await;
+            let mut body = match begun.map_err(|_| anyhow!("{server} does not answer")).flatten() {
+                Ok(body) => body,
+                Err(error) => {
+                    last = error;
+                    continue;
+                }
+            };
+            let cut = || format!("{server} broke off");
+            while let Some(frame) = timeout(self.patience, body.frame()).await.with_context(cut)? {
+                if let Ok(piece) = frame.with_context(cut)?.into_data() {
+                    take(&piece)?;
+                }
+            }
+            return Ok(());
+        }
+        Err(last)
+    }
+
+    async fn begin(&self, server: &str, path: &str) -> Result<hyper::body::Incoming> {
+        let mut sender = self.connect(server).await?;
+        let request = Request::get(path).header("host", server).body(Full::default())?;
+        let response = sender.send_request(request).await.with_context(|| format!("asking {server}"))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response.into_body());
+        }
+        let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await;
+        let bytes = body.map_err(|error| anyhow!("{error}"))?.to_bytes();
+        Err(judge(status, &bytes).err().unwrap_or_else(|| anyhow!("{server} refused")))
+    }
+
     async fn exchange(
         &self,
         sender: &mut Sender,

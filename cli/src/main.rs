@@ -11,7 +11,9 @@ mod client;
 mod local;
 mod member;
 mod overlay;
+mod recover;
 mod service;
+mod snapshot;
 mod status;
 mod table;
 mod token;
@@ -50,6 +52,10 @@ enum Command {
     /// Manage the servers of a cluster
     #[command(subcommand)]
     Member(member::Command),
+    /// Save the state of a cluster to a file, and start a new one from it
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
+    Recover(recover::Args),
     /// Print the version
     Version,
 }
@@ -100,6 +106,8 @@ fn tool(command: Command) -> anyhow::Result<ExitCode> {
             Command::Status(args) => status::run(args).await,
             Command::Token(command) => token::run(command).await,
             Command::Member(command) => member::run(command).await,
+            Command::Snapshot(command) => snapshot::run(command).await,
+            Command::Recover(args) => recover::run(&args),
             Command::Version => {
                 println!("kontiki {}", env!("CARGO_PKG_VERSION"));
                 Ok(ExitCode::SUCCESS)

@@ -28,7 +28,7 @@ use crate::{
     writer::Health,
 };
 
-const FORMAT: u64 = 2;
+pub(crate) const FORMAT: u64 = 2;
 /// Bytes in one piece of the stream.
 const CHUNK: usize = 256 << 10;
 /// Pieces that may wait for the network.
@@ -291,7 +291,7 @@ fn epoch_removal<'a>(db: &Families<'a>, epoch: u32) -> Batch<'a> {
     batch
 }
 
-fn read_varint(input: &mut impl Read) -> io::Result<u64> {
+pub(crate) fn read_varint(input: &mut impl Read) -> io::Result<u64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let mut byte = [0];
@@ -304,12 +304,12 @@ fn read_varint(input: &mut impl Read) -> io::Result<u64> {
     Err(invalid(Malformed("number too long")))
 }
 
-fn read_signed(input: &mut impl Read) -> io::Result<i64> {
+pub(crate) fn read_signed(input: &mut impl Read) -> io::Result<i64> {
     let value = read_varint(input)?;
     Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
 }
 
-fn read_bytes(input: &mut impl Read) -> io::Result<Vec<u8>> {
+pub(crate) fn read_bytes(input: &mut impl Read) -> io::Result<Vec<u8>> {
     let len = read_varint(input)?;
     if len > LARGEST {
         return Err(invalid(Malformed("row too large")));

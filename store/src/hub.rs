@@ -230,6 +230,8 @@ impl Groups {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+
     use crate::{Entry, Event, EventKind};
 
     fn batch(revision: u64, keys: &[&'static str]) -> Batch {

@@ -23,6 +23,7 @@ mod dump;
 mod engine;
 mod error;
 mod forward;
+mod generation;
 mod history;
 mod hub;
 mod keys;
@@ -35,6 +36,7 @@ mod peer;
 pub mod planted;
 mod query;
 mod raft;
+mod restore;
 mod rows;
 mod rt;
 #[doc(hidden)]
@@ -43,6 +45,7 @@ mod snapshot;
 mod state;
 mod status;
 mod store;
+mod survivor;
 mod types;
 mod upkeep;
 mod view;
@@ -57,12 +60,15 @@ pub use backup::Backup;
 pub use config::{Config, PeerTls};
 pub use db::identity;
 pub use error::{HistoryError, MemberError, OpenError, QueryError, ReadError, StoreError, WriteError};
+pub use generation::{adopt_generation, generation_of};
 pub use keys::{End, KeyRange};
 pub use members::members_at;
+pub use restore::{BackupInfo, Founder, REVISION_BUMP, RescueError, backup_info, restore};
 pub use snapshot::{Lease, Snapshot};
 #[doc(hidden)]
 pub use store::Tuning;
 pub use store::{MAX_TXN_BYTES, Store};
+pub use survivor::{Remains, Survivor};
 pub use types::{
     Batch, Compare, CompareOp, Entry, Event, EventKind, Member, Op, Order, Put, PutLease, RangeQuery, RangeResult,
     Refusal, Response, ResponseKind, Revision, Role, SortBy, Status, Target, Term, Txn, TxnResult, WatchItem,

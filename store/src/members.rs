@@ -18,6 +18,7 @@ use crate::{
     Member, MemberError, PeerTls, Role, StoreError, Term,
     engine::Core,
     forward::{Ask, decode_members},
+    generation,
     peer::{Identity, Peers},
     raft::{Metrics, Node, TypeConfig},
     rt::{self, Instant},
@@ -81,7 +82,7 @@ fn matched(metrics: &Metrics, id: u64) -> Option<u64> {
 /// If the certificates cannot be used, or that member does not answer.
 pub async fn members_at(tls: &PeerTls, address: &str) -> Result<Vec<Member>, StoreError> {
     let identity = Identity::new(tls).map_err(|error| StoreError::Storage(error.to_string()))?;
-    let peers = Peers::new(identity);
+    let peers = Peers::new(generation::asking(identity));
     let answer = peers.forward(address, Ask::Members.encode(), SILENT).await.map_err(|_| StoreError::NoLeader)?;
     decode_members(answer).map_err(|error| StoreError::Storage(error.to_string()))
 }

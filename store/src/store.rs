@@ -19,6 +19,7 @@ use crate::{
     disk::Disk,
     engine::{AskError, Core, Timing},
     forward::{Ask, decode_change},
+    generation,
     log::LogStore,
     machine::{Loaded, Machine},
     peer::{Factory, Identity, Listener, Peers, Service},
@@ -98,7 +99,7 @@ impl Store {
     pub async fn open_with(config: Config, tuning: Tuning) -> Result<Self, OpenError> {
         #[cfg(feature = "planted-bugs")]
         crate::planted::from_environment();
-        let identity = Identity::new(&config.tls)?;
+        let identity = generation::fence(Identity::new(&config.tls)?, generation::read(&config.dir)?);
         // The port before the data: a second server on one machine must not touch anything.
         let listener = Listener::bind(config.listen, &identity)?;
         let (db, loaded) = recover(&config, &identity.cluster).await?;

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // a test may panic
 
+#[path = "cluster/rescue.rs"]
+mod rescue;
 mod support;
 
 use std::{
@@ -367,7 +369,7 @@ async fn a_single_member_keeps_its_data_its_history_and_its_promises() {
     put_surely(&store, "/b", "1").await;
     put_surely(&store, "/a", "2").await;
     store.txn(Txn::write(vec![Op::delete("/b")])).await.unwrap();
-    let names = |entries: Vec<kontiki_store::Entry>| {
+    let names = |entries: Vec<std::sync::Arc<kontiki_store::Entry>>| {
         entries
             .iter()
             .map(|e| format!("{}={}", String::from_utf8_lossy(&e.key), String::from_utf8_lossy(&e.value)))

@@ -1,6 +1,7 @@
 //! What a person or a client does with a cluster, and what happens when parts of it die.
 
 mod api;
+mod backup;
 mod clients;
 mod faults;
 mod figures;
@@ -67,6 +68,8 @@ pub static ALL: &[Story] = stories![
     faults::a_cut_off_node_loses_its_pods_and_gives_them_up_on_return,
     faults::a_frozen_or_cut_off_leader_loses_the_address,
     faults::without_quorum_reads_and_pods_go_on,
+    backup::a_snapshot_becomes_a_new_cluster,
+    backup::one_server_of_three_goes_on_alone,
     leader::a_persons_kubectl_outlives_the_leader,
     leader::twenty_leader_kills_lose_nothing;
     on request: figures::figures_of_an_idle_cluster_and_of_pod_starts

@@ -50,13 +50,23 @@ pub struct State {
     /// Servers known when it joined, `host:port` of node sessions.
     #[serde(default)]
     pub servers: Vec<String>,
+    /// Generation of the Raft group that it joined.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub generation: u64,
+}
+
+/// A group that was never restored: what older programs wrote says nothing else.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_first(generation: &u64) -> bool {
+    *generation == 0
 }
 
 impl State {
     /// The memory of a server that is not yet a member.
     #[must_use]
     pub fn new(name: &str, member_id: u64, founder: bool, cluster: ClusterSettings, servers: Vec<String>) -> Self {
-        Self { format: FORMAT, name: name.to_owned(), member_id, founder, admitted: false, cluster, servers }
+        let name = name.to_owned();
+        Self { format: FORMAT, name, member_id, founder, admitted: false, cluster, servers, generation: 0 }
     }
 }
 

@@ -7,8 +7,8 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use kontiki_proto::node::{AdmitRequest, JoinServerRequest, JoinServerResponse, join_client::JoinClient};
-use kontiki_store::Store;
+use kontiki_proto::node::{AdmitRequest, JoinServerRequest, JoinServerResponse, Peer, join_client::JoinClient};
+use kontiki_store::{PeerTls, Store};
 use rustls::ClientConfig;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Code;
@@ -69,6 +69,29 @@ async fn ask_one(
         Ok(Err(status)) if is_final(status.code()) => bail!("{server} refused: {}", status.message()),
         Ok(Err(status)) => Ok(Err(anyhow::anyhow!("{}", status.message().to_owned()))),
         Err(_) => Ok(Err(anyhow::anyhow!("no answer within {CALL:?}"))),
+    }
+}
+
+/// The generation of the group: members of another one do not talk to this server.
+///
+/// # Errors
+/// None of the members says so for a minute.
+pub async fn generation(tls: &PeerTls, peers: &[Peer]) -> anyhow::Result<u64> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        for peer in peers {
+            // Whoever does not lead answers with nobody.
+            let members = kontiki_store::members_at(tls, &peer.address).await.unwrap_or_default();
+            if !members.is_empty() {
+                return Ok(kontiki_store::generation_of(&members));
+            }
+        }
+        if Instant::now() >= deadline {
+            let peers: Vec<&str> = peers.iter().map(|peer| &*peer.address).collect();
+            bail!("no leader answers at any of {}", peers.join(", "));
+        }
+        warn!("no leader answers yet");
+        sleep(RETRY).await;
     }
 }
 

@@ -14,6 +14,7 @@ mod join;
 mod lifecycle;
 mod logging;
 pub mod pki;
+mod rescue;
 mod rpc;
 mod run;
 mod servers;
@@ -23,4 +24,5 @@ pub mod token;
 mod vip;
 
 pub use config::{Config, ConfigError, Join};
+pub use rescue::restore;
 pub use run::run;

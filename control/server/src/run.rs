@@ -147,7 +147,7 @@ fn etcd_listener(address: SocketAddr, identity: &Arc<Identity>) -> anyhow::Resul
         .with_context(|| format!("etcd_listen: cannot listen on {address}"))
 }
 
-fn host_port(ip: IpAddr, port: u16) -> String {
+pub(crate) fn host_port(ip: IpAddr, port: u16) -> String {
     SocketAddr::new(ip, port).to_string()
 }
 
@@ -211,7 +211,9 @@ async fn know_cluster(
             let mut known = answer.servers;
             known.extend(wanted.servers.iter().cloned());
             known.dedup();
-            let state = State::new(&settings.name, answer.member_id, false, cluster, known);
+            let mut state = State::new(&settings.name, answer.member_id, false, cluster, known);
+            let tls = peer_tls(&pki, settings, &state, &[settings.advertise])?;
+            state.generation = join::generation(&tls, &answer.peers).await?;
             dir.save(&state)?;
             info!(member_id = answer.member_id, "joined the cluster");
             Ok((pki, state))
@@ -227,25 +229,30 @@ async fn open_store(
     addresses: &[IpAddr],
     advertise: String,
 ) -> anyhow::Result<Store> {
-    // Peers keep their connections for long and read certificates once: this one outlives a leaf.
-    let subject = Subject::Server { name: &settings.name, addresses, domain: &state.cluster.cluster_domain };
-    let leaf = pki.issue(&subject, pki::LONG_LIFE, Timestamp::now())?;
+    kontiki_store::adopt_generation(&dir.join("raft"), state.generation).context("data_dir")?;
     let config = kontiki_store::Config {
         id: state.member_id,
         name: settings.name.clone(),
         dir: dir.join("raft"),
         listen: settings.peer_listen,
         advertise,
-        tls: PeerTls {
-            ca_pem: pki.ca_pem.clone(),
-            cert_pem: leaf.cert_pem,
-            key_pem: leaf.key_pem,
-            organization: Some(PeerTls::SERVERS.to_owned()),
-        },
+        tls: peer_tls(pki, settings, state, addresses)?,
         heartbeat: kontiki_store::Config::HEARTBEAT,
         election: kontiki_store::Config::ELECTION,
     };
     Ok(Store::open(config).await?)
+}
+
+fn peer_tls(pki: &Pki, settings: &Settings, state: &State, addresses: &[IpAddr]) -> anyhow::Result<PeerTls> {
+    // Peers keep their connections for long and read certificates once: this one outlives a leaf.
+    let subject = Subject::Server { name: &settings.name, addresses, domain: &state.cluster.cluster_domain };
+    let leaf = pki.issue(&subject, pki::LONG_LIFE, Timestamp::now())?;
+    Ok(PeerTls {
+        ca_pem: pki.ca_pem.clone(),
+        cert_pem: leaf.cert_pem,
+        key_pem: leaf.key_pem,
+        organization: Some(PeerTls::SERVERS.to_owned()),
+    })
 }
 
 /// Makes sure that this server belongs to the group.

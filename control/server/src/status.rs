@@ -3,12 +3,15 @@
 //! Invariants
 //! - Reached by `system:masters` only; the API sees to that before these routes.
 //! - `status` answers from this member's own memory, so it works without a leader.
+//! - `snapshot` holds everything that was acknowledged before it was asked for, unless what this member
+//!   happens to have is asked for (`?local=true`).
 
 use std::time::Duration;
 
 use axum::{
     Router,
-    extract::{Path, State},
+    body::Body,
+    extract::{Path, RawQuery, State},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::{delete, get, post},
@@ -32,6 +35,7 @@ pub fn routes(store: Store) -> Router {
         .route("/kontiki/v1/members", get(members))
         .route("/kontiki/v1/members/{member}", delete(remove))
         .route("/kontiki/v1/leader/transfer", post(transfer))
+        .route("/kontiki/v1/snapshot", get(snapshot))
         .with_state(store)
 }
 
@@ -128,6 +132,18 @@ async fn transfer(State(store): State<Store>) -> Response {
         Ok(Ok(())) => answer(StatusCode::OK, &json!({"transferred": true})),
         Ok(Err(error)) => refuse(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", &error.to_string()),
         Err(_) => refuse(StatusCode::GATEWAY_TIMEOUT, "Timeout", "the transfer is not known to have happened"),
+    }
+}
+
+async fn snapshot(State(store): State<Store>, RawQuery(query): RawQuery) -> Response {
+    if query.as_deref() != Some("local=true")
+        && let Err(error) = store.barrier().await
+    {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", &error.to_string());
+    }
+    match store.backup().await {
+        Ok(backup) => ([(CONTENT_TYPE, "application/octet-stream")], Body::from_stream(backup)).into_response(),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &error.to_string()),
     }
 }
 

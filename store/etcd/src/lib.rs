@@ -16,6 +16,7 @@ mod http;
 mod kv;
 mod lease;
 mod maintenance;
+mod rescue;
 mod server;
 mod standalone;
 mod tls;
@@ -24,7 +25,9 @@ mod watch;
 
 pub use flags::{Flags, run};
 use kontiki_proto::etcd::ResponseHeader;
+pub use kontiki_store::{BackupInfo, REVISION_BUMP, Remains, RescueError, Survivor, backup_info};
 use kontiki_store::{Revision, Status, Store};
+pub use rescue::restore;
 pub use server::{Admit, Listener};
 pub use standalone::Options;
 pub use tls::{TlsFiles, client_config};

@@ -127,7 +127,8 @@ fn cluster(options: &Options) -> Result<Vec<(u64, String, String)>, String> {
     Ok(members)
 }
 
-fn member_id(name: &str, address: &str) -> u64 {
+/// The id that everybody works out for a member of a new group.
+pub(crate) fn member_id(name: &str, address: &str) -> u64 {
     let hash = Sha256::digest(format!("{name}={address}"));
     // As large as JSON's readers take exactly.
     (u64::from_be_bytes(hash[..8].try_into().expect("eight bytes")) >> 11).max(1)
@@ -140,7 +141,12 @@ async fn config(options: &Options, cluster: &[(u64, String, String)]) -> Result<
     let id = match kontiki_store::identity(&options.data_dir) {
         // As it was before, whatever the flags say.
         Some((id, _)) => id,
-        None if options.existing => joined_as(&tls, &advertise, cluster).await?,
+        None if options.existing => {
+            let (id, generation) = joined_as(&tls, &advertise, cluster).await?;
+            kontiki_store::adopt_generation(&options.data_dir, generation)
+                .map_err(|error| format!("cannot use {}: {error}", options.data_dir.display()))?;
+            id
+        }
         None => member_id(&options.name, &advertise),
     };
     Ok(Config {
@@ -155,8 +161,8 @@ async fn config(options: &Options, cluster: &[(u64, String, String)]) -> Result<
     })
 }
 
-/// The id under which the group has added this member.
-async fn joined_as(tls: &PeerTls, own: &str, cluster: &[(u64, String, String)]) -> Result<u64, String> {
+/// The id under which the group has added this member, and the group's generation.
+async fn joined_as(tls: &PeerTls, own: &str, cluster: &[(u64, String, String)]) -> Result<(u64, u64), String> {
     let others: Vec<&str> =
         cluster.iter().map(|(_, _, address)| &**address).filter(|address| *address != own).collect();
     let looked = timeout(JOIN, async {
@@ -164,7 +170,7 @@ async fn joined_as(tls: &PeerTls, own: &str, cluster: &[(u64, String, String)]) 
             for other in &others {
                 let members: Vec<Member> = kontiki_store::members_at(tls, other).await.unwrap_or_default();
                 if let Some(member) = members.iter().find(|member| member.address == own) {
-                    return member.id;
+                    return (member.id, kontiki_store::generation_of(&members));
                 }
             }
             tokio::time::sleep(LOOK).await;
