@@ -255,7 +255,8 @@ mod tests {
         assert_eq!(decode(rows), [row]);
         let gone = Event { kind: EventKind::Delete, entry: Arc::new(entry(700)), prev };
         let both = Row { kind: RowKind::PutAndDelete, order: 0, deleted: 1, prev: Revision(6), entry: entry(700) };
-        assert_eq!(decode(event_rows(2, &[event.clone(), gone.clone()])), [both.clone()]);
+        let rows = event_rows(2, &[event.clone(), gone.clone()]);
+        assert_eq!(decode(rows), std::slice::from_ref(&both));
         let anew = Event { prev: None, ..event };
         let both = Row { kind: RowKind::DeleteAndPut, order: 1, deleted: 0, ..both };
         assert_eq!(decode(event_rows(2, &[gone, anew])), [both]);

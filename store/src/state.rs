@@ -528,14 +528,14 @@ mod tests {
         assert_eq!(state.leases()[&7].keys.iter().cloned().collect::<Vec<_>>(), [b("a")]);
         let keep = Put { key: b("a"), value: None, expires: None, lease: PutLease::Keep, prev: true };
         state.apply(&Action::Txn(Txn::write(vec![Op::Put(keep.clone())])), Term(1));
-        assert_eq!(show(&state), "r7 | a=v c2 m7 v2, b=2 c3 m6 v2");
+        assert_eq!(show(&state), "r6 | a=v c2 m6 v2, b=2 c3 m5 v2");
         let missing = Action::Txn(Txn::write(vec![Op::Put(Put { key: b("x"), ..keep })]));
         assert_eq!(state.apply(&missing, Term(1)).outcome, refused(Refusal::KeyNotFound));
         let fenced = Action::Revoke { id: 7, fence: Some(Term(1)) };
         assert_eq!(state.apply(&fenced, Term(2)).outcome, refused(Refusal::Fenced));
         let revoked = state.apply(&Action::Revoke { id: 7, fence: None }, Term(2));
         assert_eq!((revoked.events.len(), revoked.lease), (1, Some(LeaseRow { id: 7, ttl: None, granted: 0 })));
-        assert_eq!(show(&state), "r8 | b=2 c3 m6 v2");
+        assert_eq!(show(&state), "r7 | b=2 c3 m5 v2");
         let again = state.apply(&Action::Revoke { id: 7, fence: None }, Term(2));
         assert_eq!(again.outcome, refused(Refusal::LeaseNotFound));
     }
@@ -548,7 +548,7 @@ mod tests {
         let inner = Txn::guarded(vec![Compare::value("a", "1")], vec![Op::get("a"), Op::delete("a")]);
         let ops = vec![Op::get("a"), Op::put("a", "2"), Op::Range(at(2)), Op::Txn(inner), Op::get("a")];
         let Outcome::Txn(result) = state.apply(&Action::Txn(Txn::write(ops)), Term(1)).outcome else { panic!() };
-        let told: Vec<String> = result.responses.iter().map(|r| tell(r)).collect();
+        let told: Vec<String> = result.responses.iter().map(tell).collect();
         assert_eq!(told, ["r2 1", "r3 put", "r3 past 2", "r3 [r3 2, r3 deleted 1]", "r3 -"]);
         for (revision, refusal) in [(4, Refusal::Future), (1, Refusal::Compacted)] {
             state.apply(&Action::Compact { upto: Revision(2) }, Term(1));
