@@ -90,10 +90,12 @@ pub async fn power_cut(group: &mut Group, rng: &mut StdRng) -> Result<String> {
 /// Everybody at once: what was acknowledged is on at least one disk of those that come back, or lost.
 pub fn power_cut_all(group: &mut Group) -> Result<String> {
     let slots = group.present();
+    // The processes first: one that runs on over a file system that is being shut down may be told that a
+    // sync has succeeded which has not, and acknowledge what no power cut would have let it.
+    slots.iter().try_for_each(|slot| group.kill(*slot))?;
     for slot in &slots {
         group.hurt_disk(*slot)?.power_cut()?;
     }
-    slots.iter().try_for_each(|slot| group.kill(*slot))?;
     for slot in &slots {
         group.hurt_disk(*slot)?.unmount()?;
     }
