@@ -40,8 +40,9 @@ bench: install
 	deploy/bench.sh
 
 # Faults for as long as wanted: simulated ones (SIM seeds), real ones on groups of three and of five store
-# processes (MINUTES each, SEED), members killed over and over (KILLS); then leaders killed, frozen and cut
-# off and nodes lost under a whole cluster, the agent against a real containerd, full disks.
+# processes (MINUTES each, SEED), members killed over and over (KILLS), mistakes planted in the members; then
+# leaders killed, frozen and cut off and nodes lost under a whole cluster, the agent against a real
+# containerd, full disks.
 SIM ?= 2000
 MINUTES ?= 30
 SEED ?= 1
@@ -52,5 +53,6 @@ chaos: install build
 	$(NEMESIS) run --members 3 --minutes $(MINUTES) --seed $(SEED)
 	$(NEMESIS) run --members 5 --minutes $(MINUTES) --seed $(SEED)
 	$(NEMESIS) kills --count $(KILLS) --seed $(SEED)
+	KONTIKI_PLANTED_BIN=$(KONTIKI) cargo test --workspace --test nemesis -- planted
 	cargo test --workspace --test cluster -- twenty frozen cut_off quorum
 	cargo test --workspace --lib --test real_containerd -- --ignored

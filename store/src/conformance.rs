@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use openraft::{
-    StorageError,
+    RaftLogReader, StorageError,
+    entry::RaftEntry,
+    storage::{RaftLogStorage, RaftLogStorageExt},
     testing::log::{StoreBuilder, Suite},
 };
 
@@ -12,7 +14,7 @@ use crate::{
     db::Db,
     log::LogStore,
     machine::{Loaded, Machine},
-    raft::TypeConfig,
+    raft::{LogEntry, Payload, TypeConfig, log_id},
     writer,
 };
 
@@ -46,4 +48,15 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, Guard> for Builder {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn openrafts_storage_suite_passes() {
     Suite::test_all(Builder).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_purged_head_is_never_passed_over() {
+    let (_guard, mut log, _machine) = Builder.build().await.unwrap();
+    log.blocking_append((0..10).map(|index| LogEntry::new(log_id(1, index), Payload::Blank))).await.unwrap();
+    log.purge(log_id(1, 4)).await.unwrap();
+    let sent = log.limited_get_log_entries(5, 8).await.unwrap();
+    assert_eq!(sent.iter().map(|entry| entry.log_id.index).collect::<Vec<_>>(), [5, 6, 7]);
+    let sent = log.limited_get_log_entries(3, 8).await.unwrap();
+    assert!(sent.is_empty(), "{sent:?} does not follow what the other side has");
 }

@@ -137,7 +137,7 @@ impl Db {
     /// Opens the member's directory, making it if it is missing or empty.
     pub fn open(config: &Config, cluster: &str) -> Result<Self, OpenError> {
         let dir = config.dir.as_path();
-        fs::create_dir_all(dir).map_err(|error| io_error(dir, &error))?;
+        fs::create_dir_all(dir).map_err(|error| open_error(dir, &error))?;
         let lock = lock(dir)?;
         identify(dir, config, cluster)?;
         let db = open_database(dir)?;
@@ -264,26 +264,32 @@ pub(crate) fn stopped() -> io::Error {
     io::Error::other("the store has stopped")
 }
 
-/// RocksDB's error as an I/O error that still says whether space ran out.
+/// RocksDB's error as an I/O error that still says whether space ran out, and whether data is damaged.
 pub(crate) fn db_error(error: rocksdb::Error) -> io::Error {
+    let damaged = matches!(error.kind(), rocksdb::ErrorKind::Corruption | rocksdb::ErrorKind::InvalidArgument);
     let text = error.into_string();
     if text.contains("No space left on device") || text.contains("Disk quota exceeded") {
         return io::Error::new(io::ErrorKind::StorageFull, text);
     }
-    io::Error::other(text)
+    io::Error::new(if damaged { io::ErrorKind::InvalidData } else { io::ErrorKind::Other }, text)
 }
 
-fn io_error(dir: &Path, error: &io::Error) -> OpenError {
-    OpenError::Io { dir: dir.display().to_string(), reason: error.to_string() }
+/// Why a directory cannot be opened: what was read makes no sense, or it could not be read.
+pub(crate) fn open_error(dir: &Path, error: &io::Error) -> OpenError {
+    let (dir, reason) = (dir.display().to_string(), first_line(&error.to_string()));
+    match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => OpenError::Corrupt { dir, reason },
+        _ => OpenError::Io { dir, reason },
+    }
 }
 
 fn lock(dir: &Path) -> Result<File, OpenError> {
     let file = File::options().create(true).write(true).truncate(false).open(dir.join("lock"));
-    let file = file.map_err(|error| io_error(dir, &error))?;
+    let file = file.map_err(|error| open_error(dir, &error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked { dir: dir.display().to_string() }),
-        Err(TryLockError::Error(error)) => Err(io_error(dir, &error)),
+        Err(TryLockError::Error(error)) => Err(open_error(dir, &error)),
     }
 }
 
@@ -304,9 +310,9 @@ fn identify(dir: &Path, config: &Config, cluster: &str) -> Result<(), OpenError>
             if dir.join("db").exists() {
                 return Err(foreign("it holds a database but no identity.json".to_owned()));
             }
-            claim(dir, &path, &wanted).map_err(|error| io_error(dir, &error))
+            claim(dir, &path, &wanted).map_err(|error| open_error(dir, &error))
         }
-        Err(error) => Err(io_error(dir, &error)),
+        Err(error) => Err(open_error(dir, &error)),
     }
 }
 
@@ -347,19 +353,12 @@ fn open_database(dir: &Path) -> Result<DB, OpenError> {
     let families = [("default", MIB), (meta, MIB), (log, 16 * MIB), (rows, 16 * MIB)];
     let families = families.map(|(name, buffer)| ColumnFamilyDescriptor::new(name, family_options(buffer)));
     let path = dir.join("db");
-    let cut = wal::mend(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => OpenError::Corrupt { dir: dir.display().to_string(), reason: error.to_string() },
-        _ => io_error(dir, &error),
-    })?;
+    let cut = wal::mend(&path).map_err(|error| open_error(dir, &error))?;
     if cut > 0 {
         tracing::warn!(bytes = cut, "foreign bytes behind the end of the write-ahead log were cut off");
     }
-    DB::open_cf_descriptors(&database_options(), &path, families).map_err(|error| {
-        let dir = dir.display().to_string();
-        let corrupt = matches!(error.kind(), rocksdb::ErrorKind::Corruption | rocksdb::ErrorKind::InvalidArgument);
-        let reason = first_line(&error.into_string());
-        if corrupt { OpenError::Corrupt { dir, reason } } else { OpenError::Io { dir, reason } }
-    })
+    let opened = DB::open_cf_descriptors(&database_options(), &path, families);
+    opened.map_err(|error| open_error(dir, &db_error(error)))
 }
 
 fn first_line(text: &str) -> String {
@@ -398,4 +397,30 @@ fn family_options(write_buffer: usize) -> Options {
     ]);
     options.set_level_compaction_dynamic_level_bytes(true);
     options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What opening says after `spoil` was done to a good directory.
+    fn opened(spoil: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), OpenError> {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::unconnected(1, dir.path());
+        Db::open(&config, "test").unwrap().close();
+        spoil(&dir.path().join("db")).unwrap();
+        Db::open(&config, "test").map(|db| db.close())
+    }
+
+    #[test]
+    fn only_what_was_read_is_called_damaged() {
+        opened(|_| Ok(())).unwrap();
+        let damaged = opened(|db| fs::write(db.join("CURRENT"), "MANIFEST\n"));
+        assert!(matches!(damaged, Err(OpenError::Corrupt { .. })), "{damaged:?}");
+        let unreadable = opened(|db| {
+            fs::remove_dir_all(db)?;
+            fs::write(db, "")
+        });
+        assert!(matches!(unreadable, Err(OpenError::Io { .. })), "{unreadable:?}");
+    }
 }

@@ -97,9 +97,10 @@ impl Shared {
     /// The cached entries in `from..to`, and the index from which on the cache knows everything.
     fn read(&self, from: u64, to: u64) -> (Vec<LogEntry>, u64) {
         let start = self.cache.front().map_or(u64::MAX, |entry| entry.log_id.index);
-        let skip = usize::try_from(from.saturating_sub(start)).unwrap_or(usize::MAX);
-        let entries = self.cache.iter().skip(skip).take_while(|entry| entry.log_id.index < to).cloned();
-        (entries.collect(), start)
+        let place =
+            |index: u64| usize::try_from(index.saturating_sub(start)).unwrap_or(usize::MAX).min(self.cache.len());
+        let from = place(from);
+        (self.cache.range(from..place(to).max(from)).cloned().collect(), start)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The handle to this member of the group, and how a member starts and stops.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use openraft::{
@@ -15,7 +15,7 @@ use crate::{
     Refusal, Response, ResponseKind, Revision, Snapshot, Status, StoreError, Txn, TxnResult, Watch, WriteError,
     backup::{self, Backup},
     command::{Action, Outcome},
-    db::Db,
+    db::{Db, open_error},
     disk::Disk,
     engine::{AskError, Core, Timing},
     forward::{Ask, decode_change},
@@ -113,9 +113,8 @@ impl Store {
     /// Opens the data of whichever member of a simulated world this is a task of.
     #[doc(hidden)]
     pub async fn open_simulated(config: Config, tuning: Tuning) -> Result<Self, OpenError> {
-        let corrupt = |error: std::io::Error| OpenError::Corrupt { dir: String::new(), reason: error.to_string() };
         let db = Arc::new(Db::open_simulated(&config)?);
-        let loaded = Loaded::read(&db).map_err(corrupt)?;
+        let loaded = Loaded::read(&db).map_err(|error| open_error(&config.dir, &error))?;
         let address = config.advertise.clone();
         let store = Self::start(config, tuning, db, loaded, Peers::simulated(), 0).await?;
         sim::listen(&address, store.service());
@@ -135,8 +134,8 @@ impl Store {
         cluster: u64,
     ) -> Result<Self, OpenError> {
         let timing = Timing::new(&config);
-        let failed = |reason: String| OpenError::Corrupt { dir: config.dir.display().to_string(), reason };
-        let io = |error: std::io::Error| failed(error.to_string());
+        let dir = config.dir.clone();
+        let io = |error: std::io::Error| open_error(&dir, &error);
         let queue = writer::spawn(Arc::clone(&db), loaded.revision()).map_err(io)?;
         let log = LogStore::open(Arc::clone(&db), queue.clone()).map_err(io)?;
         if rt::simulated() {
@@ -149,8 +148,8 @@ impl Store {
         let raft_config = raft_config(timing, tuning)?;
         let network = Factory(Arc::clone(&peers));
         let raft = Raft::new(config.id, Arc::new(raft_config), network, log.clone(), machine).await;
-        let raft = raft.map_err(|error: Fatal<TypeConfig>| failed(error.to_string()))?;
-        let had_group = raft.is_initialized().await.map_err(|error| failed(error.to_string()))?;
+        let raft = raft.map_err(|error| raft_error(&dir, &error))?;
+        let had_group = raft.is_initialized().await.map_err(|error| raft_error(&dir, &error))?;
         let disk = Arc::new(Disk::new(Arc::clone(queue.health())));
         let (core, readers) = Core::new(config.id, raft, view, peers, disk, log, timing);
         let core = Arc::new(core);
@@ -584,11 +583,18 @@ async fn recover(config: &Config, cluster: &str) -> Result<(Arc<Db>, Loaded), Op
     let (config, cluster) = (config.clone(), cluster.to_owned());
     let task = rt::blocking(move || {
         let db = Db::open(&config, &cluster)?;
-        let loaded = Loaded::read(&db)
-            .map_err(|error| OpenError::Corrupt { dir: config.dir.display().to_string(), reason: error.to_string() })?;
+        let loaded = Loaded::read(&db).map_err(|error| open_error(&config.dir, &error))?;
         Ok((Arc::new(db), loaded))
     });
     task.await.map_err(|error| OpenError::Config(error.to_string()))?
+}
+
+/// openraft passes on the text of what its storage said, and that only.
+fn raft_error(dir: &Path, error: &Fatal<TypeConfig>) -> OpenError {
+    let text = error.to_string();
+    let damaged = text.contains("Corruption") || text.contains("malformed");
+    let kind = if damaged { io::ErrorKind::InvalidData } else { io::ErrorKind::Other };
+    open_error(dir, &io::Error::new(kind, text))
 }
 
 fn raft_config(timing: Timing, tuning: Tuning) -> Result<openraft::Config, OpenError> {

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::{
     OpenError,
     codec::{Reader, Writer},
-    db::{Db, Families, Family},
+    db::{Db, Families, Family, open_error},
     generation,
     history::invalid,
     log::{decode_entry, entry_value, log_key},
@@ -77,9 +77,7 @@ impl Survivor {
         let identity: Identity =
             serde_json::from_slice(&identity).map_err(|error| bad(format!("identity.json: {error}")))?;
         let db = Db::open(&offline(dir, identity.member, &identity.name), &identity.cluster)?;
-        let found = db.with(|families| Found::read(&families));
-        let found =
-            found.map_err(|error| OpenError::Corrupt { dir: dir.display().to_string(), reason: error.to_string() })?;
+        let found = db.with(|families| Found::read(&families)).map_err(|error| open_error(dir, &error))?;
         let Some(node) = found.membership.get_node(&identity.member).cloned() else {
             return Err(bad(format!("{} never was a member of a group", identity.name)));
         };

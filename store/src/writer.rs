@@ -417,6 +417,24 @@ mod tests {
     use crate::{Config, raft::log_id};
 
     #[tokio::test]
+    async fn nothing_is_written_after_a_write_that_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Arc::new(Db::open(&Config::unconnected(1, dir.path()), "test").unwrap());
+        let (tx, rx) = mpsc::channel(QUEUE);
+        let health = Arc::new(Health::new(Revision(1)));
+        let mut thread = Thread { db: Arc::clone(&db), rx, health: Arc::clone(&health), failed: None };
+        thread.report(Vec::new(), &Err(io::Error::other("the disk is gone")));
+        let thread = thread::spawn(move || thread.run());
+        let queue = WriteQueue { tx, lane: Arc::default(), health };
+        let error = queue.run(|done| Job::Vote { vote: Vote::new(1, 1), done }).await.unwrap_err();
+        assert_eq!(error.to_string(), "the disk is gone");
+        drop(queue);
+        thread.join().unwrap();
+        assert_eq!(db.with(|db| db.get(Family::Meta, VOTE_KEY)).unwrap(), None);
+        db.close();
+    }
+
+    #[tokio::test]
     #[ignore = "needs root: mounts a small file system"]
     async fn what_a_full_disk_held_up_is_written_when_there_is_space() {
         let dir = tempfile::tempdir().unwrap();

@@ -122,6 +122,7 @@ impl Play {
             78..84 => self.change_members(),
             84..88 => self.transfer(),
             88..92 => self.reset(),
+            92..95 => self.cut_tail(),
             _ => {}
         }
     }
@@ -149,6 +150,31 @@ impl Play {
                 self.cluster.start(member);
             }
         }
+    }
+
+    /// A leader gathers entries that nobody else gets, comes back to others that went on without it, and
+    /// loses its power as soon as they have cut its tail off: the tail must not come back.
+    fn cut_tail(&mut self) {
+        let Some(leader) = self.cluster.leader() else { return };
+        self.count("tail cut off");
+        let others: Vec<u64> = self.cluster.up().into_iter().filter(|member| *member != leader).collect();
+        others.iter().for_each(|member| self.cluster.kill(*member, Crash::Process));
+        self.cluster.run_for(Duration::from_millis(self.rng.between(50, 400)));
+        self.cluster.kill(leader, Crash::Process);
+        others.iter().for_each(|member| self.cluster.start(*member));
+        let led = self.cluster.until("another leader", Duration::from_secs(2), |cluster| cluster.leader().is_some());
+        let before = self.cluster.shared.ledger().counts.truncated;
+        self.cluster.start(leader);
+        let truncated = |cluster: &Cluster| cluster.shared.ledger().counts.truncated > before;
+        if led.is_err() || self.cluster.until("a cut tail", Duration::from_secs(1), truncated).is_err() {
+            return;
+        }
+        // What replaces the tail may be on its way to the disk.
+        self.cluster.run_for(Duration::from_millis(self.rng.between(0, 5)));
+        if self.cluster.up().contains(&leader) {
+            self.cluster.kill(leader, Crash::Power);
+        }
+        self.cluster.start(leader);
     }
 
     fn start_some(&mut self) {

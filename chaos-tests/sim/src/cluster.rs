@@ -201,7 +201,7 @@ impl Cluster {
         while !done(self) {
             ensure!(self.shared.ledger().violation.is_none(), "a violation while waiting for {what}");
             ensure!(self.world.now() < end, "{what}: not within {limit:?}");
-            self.run_for(Duration::from_millis(10));
+            self.run_for(Duration::from_millis(1));
         }
         Ok(())
     }

@@ -185,14 +185,22 @@ impl Service {
         })
     }
 
-    /// Answers a stream of appends.
+    /// Answers a stream of appends. An answer that would repeat the last one is left out: what only
+    /// tells a commit moves nothing, and the leader counts answers by what they match, not one by one.
     pub fn appends(&self, requests: impl Stream<Item = Bytes> + Send + 'static) -> Answers {
         // A broken or unreadable stream just ends; the leader opens another.
         let appends = requests.map(|body| wire::decode_append(body).ok());
         let appends = appends.take_while(|append| std::future::ready(append.is_some())).filter_map(std::future::ready);
-        let answers = self.core.raft.stream_append(appends.boxed()).map(|answer| match answer {
-            Ok(answer) => Ok(wire::encode_answer(&answer)),
-            Err(fatal) => Err(failed(fatal)),
+        let mut told = None;
+        let answers = self.core.raft.stream_append(appends.boxed()).filter_map(move |answer| {
+            let news = match answer {
+                Ok(Ok(matched)) => {
+                    (told.replace(matched) != Some(matched)).then(|| Ok(wire::encode_answer(&Ok(matched))))
+                }
+                Ok(refusal) => Some(Ok(wire::encode_answer(&refusal))),
+                Err(fatal) => Some(Err(failed(fatal))),
+            };
+            std::future::ready(news)
         });
         Box::pin(answers)
     }

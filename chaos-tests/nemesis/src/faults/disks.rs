@@ -69,37 +69,25 @@ fn newest_log(dir: &Path) -> Option<PathBuf> {
     best.map(|(_, path)| path)
 }
 
-/// The power goes first or the process does; either way what was not synced is gone.
-fn cut(group: &mut Group, slot: usize, process_first: bool) -> Result<()> {
-    if process_first {
-        group.kill(slot)?;
-        group.hurt_disk(slot)?.power_cut()?;
-    } else {
-        group.hurt_disk(slot)?.power_cut()?;
-        group.kill(slot)?;
-    }
-    group.hurt_disk(slot)?.unmount()
+/// What was not synced is gone. The processes go first: one that runs on over an ext4 that is being shut down
+/// is told now and then that a sync has succeeded which has not (6 of 240 logs lost their last acknowledged
+/// record so), and would acknowledge what no power cut would have let it.
+fn cut(group: &mut Group, slots: &[usize]) -> Result<String> {
+    slots.iter().try_for_each(|slot| group.kill(*slot))?;
+    slots.iter().try_for_each(|slot| group.hurt_disk(*slot)?.power_cut())?;
+    slots.iter().try_for_each(|slot| group.hurt_disk(*slot)?.unmount())?;
+    Ok(names(slots))
 }
 
 pub async fn power_cut(group: &mut Group, rng: &mut StdRng) -> Result<String> {
     let slot = either(group, rng).await;
-    cut(group, slot, rng.random_bool(0.5))?;
-    Ok(name(slot))
+    cut(group, &[slot])
 }
 
 /// Everybody at once: what was acknowledged is on at least one disk of those that come back, or lost.
 pub fn power_cut_all(group: &mut Group) -> Result<String> {
     let slots = group.present();
-    // The processes first: one that runs on over a file system that is being shut down may be told that a
-    // sync has succeeded which has not, and acknowledge what no power cut would have let it.
-    slots.iter().try_for_each(|slot| group.kill(*slot))?;
-    for slot in &slots {
-        group.hurt_disk(*slot)?.power_cut()?;
-    }
-    for slot in &slots {
-        group.hurt_disk(*slot)?.unmount()?;
-    }
-    Ok(names(&slots))
+    cut(group, &slots)
 }
 
 pub async fn stall(group: &mut Group, rng: &mut StdRng) -> Result<String> {
