@@ -2,8 +2,10 @@
 //!
 //! A crash leaves a torn record or zeros there, which RocksDB drops. Other bytes behind the last
 //! record can look like the head of a recycled record, which this database never writes: RocksDB
-//! 11.8 then reads the same place for ever. What no record follows is cut off here; damage that
-//! records follow is for the caller to refuse, since they may have been acknowledged.
+//! 11.8 then reads the same place for ever. Or they promise a record that does not fit into its
+//! block, which no writer writes: RocksDB drops that at the end of the file, and calls the whole log
+//! damaged if the bytes go on into the next block. What no record follows is cut off here; damage
+//! that records follow is for the caller to refuse, since they may have been acknowledged.
 //!
 //! Format: `db/log_format.h` and `db/log_reader.cc` of RocksDB.
 
@@ -30,7 +32,7 @@ pub(crate) fn mend(dir: &Path) -> io::Result<u64> {
     let Some(path) = newest(dir)? else { return Ok(0) };
     let mut bytes = Vec::new();
     File::open(&path)?.read_to_end(&mut bytes)?;
-    let Some(at) = first_recycled(&bytes) else { return Ok(0) };
+    let Some(at) = first_foreign(&bytes) else { return Ok(0) };
     if let Some(next) = (at + 1..bytes.len()).find(|next| is_record(&bytes, *next)) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let reason = format!("{name} is damaged at byte {at}, and records follow at byte {next}");
@@ -58,8 +60,8 @@ fn newest(dir: &Path) -> io::Result<Option<PathBuf>> {
     Ok(logs.into_iter().max().map(|(_, path)| path))
 }
 
-/// Where a recycled record seems to begin, read as RocksDB reads.
-fn first_recycled(bytes: &[u8]) -> Option<usize> {
+/// Where a record seems to begin that was never written, read as RocksDB reads.
+fn first_foreign(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
         let left = BLOCK - at % BLOCK;
@@ -69,10 +71,8 @@ fn first_recycled(bytes: &[u8]) -> Option<usize> {
         }
         let (length, kind) = header(bytes, at)?;
         match kind {
-            kind if RECYCLED.contains(&kind) => return Some(at),
             ZERO if length == 0 => at += left,
-            // Torn, or of a kind that ends the log: RocksDB knows what to do.
-            _ if HEADER + length > left => return None,
+            kind if RECYCLED.contains(&kind) || HEADER + length > left => return Some(at),
             _ => at += HEADER + length,
         }
     }
@@ -135,6 +135,8 @@ mod tests {
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
         let good = [record(b"one"), record(&[7; 900])].concat();
         let foreign = [1, 2, 3, 4, 9, 0, 6, 8, 8];
+        let promise = [1, 2, 3, 4, 0xff, 0x7f, FULL, 8];
+        let nearly_a_block = record(&vec![7; BLOCK - 100]);
         for (name, bytes, left) in [
             ("a whole log", good.clone(), Some(good.len())),
             ("an empty one", Vec::new(), Some(0)),
@@ -142,6 +144,13 @@ mod tests {
             ("a torn record", good[..good.len() - 3].to_vec(), Some(good.len() - 3)),
             ("foreign bytes behind", [&good[..], &foreign].concat(), Some(good.len())),
             ("and much of them", [&good[..], &foreign, &[0x55; 70_000]].concat(), Some(good.len())),
+            ("half a record that no block holds", [&good[..], &promise].concat(), Some(good.len())),
+            (
+                "and on into the next block",
+                [&nearly_a_block[..], &promise, &[0x55; 500]].concat(),
+                Some(nearly_a_block.len()),
+            ),
+            ("a damaged length within", [&good[..], &promise, &good].concat(), None),
             ("foreign bytes within", [&good[..], &foreign, &good].concat(), None),
         ] {
             let dir = tempfile::tempdir().unwrap();

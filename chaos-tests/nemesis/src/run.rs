@@ -388,7 +388,8 @@ fn faults_table(marks: &[Mark]) -> String {
     }
     let mut out = format!("\n{:<18}{:>6}{:>16}{:>20}\n", "fault", "count", "no write for", "well after heal");
     for (name, (count, gap, back)) in faults {
-        writeln!(out, "{name:<18}{count:>6}{:>14.1} s{:>18.1} s", seconds(gap), seconds(back)).expect("a string grows");
+        let well = if back == Nanos::MAX { "never".to_owned() } else { format!("{:.1} s", seconds(back)) };
+        writeln!(out, "{name:<18}{count:>6}{:>14.1} s{well:>20}", seconds(gap)).expect("a string grows");
     }
     out
 }

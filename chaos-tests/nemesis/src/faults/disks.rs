@@ -45,11 +45,13 @@ pub fn torn(group: &mut Group, rng: &mut StdRng) -> Result<String> {
     append(group, rng, "half a record", &tail)
 }
 
-/// Worse than a torn write: whatever lay on the disk before. Half of the time it starts like a record of
-/// a log file that RocksDB has used twice, which this one is not.
+/// Worse than a torn write: whatever lay on the disk before. It promises more than a record can hold (a whole
+/// record with a wrong checksum is damage, and refused). Half of the time it starts like a record of a log
+/// file that RocksDB has used twice, which this one is not.
 pub fn garbage(group: &mut Group, rng: &mut StdRng) -> Result<String> {
     let mut tail = vec![0; rng.random_range(7..2000)];
     rng.fill_bytes(&mut tail);
+    tail[5] |= 0x80;
     if rng.random_bool(0.5) {
         tail[6] = rng.random_range(5..9);
     }
