@@ -16,7 +16,7 @@ use crate::{
     Batch, Entry, Event, EventKind, KeyRange, Revision, Snapshot,
     codec::Malformed,
     db::{Families, Family},
-    rows::{Row, RowKind, key_of_row, lease_span, revision_of_row, row_key},
+    rows::{Row, RowKind, STATE_KEY, StateRecord, key_of_row, lease_span, revision_of_row, row_key},
 };
 
 /// Limits of one step of catching up.
@@ -163,6 +163,14 @@ fn superseded(db: &Families<'_>, epoch: u32, revision: Revision, key: &[u8]) -> 
     let Some(value) = db.get(Family::Rows, &at)? else { return Ok(None) };
     let row = decode(&at, value.into_boxed_slice())?;
     Ok(matches!(row.kind, RowKind::Put | RowKind::DeleteAndPut).then_some(row.entry))
+}
+
+/// How far the rows in the database go.
+pub(crate) fn state_record(db: &Families<'_>) -> io::Result<StateRecord> {
+    match db.get(Family::Rows, STATE_KEY)? {
+        Some(bytes) => StateRecord::decode(bytes.into()).map_err(invalid),
+        None => Ok(StateRecord::default()),
+    }
 }
 
 /// Reads a row, or says that the database is damaged.

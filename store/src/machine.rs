@@ -19,10 +19,10 @@ use crate::{
     command::{Action, Command, Outcome},
     db::{Db, Family},
     dump::{self, SnapshotData, dump},
-    history::{decode, invalid, scan, scan_leases},
+    history::{decode, invalid, scan, scan_leases, state_record},
     planted::{self, Bug},
     raft::{CommittedLeader, LogId, Node, Payload, SnapshotMeta, StoredMembership, TypeConfig},
-    rows::{MEMBERSHIP_KEY, STATE_KEY, StateRecord, decode_lease, event_rows, lease_span, row_key},
+    rows::{MEMBERSHIP_KEY, StateRecord, decode_lease, event_rows, lease_span, row_key},
     rt, sim,
     state::State,
     view::View,
@@ -59,10 +59,7 @@ impl Loaded {
     pub fn read(db: &Db) -> io::Result<Self> {
         db.with(|families| {
             let get = |key| families.get(Family::Rows, key);
-            let record = match get(STATE_KEY)? {
-                Some(bytes) => StateRecord::decode(bytes.into()).map_err(invalid)?,
-                None => StateRecord::default(),
-            };
+            let record = state_record(&families)?;
             let membership = match get(MEMBERSHIP_KEY)? {
                 Some(json) => serde_json::from_slice(&json)?,
                 None => StoredMembership::default(),

@@ -12,15 +12,14 @@ use openraft::entry::RaftEntry as _;
 use serde::Deserialize;
 
 use crate::{
-    OpenError,
     codec::{Reader, Writer},
     db::{Db, Families, Family, open_error},
     generation,
-    history::invalid,
+    history::{invalid, state_record},
     log::{decode_entry, entry_value, log_key},
     raft::{LogEntry, LogId, Membership, Node, Payload, StoredMembership, Vote, log_id},
     restore::{RescueError, alone, offline, write},
-    rows::{MEMBERSHIP_KEY, STATE_KEY, StateRecord},
+    rows::{MEMBERSHIP_KEY, StateRecord},
     writer::{PURGED_KEY, VOTE_KEY},
 };
 
@@ -152,10 +151,7 @@ struct Found {
 
 impl Found {
     fn read(db: &Families<'_>) -> io::Result<Self> {
-        let record = match db.get(Family::Rows, STATE_KEY)? {
-            Some(bytes) => StateRecord::decode(bytes.into()).map_err(invalid)?,
-            None => StateRecord::default(),
-        };
+        let record = state_record(db)?;
         let stored: StoredMembership = match db.get(Family::Rows, MEMBERSHIP_KEY)? {
             Some(json) => serde_json::from_slice(&json)?,
             None => StoredMembership::default(),

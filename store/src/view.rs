@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::{RwLock, RwLockWriteGuard};
@@ -18,13 +19,16 @@ use tokio::sync::watch;
 use crate::{
     Batch, Entry, HistoryError, KeyRange, RangeQuery, RangeResult, Revision, Snapshot,
     db::{Db, Families},
-    history::{self, Step},
+    history::{self, Step, state_record},
     hub::Hub,
     query::answer,
     rt,
     state::State,
     writer::WriteQueue,
 };
+
+/// How soon history is read again while a snapshot is on its way to being shown.
+const SHOWN: Duration = Duration::from_millis(1);
 
 /// What readers of this member see.
 pub(crate) struct View {
@@ -118,7 +122,10 @@ impl View {
         let upto = self.hub.published();
         let compacted = self.compacted();
         let oldest = if whole { after } else { after.next() };
-        self.past(oldest, upto, move |db, epoch| history::step(&db, epoch, &range, after, upto, compacted)).await
+        self.past(oldest, upto, move |db: &Families<'_>, epoch| {
+            history::step(db, epoch, &range, after, upto, compacted)
+        })
+        .await
     }
 
     /// Answers a query as of its revision.
@@ -142,7 +149,7 @@ impl View {
         if revision == current {
             return Ok(now.entries(&range));
         }
-        let read = move |db: Families<'_>, epoch| history::range_at(&db, epoch, &range, revision, &now);
+        let read = move |db: &Families<'_>, epoch| history::range_at(db, epoch, &range, revision, &now);
         self.past(revision, current, read).await
     }
 
@@ -151,23 +158,29 @@ impl View {
         self: Arc<Self>,
         from: Revision,
         upto: Revision,
-        read: impl Fn(Families<'_>, u32) -> io::Result<T> + Send + 'static,
+        read: impl Fn(&Families<'_>, u32) -> io::Result<T> + Send + Sync + 'static,
     ) -> Result<T, HistoryError> {
         self.persisted(upto).await.map_err(|error| storage(&error))?;
-        let task = rt::blocking(move || {
-            loop {
-                let epoch = self.epoch();
-                let result = self.db.with(|db| read(db, epoch)).map_err(|error| storage(&error));
-                // What was read is whole only if it was not being removed meanwhile.
-                if self.compacted() > from {
-                    return Err(HistoryError::Compacted { oldest: self.compacted() });
-                }
-                if self.epoch() == epoch {
-                    return result;
-                }
+        let read = Arc::new(read);
+        loop {
+            let (view, read, epoch) = (Arc::clone(&self), Arc::clone(&read), self.epoch());
+            let task = rt::blocking(move || {
+                view.db.with(|db| {
+                    let result = read(&db, epoch)?;
+                    Ok((result, state_record(&db)?.epoch))
+                })
+            });
+            let (result, now) = task.await.and_then(|read| read).map_err(|error| storage(&error))?;
+            // What was read is whole only if it was not being removed meanwhile: by a sweep, or by a
+            // snapshot, which is in the database a little before it is shown.
+            if self.compacted() > from {
+                return Err(HistoryError::Compacted { oldest: self.compacted() });
             }
-        });
-        task.await.map_err(|error| storage(&error))?
+            if now == epoch {
+                return Ok(result);
+            }
+            rt::sleep(SHOWN).await;
+        }
     }
 }
 

@@ -364,14 +364,19 @@ impl Play {
         Ok(())
     }
 
+    /// Starts whoever is down; some stop only now for what they met earlier.
+    fn revive(&mut self) {
+        self.look_after();
+        for member in self.cluster.down() {
+            self.cluster.start(member);
+        }
+    }
+
     /// Everybody lives, and somebody leads.
     fn up_again(&mut self, limit: Duration) -> Result<()> {
         let end = self.cluster.world.now() + limit;
         loop {
-            self.look_after();
-            for member in self.cluster.down() {
-                self.cluster.start(member);
-            }
+            self.revive();
             self.cluster.run_for(Duration::from_millis(100));
             if self.cluster.down().is_empty() && self.cluster.leader().is_some() {
                 return Ok(());
@@ -386,7 +391,7 @@ impl Play {
         let end = self.cluster.world.now() + limit;
         loop {
             self.cluster.run_for(Duration::from_millis(50));
-            self.look_after();
+            self.revive();
             ensure!(self.cluster.shared.ledger().violation.is_none(), "a violation while settling");
             if self.changes.is_empty()
                 && let Some(members) = self.settled()
