@@ -37,9 +37,6 @@ const PLANTED: &[(&str, &[Fault], u64)] = &[
     ("revision-reused", &[Fault::KillOne], 40),
     ("unknown-as-failed", &[Fault::KillLeader, Fault::PauseLeader], 90),
     ("duplicate-apply", &[Fault::PauseLeader, Fault::Loss], 90),
-    ("snapshot-drops-key", &[Fault::Replace], 60),
-    ("sweeps-live-rows", &[Fault::Compact, Fault::KillAll], 60),
-    ("torn-apply", &[Fault::KillAll], 60),
 ];
 
 fn options(name: &str, binary: Option<PathBuf>, env: Vec<(String, String)>, plan: Plan, seed: u64) -> Options {
