@@ -106,12 +106,16 @@ async fn etcdctl_sees_and_changes_the_members() -> Result<()> {
     let mut group = group(3).await?;
     let ctl = Ctl::new(&group);
     ctl.run("put before joining").await?;
-    let list = ctl.run("member list").await?;
-    equal(list.lines().count(), 3)?;
-    for member in group.members() {
-        let row = format!(", started, {}, https://{}, https://{}, false", member.name, member.peer, member.client);
-        holds(&list, &row)?;
-    }
+    // A member tells the others of its client address once it serves there.
+    until("three that all know of each other", async || {
+        let list = ctl.run("member list").await?;
+        equal(list.lines().count(), 3)?;
+        group.members().iter().try_for_each(|member| {
+            let row = format!(", started, {}, https://{}, https://{}, false", member.name, member.peer, member.client);
+            holds(&list, &row)
+        })
+    })
+    .await?;
     let health = ctl.both("endpoint health").await?;
     equal(health.matches("is healthy: successfully committed proposal: took =").count(), 3)?;
     let leaders = ctl.run("endpoint status -w fields").await?;
