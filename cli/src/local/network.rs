@@ -17,6 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use ipnet::Ipv4Net;
 use kontiki_net::link::{GUARD_METRIC, Links};
 use nix::{
+    fcntl::{Flock, FlockArg},
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
 };
@@ -102,9 +103,14 @@ fn ensure_space(name: &str) -> Result<()> {
 }
 
 /// As `ip netns add`: a mount point of its own, so that unmounting reaches other mount namespaces.
+/// Like there it stays when it is empty, and is locked meanwhile: other clusters of this machine come
+/// and go at the same time, and a second mount would hide the namespaces in the first.
 fn share_spaces() -> Result<()> {
     fs::create_dir_all(SPACES)?;
     let path = Path::new(SPACES);
+    let directory = File::open(path).context("opening /run/netns")?;
+    let _lock =
+        Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, error)| error).context("locking /run/netns")?;
     if !is_mounted(path) {
         mount(Some(path), path, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
             .context("binding /run/netns")?;
@@ -244,11 +250,6 @@ pub async fn remove(saved: &Saved) -> Result<()> {
         links.remove_unreachable(range, saved.metric()).await.context("removing the host's guard routes")?;
     }
     close_firewall(saved)?;
-    // The directory is a mount of its own; with nothing in it nobody needs that.
-    if fs::read_dir(SPACES).is_ok_and(|mut entries| entries.next().is_none()) {
-        let _ = umount2(SPACES, MntFlags::MNT_DETACH);
-        let _ = fs::remove_dir(SPACES);
-    }
     Ok(())
 }
 

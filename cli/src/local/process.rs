@@ -53,7 +53,8 @@ impl Daemon {
             self.record(pid)?;
             return Ok(false);
         }
-        self.spawn().with_context(|| format!("starting {}", self.what))?;
+        let pid = self.spawn().with_context(|| format!("starting {}", self.what))?;
+        self.record(pid)?;
         Ok(true)
     }
 
@@ -61,7 +62,8 @@ impl Daemon {
         fs::write(&self.pid_file, format!("{pid}\n")).with_context(|| format!("writing {}", self.pid_file.display()))
     }
 
-    fn spawn(&self) -> Result<()> {
+    /// Starts it. When this returns, its arguments can be read, or it has ended.
+    fn spawn(&self) -> Result<i32> {
         let space =
             File::open(&self.space).with_context(|| format!("opening the namespace {}", self.space.display()))?;
         let mut log = OpenOptions::new()
@@ -85,7 +87,12 @@ impl Daemon {
             });
         }
         let child = command.spawn().with_context(|| format!("running {}", self.program.display()))?;
-        self.record(i32::try_from(child.id()).context("a pid")?)
+        let pid = i32::try_from(child.id()).context("a pid")?;
+        // While others are started as well, one is reported a moment before its arguments can be read.
+        while arguments(pid).is_none() && !gone(Pid::from_raw(pid)) {
+            std::thread::yield_now();
+        }
+        Ok(pid)
     }
 
     /// An error that says why it is not running, if it is not.
@@ -166,4 +173,46 @@ pub async fn stop(pids: Vec<Pid>, patience: Duration) -> Result<()> {
         let _ = kill(pid, Signal::SIGKILL);
     }
     wait("processes ending after SIGKILL", Duration::from_secs(10), &all_gone).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sleeper(dir: &Path, number: u32) -> Daemon {
+        let mark = format!("{}.{number}", 3600 + std::process::id());
+        Daemon {
+            program: super::super::preflight::program("sleep").unwrap(),
+            args: vec![mark.clone()],
+            pid_file: dir.join(format!("pid{number}")),
+            log: dir.join("log"),
+            mark,
+            space: "/proc/self/ns/net".into(),
+            what: "a long sleep".into(),
+        }
+    }
+
+    #[test]
+    fn what_was_started_is_seen_to_run_at_once() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root to enter a network namespace");
+            return;
+        }
+        let dir = std::env::temp_dir().join(format!("kontiki-process-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let story = |number| {
+            let daemon = sleeper(&dir, number);
+            for _ in 0..500 {
+                let pid = daemon.spawn().unwrap();
+                let seen = is(pid, &daemon.mark);
+                let pid = Pid::from_raw(pid);
+                kill(pid, Signal::SIGKILL).unwrap();
+                nix::sys::wait::waitpid(pid, None).unwrap();
+                assert!(seen, "{pid} runs");
+            }
+        };
+        // Side by side: one start in some thousands was reported too early, and never one alone.
+        std::thread::scope(|scope| (1..=4).for_each(|number| drop(scope.spawn(move || story(number)))));
+        fs::remove_dir_all(&dir).unwrap();
+    }
 }
