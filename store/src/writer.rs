@@ -38,6 +38,8 @@ const QUEUE: usize = 4096;
 const BATCH: usize = 1024;
 /// Rows that may be left for the next job.
 const LANE: usize = 512;
+/// Writes between two looks at the size of the database's log.
+const STRETCH: u64 = 64;
 /// How often a write is tried again while the disk is full.
 const FULL_RETRY: Duration = Duration::from_millis(200);
 
@@ -147,10 +149,17 @@ impl Health {
     }
 }
 
+/// Rows that were left, and the job they go before. One message, or the thread would wake for the
+/// rows and write them alone while the job is still on its way.
+struct Message {
+    rows: Vec<Rows>,
+    job: Option<Job>,
+}
+
 /// Sends jobs to the thread.
 #[derive(Clone)]
 pub(crate) struct WriteQueue {
-    tx: mpsc::Sender<Job>,
+    tx: mpsc::Sender<Message>,
     lane: Arc<Lane>,
     health: Arc<Health>,
 }
@@ -189,15 +198,16 @@ impl WriteQueue {
 
     /// Sends a job, behind all rows that were left before.
     pub async fn send(&self, job: Job) -> io::Result<()> {
-        let mut permits = self.tx.reserve_many(2).await.map_err(|_| crate::db::stopped())?;
+        self.post(Some(job)).await
+    }
+
+    /// The lane is emptied when there is room for it, and locked until it is sent: rows that are left
+    /// later must not overtake these.
+    async fn post(&self, job: Option<Job>) -> io::Result<()> {
+        let permit = self.tx.reserve().await.map_err(|_| crate::db::stopped())?;
         let mut lane = self.lane.rows.lock();
-        if !lane.is_empty()
-            && let Some(permit) = permits.next()
-        {
-            permit.send(Job::Apply(std::mem::take(&mut lane)));
-        }
-        if let Some(permit) = permits.next() {
-            permit.send(job);
+        if job.is_some() || !lane.is_empty() {
+            permit.send(Message { rows: std::mem::take(&mut lane), job });
         }
         Ok(())
     }
@@ -209,24 +219,15 @@ impl WriteQueue {
             lane.push(rows);
             lane.iter().map(|rows| rows.rows.len() + 1).sum::<usize>() > LANE
         };
-        if many || self.lane.wanted.load(Ordering::SeqCst) > 0 { self.write_rows().await } else { Ok(()) }
+        if many || self.lane.wanted.load(Ordering::SeqCst) > 0 { self.post(None).await } else { Ok(()) }
     }
 
     /// Has rows written at once for as long as the answer lives.
     pub async fn want_rows(&self) -> io::Result<Wanted> {
         self.lane.wanted.fetch_add(1, Ordering::SeqCst);
         let wanted = Wanted(Arc::clone(&self.lane));
-        self.write_rows().await?;
+        self.post(None).await?;
         Ok(wanted)
-    }
-
-    async fn write_rows(&self) -> io::Result<()> {
-        let permit = self.tx.reserve().await.map_err(|_| crate::db::stopped())?;
-        let mut lane = self.lane.rows.lock();
-        if !lane.is_empty() {
-            permit.send(Job::Apply(std::mem::take(&mut lane)));
-        }
-        Ok(())
     }
 
     /// Sends a job and waits until it is done.
@@ -257,7 +258,7 @@ pub(crate) fn spawn(db: Arc<Db>, persisted: Revision) -> io::Result<WriteQueue> 
 
 struct Thread {
     db: Arc<Db>,
-    rx: mpsc::Receiver<Job>,
+    rx: mpsc::Receiver<Message>,
     health: Arc<Health>,
     /// Why nothing is written any more: a write after one that failed would leave a hole.
     failed: Option<(io::ErrorKind, String)>,
@@ -265,7 +266,8 @@ struct Thread {
 
 impl Thread {
     fn run(mut self) {
-        while let Some(first) = self.rx.blocking_recv() {
+        for round in 0u64.. {
+            let Some(first) = self.rx.blocking_recv() else { return };
             let jobs = self.gather(first);
             let sync = self.begin(&jobs);
             let result = match &self.failed {
@@ -273,6 +275,9 @@ impl Thread {
                 None => self.health.write(&self.db, sync, |db| batch(&jobs, db)),
             };
             self.report(jobs, &result);
+            if round.is_multiple_of(STRETCH) {
+                self.db.stretch_log();
+            }
         }
     }
 
@@ -288,13 +293,14 @@ impl Thread {
         }
     }
 
-    /// What goes into one write: a job and all that wait behind it.
-    fn gather(&mut self, first: Job) -> Vec<Job> {
-        let mut jobs = vec![first];
-        while jobs.len() < BATCH
-            && let Ok(job) = self.rx.try_recv()
-        {
-            jobs.push(job);
+    /// What goes into one write: a message and all that wait behind it.
+    fn gather(&mut self, first: Message) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        let mut next = Some(first);
+        while let Some(Message { rows, job }) = next {
+            jobs.extend((!rows.is_empty()).then_some(Job::Apply(rows)));
+            jobs.extend(job);
+            next = if jobs.len() < BATCH { self.rx.try_recv().ok() } else { None };
         }
         jobs
     }

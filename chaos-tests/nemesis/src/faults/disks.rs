@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::Write,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
@@ -27,7 +27,8 @@ fn append(group: &mut Group, rng: &mut StdRng, what: &str, tail: &[u8]) -> Resul
     let slot = any(group, rng);
     group.kill(slot)?;
     let Some(log) = newest_log(&group.data(slot)) else { return Ok(format!("{} (it has no such log)", name(slot))) };
-    OpenOptions::new().append(true).open(&log)?.write_all(tail)?;
+    let end = end_of_log(&fs::read(&log)?);
+    OpenOptions::new().write(true).open(&log)?.write_all_at(tail, end as u64)?;
     Ok(format!("{} with {} bytes of {what}", name(slot), tail.len()))
 }
 
@@ -56,6 +57,23 @@ pub fn garbage(group: &mut Group, rng: &mut StdRng) -> Result<String> {
         tail[6] = rng.random_range(5..9);
     }
     append(group, rng, &format!("garbage of type {}", tail[6]), &tail)
+}
+
+/// Where the last record of a RocksDB log ends: the file can be longer than what is in it. In blocks of
+/// 32 KiB each part of a record has a head of seven bytes, with its length in two and its type in the last.
+fn end_of_log(log: &[u8]) -> usize {
+    let mut at = 0;
+    loop {
+        let left = (32 << 10) - at % (32 << 10);
+        if left < 7 {
+            at += left;
+            continue;
+        }
+        match log.get(at..at + 7) {
+            Some(head) if head[6] != 0 => at += 7 + usize::from(u16::from_le_bytes([head[4], head[5]])),
+            _ => return at,
+        }
+    }
 }
 
 /// RocksDB's newest `NNNNNN.log`, wherever it lies below.
