@@ -430,4 +430,46 @@ mod tests {
         });
         assert!(matches!(unreadable, Err(OpenError::Io { .. })), "{unreadable:?}");
     }
+
+    #[test]
+    fn a_stretched_log_is_read_back_after_a_crash_and_cut_by_a_clean_close() {
+        let (dir, crashed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let config = Config::unconnected(1, dir.path());
+        let db = Db::open(&config, "test").unwrap();
+        let put = |key: &[u8]| {
+            db.with(|families| {
+                let mut batch = families.batch();
+                batch.put(Family::Rows, key, vec![0; 3000]);
+                families.write(batch, true)
+            })
+        };
+        let log = || {
+            let files = fs::read_dir(dir.path().join("db")).unwrap().map(|entry| entry.unwrap().path());
+            let log = files.filter(|path| path.extension().is_some_and(|end| end == "log")).max().unwrap();
+            fs::metadata(log).unwrap().len()
+        };
+        put(b"a").unwrap();
+        assert!(log() < 10_000);
+        db.stretch_log();
+        assert!(log() > 1_000_000, "longer than what is in it");
+        put(b"b").unwrap();
+        // What a killed process leaves.
+        for part in ["", "db"] {
+            fs::create_dir_all(crashed.path().join(part)).unwrap();
+            for entry in fs::read_dir(dir.path().join(part)).unwrap().map(Result::unwrap) {
+                if entry.file_type().unwrap().is_file() {
+                    fs::copy(entry.path(), crashed.path().join(part).join(entry.file_name())).unwrap();
+                }
+            }
+        }
+        db.close();
+        assert!(log() < 10_000, "its own length again");
+        for dir in [&crashed, &dir] {
+            let db = Db::open(&Config::unconnected(1, dir.path()), "test").unwrap();
+            for key in [b"a", b"b"] {
+                assert_eq!(db.with(|families| families.get(Family::Rows, key)).unwrap(), Some(vec![0; 3000]));
+            }
+            db.close();
+        }
+    }
 }

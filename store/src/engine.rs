@@ -275,10 +275,14 @@ impl Core {
     }
 
     async fn read_index_here(&self) -> Option<u64> {
+        let (asked, term) = (Instant::now(), self.metrics(|metrics| metrics.current_term));
         // A lease that has just run out is renewed rather than reported.
         let option = LinearizerOption::new(None, true).with_wait_timeout(self.timing.lease);
         let linearizer = self.raft.get_read_linearizer(option).await.ok()?;
-        Some(linearizer.read_log_id().index())
+        let voters = self.metrics(|metrics| metrics.membership_config.membership().get_joint_config().clone());
+        // openraft can be wrong about the lease (see `peer::followers`), not about the index.
+        let led = self.peers.followers.confirm(term, self.id, &voters, asked, self.timing.lease).await;
+        led.then(|| linearizer.read_log_id().index())
     }
 
     async fn read_index_at(&self, address: &str) -> Option<u64> {

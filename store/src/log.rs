@@ -26,6 +26,7 @@ use crate::{
     codec::{Malformed, Reader, Writer},
     command::Command,
     db::{Db, Family},
+    history::invalid,
     planted::{self, Bug},
     raft::{LogEntry, LogId, Membership, Payload, TypeConfig, Vote},
     rt, sim,
@@ -158,10 +159,6 @@ fn read_rows(db: &Db, from: u64, to: u64) -> io::Result<Vec<LogEntry>> {
         }
         Ok(entries)
     })
-}
-
-fn invalid(error: Malformed) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 fn size(entry: &LogEntry) -> usize {

@@ -123,6 +123,7 @@ impl Play {
             84..88 => self.transfer(),
             88..92 => self.reset(),
             92..95 => self.cut_tail(),
+            95..98 => self.freeze(),
             _ => {}
         }
     }
@@ -137,6 +138,24 @@ impl Play {
             let crash = self.any_crash();
             self.count(if crash == Crash::Power { "power failure" } else { "process killed" });
             self.cluster.kill(member, crash);
+        }
+    }
+
+    fn freeze(&mut self) {
+        let up = self.cluster.up();
+        let member = match self.cluster.leader() {
+            Some(leader) if self.rng.chance(700) => Some(leader),
+            _ => self.some(&up),
+        };
+        if let Some(member) = member {
+            self.count("frozen");
+            self.cluster.world.freeze(member, Duration::from_millis(self.rng.between(100, 2500)));
+            if self.rng.chance(600) {
+                // What was on its way to it arrives, and nothing new: connections to it break meanwhile.
+                self.cluster.run_for(Duration::from_millis(self.rng.between(1, 20)));
+                let others: Vec<u64> = self.cluster.known.iter().copied().filter(|other| *other != member).collect();
+                self.cluster.world.block(others.into_iter().flat_map(|other| [(member, other), (other, member)]));
+            }
         }
     }
 
@@ -171,9 +190,7 @@ impl Play {
         }
         // What replaces the tail may be on its way to the disk.
         self.cluster.run_for(Duration::from_millis(self.rng.between(0, 5)));
-        if self.cluster.up().contains(&leader) {
-            self.cluster.kill(leader, Crash::Power);
-        }
+        self.cluster.kill(leader, Crash::Power);
         self.cluster.start(leader);
     }
 

@@ -21,6 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::{
+    followers::{Followers, OnItsWay},
     link::{Connection, Lane, Link, NotSent, not_sent},
     simulated::{self, Simulated},
     tls::Identity,
@@ -50,6 +51,7 @@ pub(crate) enum ForwardError {
 
 /// Connections to the other members, shared by all who talk to them.
 pub(crate) struct Peers {
+    pub followers: Followers,
     way: Way,
 }
 
@@ -60,12 +62,12 @@ enum Way {
 
 impl Peers {
     pub fn new(identity: Identity) -> Self {
-        Self { way: Way::Grpc(Links { identity, links: Mutex::default() }) }
+        Self { followers: Followers::default(), way: Way::Grpc(Links { identity, links: Mutex::default() }) }
     }
 
     /// The other members of the simulated world.
     pub fn simulated() -> Self {
-        Self { way: Way::Simulated(sim::Port::new()) }
+        Self { followers: Followers::default(), way: Way::Simulated(sim::Port::new()) }
     }
 
     /// Sends a request to the member at `address` and waits for its answer.
@@ -135,37 +137,45 @@ pub(super) fn malformed(error: impl ToString) -> RPCError<C> {
 pub(crate) struct Factory(pub Arc<Peers>);
 
 impl Factory {
-    fn client(&self, node: &Node, lane: Lane) -> Network {
+    fn client(&self, member: u64, node: &Node, lane: Lane) -> Network {
         let streams = lane == Lane::Log;
-        match &self.0.way {
-            Way::Grpc(links) => Network::Grpc(Grpc {
+        let way = match &self.0.way {
+            Way::Grpc(links) => Transport::Grpc(Grpc {
                 link: links.link(&node.address, lane),
                 control: links.link(&node.address, Lane::Control),
                 streams,
             }),
-            Way::Simulated(port) => Network::Simulated(Simulated::new(port.clone(), node.address.clone(), streams)),
-        }
+            Way::Simulated(port) => Transport::Simulated(Simulated::new(port.clone(), node.address.clone(), streams)),
+        };
+        Network { member, streams, peers: Arc::clone(&self.0), way }
     }
 }
 
 impl RaftNetworkFactory<C> for Factory {
     type Network = Network;
 
-    async fn new_client(&mut self, _target: u64, node: &Node) -> Network {
-        self.client(node, Lane::Log)
+    async fn new_client(&mut self, target: u64, node: &Node) -> Network {
+        self.client(target, node, Lane::Log)
     }
 
-    async fn new_heartbeat_client(&mut self, _target: u64, node: &Node) -> Network {
-        self.client(node, Lane::Control)
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Node) -> Network {
+        self.client(target, node, Lane::Control)
     }
 
-    async fn new_snapshot_client(&mut self, _target: u64, node: &Node) -> Network {
-        self.client(node, Lane::Snapshot)
+    async fn new_snapshot_client(&mut self, target: u64, node: &Node) -> Network {
+        self.client(target, node, Lane::Snapshot)
     }
 }
 
 /// openraft's client for one member.
-pub(crate) enum Network {
+pub(crate) struct Network {
+    member: u64,
+    streams: bool,
+    peers: Arc<Peers>,
+    way: Transport,
+}
+
+enum Transport {
     Grpc(Grpc),
     Simulated(Simulated),
 }
@@ -178,9 +188,9 @@ impl RaftNetworkV2<C> for Network {
         rpc: AppendEntriesRequest<C>,
         option: RPCOption,
     ) -> Rpc<AppendEntriesResponse<C>> {
-        match self {
-            Self::Grpc(network) => network.append_entries(rpc, option).await,
-            Self::Simulated(network) => network.append_entries(rpc, option).await,
+        match &mut self.way {
+            Transport::Grpc(network) => network.append_entries(rpc, option).await,
+            Transport::Simulated(network) => network.append_entries(rpc, option).await,
         }
     }
 
@@ -192,24 +202,34 @@ impl RaftNetworkV2<C> for Network {
     where
         S: Stream<Item = AppendEntriesRequest<C>> + OptionalSend + Unpin + 'static,
     {
-        let input = Box::pin(answers_first(input));
-        match self {
-            Self::Grpc(network) => network.stream_append(input, option),
-            Self::Simulated(network) => network.stream_append(input, option),
-        }
+        let sent = Arc::new(OnItsWay::new(self.member, !self.streams));
+        let (peers, answered) = (Arc::clone(&self.peers), Arc::clone(&sent));
+        let input = Box::pin(answers_first(input).inspect(move |append| sent.sends(append)));
+        let answers = match &mut self.way {
+            Transport::Grpc(network) => network.stream_append(input, option),
+            Transport::Simulated(network) => network.stream_append(input, option),
+        };
+        Box::pin(async move {
+            let answers = answers.await?.inspect(move |answer| {
+                if let Ok(answer) = answer {
+                    answered.answered(answer, &peers.followers);
+                }
+            });
+            Ok(Box::pin(answers) as BoxStream<'s, _>)
+        })
     }
 
     async fn vote(&mut self, rpc: VoteRequest<C>, option: RPCOption) -> Rpc<VoteResponse<C>> {
-        match self {
-            Self::Grpc(network) => network.vote(rpc, option).await,
-            Self::Simulated(network) => network.vote(rpc, option).await,
+        match &mut self.way {
+            Transport::Grpc(network) => network.vote(rpc, option).await,
+            Transport::Simulated(network) => network.vote(rpc, option).await,
         }
     }
 
     async fn pre_vote(&mut self, rpc: VoteRequest<C>, option: RPCOption) -> Rpc<VoteResponse<C>> {
-        match self {
-            Self::Grpc(network) => network.pre_vote(rpc, option).await,
-            Self::Simulated(network) => network.pre_vote(rpc, option).await,
+        match &mut self.way {
+            Transport::Grpc(network) => network.pre_vote(rpc, option).await,
+            Transport::Simulated(network) => network.pre_vote(rpc, option).await,
         }
     }
 
@@ -220,9 +240,9 @@ impl RaftNetworkV2<C> for Network {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
-        match self {
-            Self::Grpc(network) => network.full_snapshot(vote, snapshot, cancel, option).await,
-            Self::Simulated(network) => network.full_snapshot(vote, snapshot, cancel, option).await,
+        match &mut self.way {
+            Transport::Grpc(network) => network.full_snapshot(vote, snapshot, cancel, option).await,
+            Transport::Simulated(network) => network.full_snapshot(vote, snapshot, cancel, option).await,
         }
     }
 
@@ -231,9 +251,9 @@ impl RaftNetworkV2<C> for Network {
         rpc: TransferLeaderRequest<C>,
         option: RPCOption,
     ) -> Rpc<TransferLeaderResponse<C>> {
-        match self {
-            Self::Grpc(network) => network.transfer_leader(rpc, option).await,
-            Self::Simulated(network) => network.transfer_leader(rpc, option).await,
+        match &mut self.way {
+            Transport::Grpc(network) => network.transfer_leader(rpc, option).await,
+            Transport::Simulated(network) => network.transfer_leader(rpc, option).await,
         }
     }
 }

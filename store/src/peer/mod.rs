@@ -1,6 +1,7 @@
 //! Talking to the other members: mTLS, HTTP/2, gRPC.
 
 mod client;
+mod followers;
 mod link;
 mod server;
 mod simulated;

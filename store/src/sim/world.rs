@@ -213,6 +213,8 @@ pub(super) struct Inner {
     ready: Ready,
     timers: RefCell<BTreeMap<(u64, u64), Waker>>,
     clocks: RefCell<BTreeMap<u64, Clock>>,
+    /// Until when a member does nothing, and its tasks that could meanwhile.
+    frozen: RefCell<BTreeMap<u64, (u64, Vec<u64>)>>,
     lives: RefCell<BTreeMap<u64, u64>>,
     disks: RefCell<BTreeMap<u64, Disk>>,
     pub net: RefCell<Net>,
@@ -232,6 +234,7 @@ impl Inner {
             ready: Ready::default(),
             timers: RefCell::default(),
             clocks: RefCell::default(),
+            frozen: RefCell::default(),
             lives: RefCell::default(),
             disks: RefCell::default(),
             net: RefCell::default(),
@@ -318,6 +321,10 @@ impl Inner {
         let (owner, mut work, waker) = {
             let mut tasks = self.tasks.borrow_mut();
             let Some((entry, alarm)) = tasks.get_mut(&task) else { return true };
+            if let Some((_, held)) = self.frozen.borrow_mut().get_mut(&entry.owner.member) {
+                held.push(task);
+                return true;
+            }
             alarm.queued.store(false, Ordering::Release);
             let Some(work) = entry.work.take() else { return true };
             (entry.owner, work, entry.waker.clone())
@@ -354,8 +361,17 @@ impl Inner {
         true
     }
 
+    /// Lets a frozen member go on.
+    fn thaw(&self, member: u64) {
+        let held = self.frozen.borrow_mut().remove(&member).map(|(_, held)| held);
+        held.into_iter().flatten().for_each(|task| insert(&self.ready, task));
+    }
+
     /// Wakes whoever's time has come.
     fn ring(&self) {
+        let over = |(member, (until, _)): (&u64, &(u64, Vec<u64>))| (*until <= self.now()).then_some(*member);
+        let thawed: Vec<u64> = self.frozen.borrow().iter().filter_map(over).collect();
+        thawed.into_iter().for_each(|member| self.thaw(member));
         loop {
             let waker = {
                 let mut timers = self.timers.borrow_mut();
@@ -374,7 +390,9 @@ impl Inner {
             if self.step() {
                 continue;
             }
-            let next = self.timers.borrow().first_key_value().map_or(deadline, |((at, _), _)| *at);
+            let timer = self.timers.borrow().first_key_value().map(|((at, _), _)| *at);
+            let thaw = self.frozen.borrow().values().map(|(until, _)| *until).min();
+            let next = timer.into_iter().chain(thaw).min().unwrap_or(deadline);
             self.now.set(next.clamp(self.now(), deadline));
         }
     }
@@ -488,9 +506,16 @@ impl World {
         run_on(member, future)
     }
 
+    /// Stops a member for a while, as SIGSTOP does: what comes for it waits.
+    pub fn freeze(&self, member: u64, duration: Duration) {
+        let until = self.inner.now() + u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.inner.frozen.borrow_mut().entry(member).or_default().0 = until;
+    }
+
     /// Ends a member's life at once. What it had not made durable may be lost.
     pub fn kill(&self, member: u64, crash: Crash) {
         let life = self.inner.life(member);
+        self.inner.thaw(member);
         self.inner.lives.borrow_mut().insert(member, life + 1);
         self.inner.net.borrow_mut().forget(member);
         self.inner.drop_tasks(|owner| owner.member == member && owner.life == life);
