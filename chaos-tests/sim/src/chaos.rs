@@ -102,6 +102,14 @@ impl Play {
         self.rng.pick(members).copied()
     }
 
+    /// The leader, if there is one, so many times in a thousand; else any member that is up.
+    fn leader_or_some(&mut self, per_mille: u64) -> Option<u64> {
+        match self.cluster.leader() {
+            Some(leader) if self.rng.chance(per_mille) => Some(leader),
+            _ => self.some(&self.cluster.up()),
+        }
+    }
+
     fn any_crash(&mut self) -> Crash {
         if self.rng.chance(600) { Crash::Power } else { Crash::Process }
     }
@@ -129,12 +137,7 @@ impl Play {
     }
 
     fn kill_one(&mut self) {
-        let up = self.cluster.up();
-        let member = match self.cluster.leader() {
-            Some(leader) if self.rng.chance(500) => Some(leader),
-            _ => self.some(&up),
-        };
-        if let Some(member) = member {
+        if let Some(member) = self.leader_or_some(500) {
             let crash = self.any_crash();
             self.count(if crash == Crash::Power { "power failure" } else { "process killed" });
             self.cluster.kill(member, crash);
@@ -142,12 +145,7 @@ impl Play {
     }
 
     fn freeze(&mut self) {
-        let up = self.cluster.up();
-        let member = match self.cluster.leader() {
-            Some(leader) if self.rng.chance(700) => Some(leader),
-            _ => self.some(&up),
-        };
-        if let Some(member) = member {
+        if let Some(member) = self.leader_or_some(700) {
             self.count("frozen");
             self.cluster.world.freeze(member, Duration::from_millis(self.rng.between(100, 2500)));
             if self.rng.chance(600) {
