@@ -55,12 +55,11 @@ impl Heard {
 
     /// Whether a majority of each of `configs` took an append sent after `moment`.
     fn since(&self, term: u64, leader: u64, configs: &[BTreeSet<u64>], moment: Instant) -> bool {
-        let follows = |member: &&u64| **member == leader || self.sent.get(*member).is_some_and(|sent| *sent > moment);
-        self.term <= term
-            && configs.iter().all(|config| {
-                let count = config.iter().filter(|member| self.term == term || **member == leader).filter(follows);
-                count.count() > config.len() / 2
-            })
+        let took = |member: &u64| self.term == term && self.sent.get(member).is_some_and(|sent| *sent > moment);
+        let majority = |config: &BTreeSet<u64>| {
+            config.iter().filter(|member| **member == leader || took(member)).count() > config.len() / 2
+        };
+        self.term <= term && configs.iter().all(majority)
     }
 }
 
