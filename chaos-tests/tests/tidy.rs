@@ -1,5 +1,8 @@
 //! Rules of the house that a tool can check (`docs/ARCHITECTURE.md`, "Arrows").
 
+#[path = "tidy/circles.rs"]
+mod circles;
+
 use kontiki_chaos_tests::checkout;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +14,8 @@ use std::{
 const ARROWS: &[(&str, &[&str])] = &[
     ("kontiki-model", &[]),
     ("kontiki-proto", &["kontiki-model"]),
-    ("kontiki-store", &["kontiki-model", "kontiki-proto"]),
+    ("kontiki-state", &["kontiki-model"]),
+    ("kontiki-store", &["kontiki-model", "kontiki-proto", "kontiki-state"]),
     ("kontiki-etcd", &["kontiki-proto", "kontiki-store"]),
     ("kontiki-kinds", &["kontiki-model"]),
     ("kontiki-plan", &["kontiki-model"]),
@@ -42,7 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that decide and never act: no runtime, no I/O.
-const PURE: &[&str] = &["kontiki-model", "kontiki-kinds", "kontiki-plan", "kontiki-agent-plan"];
+const PURE: &[&str] = &["kontiki-model", "kontiki-state", "kontiki-kinds", "kontiki-plan", "kontiki-agent-plan"];
 const SHELL_ONLY: &[&str] = &["tokio", "hyper", "axum", "tonic", "rocksdb", "openraft", "nix", "rand"];
 
 /// Crates the agent must never build. (tonic itself brings axum along for its router.)
@@ -109,6 +113,19 @@ fn nodes_do_not_build_the_store() {
     let closure = closure(&graph(), "kontiki-agent");
     for name in NOT_ON_NODES {
         assert!(!closure.contains(*name), "the agent links {name}");
+    }
+}
+
+/// Crates whose modules use each other one way only.
+const ONE_WAY: &[&str] = &["store/state/src", "store/src"];
+
+#[test]
+fn modules_do_not_use_each_other_in_circles() {
+    for src in ONE_WAY {
+        let uses = circles::uses(&checkout().join(src));
+        assert!(uses.values().map(BTreeSet::len).sum::<usize>() > uses.len(), "{src}: nothing uses anything: {uses:?}");
+        let knots = circles::knots(&uses);
+        assert!(knots.is_empty(), "{src}: {knots:#?}");
     }
 }
 

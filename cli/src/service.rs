@@ -41,6 +41,11 @@ pub static SERVER: Keys = Keys {
             shape: Shape::Text,
             help: "error, warn, info, debug, trace or a filter [default: info]",
         },
+        Key {
+            path: "max_feature_level",
+            shape: Shape::Number,
+            help: "Keep the cluster below later feature levels, until an upgrade is surely kept",
+        },
         Key { path: "log_file", shape: Shape::Text, help: "Where the log goes [default: standard error]" },
     ],
 };

@@ -21,6 +21,9 @@ pub struct Config {
     pub heartbeat: Duration,
     /// A follower that hears nothing for a random time between these two calls an election.
     pub election: (Duration, Duration),
+    /// Says to the others that it knows no later feature level than this: so that the group's stays below until an
+    /// upgrade is surely kept. No limit if missing.
+    pub max_feature_level: Option<u32>,
 }
 
 impl Config {
@@ -41,6 +44,7 @@ impl Config {
             tls: PeerTls { ca_pem: String::new(), cert_pem: String::new(), key_pem: String::new(), organization: None },
             heartbeat: Self::HEARTBEAT,
             election: Self::ELECTION,
+            max_feature_level: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use kontiki_model::Revision;
 
-use crate::Refusal;
+use kontiki_state::Refusal;
 
 /// The store could not be opened. Each is one line for a person.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +16,14 @@ pub enum OpenError {
     /// The data is damaged.
     #[error("{dir} is damaged: {reason}; move it away and join the cluster again")]
     Corrupt { dir: String, reason: String },
+    /// The member stopped itself, because its state was not the others'.
+    #[error(
+        "{dir} must not be used any more: {reason}; remove the member, move the directory away, and add the member again"
+    )]
+    Halted { dir: String, reason: String },
+    /// The data is of a later program.
+    #[error("{dir} holds entries of a later program: {reason}; start this member with that program again")]
+    Later { dir: String, reason: String },
     /// The file system refused.
     #[error("cannot use {dir}: {reason}")]
     Io { dir: String, reason: String },

@@ -1,134 +1,62 @@
-//! Keeps this member's view of the group current for whoever watches it.
+//! How the group does, as a member sees it. Plain data; `raft::reporter` makes it.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::time::Instant;
 
-use openraft::async_runtime::watch::WatchReceiver as _;
-use sha2::{Digest, Sha256};
-use tokio::sync::watch;
+use kontiki_state::Term;
 
-use crate::{
-    Entry, Member, Status, Term,
-    engine::Core,
-    forward::{Ask, decode_members},
-    members,
-    rt::{Instant, timeout},
-};
-
-/// How fresh `last_quorum_ack` and `applied` are kept.
-const REFRESH: Duration = Duration::from_millis(100);
-/// How often a follower asks the leader how all members do.
-const ASK: Duration = Duration::from_secs(1);
-
-/// This member's view of the group, now.
-pub(crate) fn status(core: &Core, name: &str, told: &[Member]) -> Status {
-    let members = merge(members::list(core), told);
-    let applied = *core.view.applied().borrow();
-    core.metrics(|metrics| {
-        // A group of one has nobody to ask: its leader is its own quorum at any time.
-        let alone = metrics.state.is_leader() && metrics.membership_config.membership().voter_ids().eq([core.id]);
-        let last_quorum_ack = match alone {
-            true => Some(Instant::now()),
-            false => metrics.last_quorum_acked.as_ref().and_then(|at| Instant::now().checked_sub(at.elapsed())),
-        };
-        let acked = last_quorum_ack.is_some_and(|at| at.elapsed() < core.timing.election);
-        // A leader whose own term has nothing applied yet may still show an old state.
-        let current = metrics.last_applied.is_some_and(|id| id.leader_id.term == metrics.current_term);
-        Status {
-            id: core.id,
-            name: name.to_owned(),
-            leader: metrics.current_leader,
-            term: Term(metrics.current_term),
-            is_leader: metrics.state.is_leader() && acked && current,
-            last_quorum_ack: last_quorum_ack.map(Instant::into_std),
-            applied,
-            last_log: core.log.last_index(),
-            members,
-        }
-    })
+/// A member's part in the group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Leads.
+    Leader,
+    /// Votes.
+    Follower,
+    /// Receives the log, does not vote yet.
+    Learner,
 }
 
-/// What this member knows itself, completed by what the leader told.
-fn merge(mut own: Vec<Member>, told: &[Member]) -> Vec<Member> {
-    for member in &mut own {
-        if let Some(told) = told.iter().find(|told| told.id == member.id && member.matched.is_none()) {
-            member.reachable |= told.reachable;
-            (member.matched, member.lag, member.term) = (told.matched, told.lag, told.term);
-        }
-    }
-    own
+/// One member as seen from here. Only the leader knows how far the others are.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Member {
+    /// Member id.
+    pub id: u64,
+    /// Name.
+    pub name: String,
+    /// Peer address, `host:port`.
+    pub address: String,
+    /// Where it serves clients of the etcd API, as far as it has told.
+    pub client_urls: Vec<String>,
+    /// Its part.
+    pub role: Role,
+    /// Whether it answered lately.
+    pub reachable: bool,
+    /// Index of the last log entry known to be durable there.
+    pub matched: Option<u64>,
+    /// Log entries it is behind by.
+    pub lag: Option<u64>,
+    /// Its term, as far as known.
+    pub term: Term,
 }
 
-/// Publishes until the store stops.
-pub(crate) async fn run(core: Arc<Core>, name: String, tx: watch::Sender<Status>) {
-    let mut server = core.server_metrics();
-    let mut told: Vec<Member> = Vec::new();
-    let mut asked = Instant::now();
-    // Raft has ended without a word: nothing would ever change again.
-    let mut gone = false;
-    loop {
-        let now = status(&core, &name, &told);
-        tx.send_if_modified(|before| {
-            let changed = *before != now;
-            *before = now;
-            changed
-        });
-        if (gone || core.metrics(|metrics| metrics.running_state.is_err())) && !core.stop.is_cancelled() {
-            let reason = core.metrics(|metrics| metrics.running_state.as_ref().err().map(ToString::to_string));
-            tracing::error!(?reason, "raft has stopped; this member has to be restarted");
-            core.view.hub.close();
-            core.stop.cancel();
-        }
-        tokio::select! {
-            biased;
-            () = core.stop.cancelled() => return,
-            // Cancel-safe: only looks at a version.
-            news = timeout(REFRESH, server.changed()) => gone = matches!(news, Ok(Err(_))),
-        }
-        if core.leads() {
-            told.clear();
-        } else if asked.elapsed() >= ASK {
-            asked = Instant::now();
-            told = ask(&core).await.unwrap_or_default();
-        }
-    }
-}
-
-/// A hash of keys that does not depend on how they are kept.
-pub(crate) fn hash(entries: &[Arc<Entry>]) -> u32 {
-    let mut hash = Sha256::new();
-    for entry in entries {
-        let numbers = [
-            entry.create_revision.0,
-            entry.mod_revision.0,
-            entry.version,
-            entry.lease.cast_unsigned(),
-            entry.key.len() as u64,
-            entry.value.len() as u64,
-        ];
-        numbers.iter().for_each(|number| hash.update(number.to_be_bytes()));
-        hash.update(&entry.key);
-        hash.update(&entry.value);
-    }
-    let hash = hash.finalize();
-    u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]])
-}
-
-/// Bytes of the files in a directory.
-pub(crate) fn disk_usage(dir: &Path) -> io::Result<u64> {
-    let mut sum = 0;
-    for file in std::fs::read_dir(dir)? {
-        match file?.metadata() {
-            Ok(metadata) => sum += metadata.len(),
-            // Files come and go while the database works.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(sum)
-}
-
-async fn ask(core: &Core) -> Option<Vec<Member>> {
-    let crate::engine::Leader::At(address) = core.leader() else { return None };
-    let answer = core.peers.forward(&address, Ask::Members.encode(), REFRESH).await.ok()?;
-    decode_members(answer).ok()
+/// This member's view of the group.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Status {
+    /// This member's id.
+    pub id: u64,
+    /// This member's name.
+    pub name: String,
+    /// Who leads.
+    pub leader: Option<u64>,
+    /// Current term.
+    pub term: Term,
+    /// Whether this member leads and its lease is valid.
+    pub is_leader: bool,
+    /// On the leader: when a quorum last confirmed it.
+    pub last_quorum_ack: Option<Instant>,
+    /// Index of the last applied log entry.
+    pub applied: u64,
+    /// Index of the last log entry here.
+    pub last_log: u64,
+    /// All members, by id.
+    pub members: Vec<Member>,
 }

@@ -11,24 +11,37 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Config, End, Entry, HistoryError, KeyRange, MemberError, OpenError, QueryError, RangeQuery, RangeResult, ReadError,
-    Refusal, Response, ResponseKind, Revision, Snapshot, Status, StoreError, Txn, TxnResult, Watch, WriteError,
-    backup::{self, Backup},
-    command::{Action, Outcome},
-    db::{Db, open_error},
-    disk::Disk,
-    engine::{AskError, Core, Timing},
-    forward::{Ask, decode_change},
-    generation,
-    log::LogStore,
-    machine::{Loaded, Machine},
-    peer::{Factory, Identity, Listener, Peers, Service},
-    raft::{Node, Raft, TypeConfig},
+    Config, HistoryError, MemberError, OpenError, QueryError, ReadError, Status, StoreError, Watch, WriteError,
+    disk::{
+        db::Db,
+        failure::open_error,
+        space::Disk,
+        writer::{self, Job, WriteQueue},
+    },
+    raft::{
+        answer::{AskError, ask_leader, ask_leases},
+        engine::{Core, Raft, Timing},
+        forward::{Ask, decode_change},
+        generation,
+        local::Local,
+        log::LogStore,
+        machine::{Loaded, Machine},
+        members,
+        peer::{Factory, Identity, Listener, Peers, Service},
+        reporter,
+    },
+    rescue::backup::{self, Backup},
     rt::{self, timeout},
-    sim, status,
+    serve::view::View,
+    sim,
+    types::{Node, TypeConfig},
     upkeep::{self, Keep},
-    view::View,
-    writer::{self, Job, WriteQueue},
+};
+use kontiki_state::{
+    End, Entry, KeyRange, Level, RangeQuery, RangeResult, Refusal, Response, ResponseKind, Revision, Snapshot, Txn,
+    TxnResult,
+    command::{Action, Outcome},
+    planted,
 };
 
 /// The largest transaction, encoded. As etcd's default.
@@ -98,7 +111,7 @@ impl Store {
     #[doc(hidden)]
     pub async fn open_with(config: Config, tuning: Tuning) -> Result<Self, OpenError> {
         #[cfg(feature = "planted-bugs")]
-        crate::planted::from_environment();
+        planted::from_environment();
         let identity = generation::fence(Identity::new(&config.tls)?, generation::read(&config.dir)?);
         // The port before the data: a second server on one machine must not touch anything.
         let listener = Listener::bind(config.listen, &identity)?;
@@ -122,7 +135,7 @@ impl Store {
     }
 
     fn service(&self) -> Service {
-        Service::new(Arc::clone(&self.0.core), self.0.config.dir.clone())
+        Service::new(Arc::clone(&self.0.core))
     }
 
     async fn start(
@@ -143,29 +156,26 @@ impl Store {
             let (index, state) = loaded.state();
             sim::recovered(vote, &entries, index, state);
         }
-        let (machine, view) = Machine::new(loaded, Arc::clone(&db), queue.clone());
+        let newest = config.max_feature_level.map_or(Level::NEWEST, |most| Level::NEWEST.min(Level(most)));
+        let local = Arc::new(Local::new(newest, loaded.level()));
+        let (machine, view, news) = Machine::new(loaded, Arc::clone(&db), queue.clone(), Arc::clone(&local));
         let peers = Arc::new(peers);
         let raft_config = raft_config(timing, tuning)?;
-        let network = Factory(Arc::clone(&peers));
+        let network = Factory(Arc::clone(&peers), Arc::clone(&local));
         let raft = Raft::new(config.id, Arc::new(raft_config), network, log.clone(), machine).await;
         let raft = raft.map_err(|error| raft_error(&dir, &error))?;
         let had_group = raft.is_initialized().await.map_err(|error| raft_error(&dir, &error))?;
         let disk = Arc::new(Disk::new(Arc::clone(queue.health())));
-        let (core, readers) = Core::new(config.id, raft, view, peers, disk, log, timing);
+        let (core, readers) = Core::new(config.id, raft, view, peers, disk, log, local, Arc::clone(&db), timing);
         let core = Arc::new(core);
-        let (status_tx, status) = watch::channel(status::status(&core, &config.name, &[]));
+        let (status_tx, status) = watch::channel(reporter::status(&core, &config.name, &[]));
         let tasks = TaskTracker::new();
         let start = |task: futures::future::BoxFuture<'static, ()>| drop(rt::spawn(tasks.track_future(task)));
+        start(Box::pin(Arc::clone(&core.view).deliver(news, core.stop.clone())));
         start(Box::pin(Arc::clone(&core).run_readers(readers)));
-        start(Box::pin(status::run(Arc::clone(&core), config.name.clone(), status_tx)));
+        start(Box::pin(reporter::run(Arc::clone(&core), config.name.clone(), status_tx)));
         let keep = Keep { history: tuning.history, look: tuning.compact_every };
-        start(Box::pin(upkeep::compact(Arc::clone(&core), keep)));
-        start(Box::pin(upkeep::sweep(Arc::clone(&core), Arc::clone(&db), keep)));
-        start(Box::pin(upkeep::expire(Arc::clone(&core))));
-        start(Box::pin(upkeep::end_leases(Arc::clone(&core))));
-        start(Box::pin(upkeep::promote(Arc::clone(&core))));
-        start(Box::pin(upkeep::watch_disk(Arc::clone(&core), Arc::clone(&db))));
-        start(Box::pin(upkeep::watch_stalls(Arc::clone(&core))));
+        upkeep::tasks(&core, &db, keep).into_iter().for_each(start);
         Ok(Self(Arc::new(Inner { core, config, db, queue, status, tasks, had_group, cluster })))
     }
 
@@ -266,7 +276,7 @@ impl Store {
     }
 
     async fn change(&self, ask: Ask) -> Result<(), MemberError> {
-        match self.0.core.ask_leader(ask, CHANGE_WAIT).await {
+        match ask_leader(&self.0.core, ask, CHANGE_WAIT).await {
             Ok(answer) => decode_change(answer).unwrap_or(Err(MemberError::Unknown)),
             Err(AskError::NoLeader) => Err(MemberError::NoLeader),
             Err(AskError::Lost) => Err(MemberError::Unknown),
@@ -399,7 +409,7 @@ impl Store {
     /// # Errors
     /// If the leader could not be asked.
     pub async fn keep_alive(&self, id: i64) -> Result<Option<u64>, ReadError> {
-        let times = self.0.core.ask_leases(Ask::KeepAlive { lease: id }).await?;
+        let times = ask_leases(&self.0.core, Ask::KeepAlive { lease: id }).await?;
         Ok(times.first().map(|(_, ttl)| *ttl))
     }
 
@@ -408,7 +418,7 @@ impl Store {
     /// # Errors
     /// If the leader could not be asked.
     pub async fn leases_left(&self, id: Option<i64>) -> Result<Vec<(i64, u64)>, ReadError> {
-        self.0.core.ask_leases(Ask::LeasesLeft { lease: id }).await
+        ask_leases(&self.0.core, Ask::LeasesLeft { lease: id }).await
     }
 
     /// After it, `snapshot` shows everything that was acknowledged by any member before the call.
@@ -478,7 +488,7 @@ impl Store {
             true => now.entries(&all),
             false => Arc::clone(self.view()).range_at(all, revision).await?,
         };
-        let hash = rt::blocking(move || status::hash(&entries)).await;
+        let hash = rt::blocking(move || reporter::hash(&entries)).await;
         Ok((hash.map_err(|error| HistoryError::Storage(error.to_string()))?, revision))
     }
 
@@ -488,7 +498,7 @@ impl Store {
     /// If the store has stopped or the disk fails.
     pub async fn backup(&self) -> std::io::Result<Backup> {
         let taken = self.0.core.raft.with_state_machine(|machine| Box::pin(machine.take_snapshot())).await;
-        backup::backup(taken.map_err(|_| crate::db::stopped())??.snapshot)
+        backup::backup(taken.map_err(|_| crate::disk::failure::stopped())??.snapshot)
     }
 
     /// Whether this member's disk is full: writes are refused while the leader's is.
@@ -503,7 +513,7 @@ impl Store {
     /// If the directory cannot be read.
     pub async fn disk_usage(&self) -> std::io::Result<u64> {
         let dir = self.0.config.dir.join("db");
-        rt::blocking(move || status::disk_usage(&dir)).await?
+        rt::blocking(move || reporter::disk_usage(&dir)).await?
     }
 
     /// What tells this cluster from others: a hash of its CA certificate.
@@ -529,12 +539,31 @@ impl Store {
         self.0.core.stop.cancelled().await;
     }
 
+    /// Why this member stopped by itself, if it did: one line for a person.
+    #[must_use]
+    pub fn halted(&self) -> Option<&str> {
+        self.0.core.local.halted()
+    }
+
+    /// The group's feature level, as applied here, and the newest that this member knows.
+    #[must_use]
+    pub fn feature_level(&self) -> (u32, u32) {
+        let local = &self.0.core.local;
+        (local.level().0, local.newest.0)
+    }
+
+    /// How often this member, while it led, compared all members and found their states equal.
+    #[must_use]
+    pub fn times_found_equal(&self) -> u64 {
+        self.0.core.local.times_found_equal()
+    }
+
     /// Hands leadership over if this member leads, then stops and closes everything.
     pub async fn shutdown(&self) {
         let core = &self.0.core;
         if core.leads()
             && !core.stop.is_cancelled()
-            && let Err(error) = crate::members::transfer(core, None).await
+            && let Err(error) = members::transfer(core, None).await
         {
             tracing::info!(%error, "stopping as leader without a successor");
         }

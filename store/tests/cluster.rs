@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // a test may panic
 
+#[path = "cluster/level.rs"]
+mod level;
 #[path = "cluster/rescue.rs"]
 mod rescue;
 mod support;
@@ -28,18 +30,29 @@ struct Cluster {
 }
 
 impl Cluster {
-    async fn start(size: u64, tuning: Tuning) -> Self {
+    fn empty(tuning: Tuning) -> Self {
         let (pki, dir) = (Pki::new(), tempfile::tempdir().unwrap());
-        let mut cluster = Self { pki, dir, configs: BTreeMap::new(), members: BTreeMap::new(), tuning };
+        Self { pki, dir, configs: BTreeMap::new(), members: BTreeMap::new(), tuning }
+    }
+
+    async fn start(size: u64, tuning: Tuning) -> Self {
+        let mut cluster = Self::empty(tuning);
         for id in 1..=size {
-            cluster.open_new(id).await;
-            if id == 1 {
-                cluster.members[&1].bootstrap().await.unwrap();
-            } else {
-                cluster.join(id).await.unwrap();
-            }
+            let config = cluster.pki.config(id, cluster.dir.path());
+            cluster.add(id, config).await;
         }
         cluster
+    }
+
+    /// Starts a member as the first of the group, or as one more.
+    async fn add(&mut self, id: u64, config: Config) {
+        self.configs.insert(id, config);
+        self.reopen(id).await;
+        if self.members.len() == 1 {
+            self.members[&id].bootstrap().await.unwrap();
+        } else {
+            self.join(id).await.unwrap();
+        }
     }
 
     async fn open_new(&mut self, id: u64) {

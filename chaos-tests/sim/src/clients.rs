@@ -103,7 +103,7 @@ async fn reader(shared: Arc<Shared>, client: u64, mut rng: Rng) {
             let task = sim::run_on(member, async move {
                 store.barrier().await?;
                 let snapshot = store.snapshot();
-                let found: Vec<Entry> = snapshot.range(b"").map(|entry| Entry::clone(entry)).collect();
+                let found: Vec<Entry> = snapshot.range(b"").map(|entry| Entry::clone(&entry)).collect();
                 Ok::<_, ReadError>((snapshot.revision(), found))
             });
             if let Ok(Ok((revision, found))) = task.await {

@@ -75,6 +75,7 @@ fn config(member: u64) -> Config {
         tls,
         heartbeat: Config::HEARTBEAT,
         election: Config::ELECTION,
+        max_feature_level: None,
     }
 }
 

@@ -94,7 +94,9 @@ fn first(bug: Bug) -> u64 {
 fn planted_mistakes_are_found() {
     let only = env::var("BUG").ok();
     let mut missed = Vec::new();
-    let wanted = |bug: &Bug| only.as_ref().is_none_or(|only| bug.name() == *only);
+    // All members of a simulation make a mistake alike, and would stay equal; real processes are given this one singly.
+    let alike = |bug: &Bug| *bug == Bug::StateDiverges;
+    let wanted = |bug: &Bug| !alike(bug) && only.as_ref().is_none_or(|only| bug.name() == *only);
     for bug in Bug::ALL.iter().copied().filter(wanted) {
         let began = Instant::now();
         let from = first(bug);

@@ -119,6 +119,7 @@ async fn open_store(args: &Args, authority: &Authority) -> Result<Store> {
         tls: PeerTls { ca_pem: authority.0.pem(), cert_pem, key_pem, organization: Some(PeerTls::SERVERS.to_owned()) },
         heartbeat: kontiki_store::Config::HEARTBEAT,
         election: kontiki_store::Config::ELECTION,
+        max_feature_level: None,
     })
     .await
     .context("opening the store")?;

@@ -251,7 +251,7 @@ impl<K: Cached> Sink for Cache<K> {
                 if entry.mod_revision <= state.seen && state.objects.contains_key(&entry.key) {
                     continue;
                 }
-                let Some(new) = Self::read(&key, entry) else { continue };
+                let Some(new) = Self::read(&key, &entry) else { continue };
                 let old = state.put(entry.key.clone(), new.clone());
                 changes.push(Change { key, old, new: Some(new) });
             }

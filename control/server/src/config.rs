@@ -56,6 +56,8 @@ pub struct Config {
     pub vip: Option<IpNet>,
     /// `error`, `warn`, `info`, `debug`, `trace`, or a tracing filter.
     pub log_level: String,
+    /// Keeps the cluster below later feature levels, so that an upgrade can be taken back until this is left away.
+    pub max_feature_level: Option<u32>,
     /// Where the log goes; standard error unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_file: Option<PathBuf>,
@@ -91,6 +93,7 @@ impl Default for Config {
             cluster_domain: None,
             vip: None,
             log_level: "info".to_owned(),
+            max_feature_level: None,
             log_file: None,
         }
     }
@@ -164,6 +167,8 @@ pub struct Settings {
     pub origin: Origin,
     /// Cluster-wide values named here.
     pub wishes: Wishes,
+    /// See [`Config::max_feature_level`].
+    pub max_feature_level: Option<u32>,
 }
 
 /// What is wrong with a configuration; one line.
@@ -232,6 +237,7 @@ impl Config {
             etcd_listen,
             origin: self.origin()?,
             wishes,
+            max_feature_level: self.max_feature_level,
         })
     }
 

@@ -239,6 +239,7 @@ async fn open_store(
         tls: peer_tls(pki, settings, state, addresses)?,
         heartbeat: kontiki_store::Config::HEARTBEAT,
         election: kontiki_store::Config::ELECTION,
+        max_feature_level: settings.max_feature_level,
     };
     Ok(Store::open(config).await?)
 }
@@ -308,6 +309,7 @@ async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) 
     if let Some(listener) = etcd_listener {
         tasks.spawn(listener.run(store.clone(), front.clone()));
     }
+    tasks.spawn(essential("the store", store_stops(store.clone()), front.clone(), failed.clone()));
     tasks.spawn(identity.rotate(front.clone()));
     tasks.spawn(sessions.clone().watch_over(front.clone()));
     tasks.spawn(leases::keep(store.clone(), sessions, masters, front.clone()));
@@ -350,6 +352,12 @@ async fn essential(
     let reason = outcome.err().map_or_else(|| "it ended".to_owned(), |error| format!("{error:#}"));
     error!(reason, "{what} stopped serving");
     failed.cancel();
+}
+
+/// Ends when the store does, which it does not by itself unless something is wrong.
+async fn store_stops(store: Store) -> anyhow::Result<()> {
+    store.stopped().await;
+    bail!(store.halted().unwrap_or("its storage failed").to_owned())
 }
 
 /// A new cluster is not shown to clients before its namespaces exist; any other has them at once.

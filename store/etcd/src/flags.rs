@@ -68,6 +68,9 @@ pub struct Flags {
     /// Milliseconds of silence after which a leader is replaced, at least
     #[arg(long, default_value_t = 300, value_name = "MS")]
     election_timeout: u64,
+    /// Keeps the group below later feature levels, so that an upgrade can be taken back until this is left away
+    #[arg(long, env = "KONTIKI_MAX_FEATURE_LEVEL", value_name = "LEVEL")]
+    max_feature_level: Option<u32>,
 }
 
 impl Flags {
@@ -104,6 +107,7 @@ impl Flags {
             peer_tls,
             heartbeat: Duration::from_millis(self.heartbeat_interval),
             election: Duration::from_millis(self.election_timeout),
+            max_feature_level: self.max_feature_level,
         })
     }
 }

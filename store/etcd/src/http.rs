@@ -131,6 +131,7 @@ fn metrics(api: &Api) -> String {
     let leads = u8::from(status.is_leader);
     let has_leader = u8::from(status.leader.is_some());
     let snapshot = api.store.snapshot();
+    let (level, newest) = api.store.feature_level();
     let rows = [
         ("etcd_server_has_leader", "Whether or not a leader exists.", u64::from(has_leader)),
         ("etcd_server_is_leader", "Whether or not this member is a leader.", u64::from(leads)),
@@ -138,6 +139,18 @@ fn metrics(api: &Api) -> String {
         ("etcd_debugging_mvcc_current_revision", "The current revision of the store.", snapshot.revision().0),
         ("etcd_debugging_mvcc_compact_revision", "The revision of the last compaction.", snapshot.compacted().0),
         ("etcd_debugging_mvcc_keys_total", "Total number of keys.", snapshot.len() as u64),
+        ("kontiki_store_feature_level", "The feature level of the group.", u64::from(level)),
+        ("kontiki_store_feature_level_max", "The newest feature level that this member admits.", u64::from(newest)),
+        (
+            "kontiki_store_state_checks_total",
+            "Times that this member, leading, found all members' states equal.",
+            api.store.times_found_equal(),
+        ),
+        (
+            "kontiki_store_state_diverged",
+            "Whether this member stopped because its state was not the others'.",
+            u64::from(api.store.halted().is_some()),
+        ),
         ("etcd_debugging_lease_total", "Number of leases.", snapshot.leases().len() as u64),
     ];
     rows.iter()

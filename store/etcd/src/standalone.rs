@@ -46,6 +46,7 @@ pub struct Options {
     pub heartbeat: Duration,
     /// The least time after which a silent leader is replaced; the most is twice that.
     pub election: Duration,
+    pub max_feature_level: Option<u32>,
 }
 
 /// The `host:port` of a URL.
@@ -104,7 +105,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), String
     for task in serving {
         let _ = task.await;
     }
-    if failed { Err("the store has stopped, see the log".to_owned()) } else { Ok(()) }
+    match (failed, store.halted()) {
+        (false, _) => Ok(()),
+        (true, Some(reason)) => Err(reason.to_owned()),
+        (true, None) => Err("the store has stopped, see the log".to_owned()),
+    }
 }
 
 /// The members of a new group, each with the id that everybody works out for it.
@@ -158,6 +163,7 @@ async fn config(options: &Options, cluster: &[(u64, String, String)]) -> Result<
         tls,
         heartbeat: options.heartbeat,
         election: (options.election, options.election * 2),
+        max_feature_level: options.max_feature_level,
     })
 }
 

@@ -165,7 +165,7 @@ pub(crate) struct Mounted {
 impl Mounted {
     fn inner(&self) -> io::Result<parking_lot::MutexGuard<'_, Inner>> {
         let alive = world().is_some_and(|world| world.life(self.member) == self.life);
-        if alive { Ok(self.disk.0.lock()) } else { Err(crate::db::stopped()) }
+        if alive { Ok(self.disk.0.lock()) } else { Err(crate::disk::failure::stopped()) }
     }
 
     pub fn get(&self, family: usize, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
@@ -197,7 +197,7 @@ impl Mounted {
         let (number, batch, pause) = {
             let mut inner = self.inner()?;
             let trouble = inner.trouble;
-            let world = world().ok_or_else(crate::db::stopped)?;
+            let world = world().ok_or_else(crate::disk::failure::stopped)?;
             let mut rng = world.rng.borrow_mut();
             if trouble.full {
                 return Err(io::Error::new(io::ErrorKind::StorageFull, "no space left on the simulated disk"));

@@ -18,8 +18,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::world::{Owner, here, world};
 use crate::{
-    dump::SnapshotData,
-    peer::{Call, Service},
+    disk::install::SnapshotData,
+    raft::peer::{Call, Service},
     rt::{Instant, sleep, timeout},
 };
 

@@ -6,10 +6,10 @@ use super::{
     rng::mix,
     world::{here, simulated, world},
 };
-use crate::{
+use crate::types::{LogEntry, LogId, Payload, Vote};
+use kontiki_state::{
     Event, Refusal, Revision, Term,
     command::{Action, Command, Outcome},
-    raft::{LogEntry, LogId, Payload, Vote},
     state::State,
 };
 

@@ -39,6 +39,7 @@ impl Pki {
             tls: self.issue("kontiki:servers"),
             heartbeat: Config::HEARTBEAT,
             election: Config::ELECTION,
+            max_feature_level: None,
         }
     }
 }

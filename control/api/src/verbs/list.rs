@@ -237,7 +237,7 @@ impl Call {
     ) -> Result<List, Status> {
         let prefix = collection_prefix(self.def, self.namespace());
         let after = start.map(|start| [prefix.as_ref(), start.as_bytes()].concat());
-        let entries: Box<dyn Iterator<Item = &Arc<Entry>>> = match (&after, self.only_key(filter)) {
+        let entries: Box<dyn Iterator<Item = Arc<Entry>>> = match (&after, self.only_key(filter)) {
             (None, Some(key)) => return Ok(self.single(state, &key, filter)),
             (Some(after), _) => Box::new(state.range_from(&prefix, before(after))),
             (None, None) => Box::new(state.range(&prefix)),
@@ -288,12 +288,12 @@ impl Call {
             let from = [prefix.as_ref(), start.as_bytes()].concat();
             entries.retain(|entry| entry.key.as_ref() >= from.as_slice());
         }
-        self.fill(entries.iter(), revision, limit, filter, &prefix)
+        self.fill(entries.into_iter(), revision, limit, filter, &prefix)
     }
 
-    fn fill<'a>(
+    fn fill(
         &self,
-        mut entries: impl Iterator<Item = &'a Arc<Entry>>,
+        mut entries: impl Iterator<Item = Arc<Entry>>,
         revision: Revision,
         limit: Option<i64>,
         filter: &Filter,
@@ -308,8 +308,8 @@ impl Call {
                 list.remaining = filter.is_empty().then(|| 1 + i64::try_from(entries.count()).unwrap_or(i64::MAX));
                 break;
             }
-            if filter.is_empty() || served(self.def, entry).is_ok_and(|object| filter.matches(self.def, &object)) {
-                list.items.push(entry.clone());
+            if filter.is_empty() || served(self.def, &entry).is_ok_and(|object| filter.matches(self.def, &object)) {
+                list.items.push(entry);
             }
         }
         Ok(list)

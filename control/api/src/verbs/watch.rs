@@ -166,8 +166,8 @@ impl Stream {
     fn initial(&mut self, state: &Snapshot, prefix: &[u8], mark: bool) {
         for entry in state.range(prefix) {
             let pass =
-                self.filter.is_empty() || served(self.def, entry).is_ok_and(|o| self.filter.matches(self.def, &o));
-            if pass && let Some(bytes) = self.encoder.event(&self.api, "ADDED", entry, entry.mod_revision) {
+                self.filter.is_empty() || served(self.def, &entry).is_ok_and(|o| self.filter.matches(self.def, &o));
+            if pass && let Some(bytes) = self.encoder.event(&self.api, "ADDED", &entry, entry.mod_revision) {
                 self.queue.push_back(bytes);
             }
         }

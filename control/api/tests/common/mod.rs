@@ -176,6 +176,7 @@ async fn open(dir: &std::path::Path, authority: &Authority, tuning: Tuning) -> S
         tls: PeerTls { ca_pem: authority.pem(), cert_pem, key_pem, organization: Some(PeerTls::SERVERS.to_owned()) },
         heartbeat: kontiki_store::Config::HEARTBEAT,
         election: kontiki_store::Config::ELECTION,
+        max_feature_level: None,
     };
     let store = Store::open_with(config, tuning).await.expect("the store opens");
     store.bootstrap().await.expect("bootstrap");

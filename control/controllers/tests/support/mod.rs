@@ -76,6 +76,7 @@ impl Master {
             tls: peer_tls(),
             heartbeat: Config::HEARTBEAT,
             election: Config::ELECTION,
+            max_feature_level: None,
         };
         let store = Store::open(config).await.unwrap();
         store.bootstrap().await.unwrap();

@@ -1,0 +1,43 @@
+//! What both ends of the way to the other members share.
+
+use std::time::Duration;
+
+use openraft::errors::{NetworkError, RPCError};
+
+use crate::types::TypeConfig;
+
+/// Larger than any message: a transaction is at most 1.5 MiB, a batch of entries little more.
+pub(crate) const MAX_MESSAGE: usize = 64 << 20;
+/// Votes wait for the other side's disk.
+pub(super) const VOTE: Duration = Duration::from_secs(1);
+
+pub(super) type Rpc<T> = Result<T, RPCError<TypeConfig>>;
+
+/// Why a forwarded request has no answer.
+pub(crate) enum ForwardError {
+    /// It did not reach the other member.
+    NotSent,
+    /// It may have.
+    Lost,
+}
+
+/// What has one answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Call {
+    Append,
+    Vote,
+    PreVote,
+    TransferLeader,
+    Forward,
+}
+
+impl Call {
+    /// Whether the network may hand it over twice: raft's own messages are made for that.
+    pub fn may_come_twice(self) -> bool {
+        matches!(self, Self::Append | Self::Vote | Self::PreVote)
+    }
+}
+
+pub(super) fn malformed(error: impl ToString) -> RPCError<TypeConfig> {
+    RPCError::Network(NetworkError::from_string(error))
+}

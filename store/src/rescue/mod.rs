@@ -1,0 +1,5 @@
+//! Copies of the whole state, and the ways out when members are lost for good.
+
+pub(crate) mod backup;
+pub(crate) mod restore;
+pub(crate) mod survivor;
