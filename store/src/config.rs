@@ -27,8 +27,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// 50 ms, for members in one building.
-    pub const HEARTBEAT: Duration = Duration::from_millis(50);
+    /// 100 ms, for members in one building: half a lease, so that one that is late does not end it.
+    pub const HEARTBEAT: Duration = Duration::from_millis(100);
     /// 300 to 600 ms, for members in one building.
     pub const ELECTION: (Duration, Duration) = (Duration::from_millis(300), Duration::from_millis(600));
 

@@ -63,7 +63,7 @@ pub struct Flags {
     #[arg(long)]
     peer_client_cert_auth: bool,
     /// Milliseconds between two signs of life of a leader
-    #[arg(long, default_value_t = 50, value_name = "MS")]
+    #[arg(long, default_value_t = 100, value_name = "MS")]
     heartbeat_interval: u64,
     /// Milliseconds of silence after which a leader is replaced, at least
     #[arg(long, default_value_t = 300, value_name = "MS")]

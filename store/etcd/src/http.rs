@@ -135,7 +135,7 @@ fn metrics(api: &Api) -> String {
     let rows = [
         ("etcd_server_has_leader", "Whether or not a leader exists.", u64::from(has_leader)),
         ("etcd_server_is_leader", "Whether or not this member is a leader.", u64::from(leads)),
-        ("etcd_server_proposals_applied_total", "Index of the last applied log entry.", status.applied),
+        ("etcd_server_proposals_applied_total", "Index of the last applied log entry.", snapshot.applied()),
         ("etcd_debugging_mvcc_current_revision", "The current revision of the store.", snapshot.revision().0),
         ("etcd_debugging_mvcc_compact_revision", "The revision of the last compaction.", snapshot.compacted().0),
         ("etcd_debugging_mvcc_keys_total", "Total number of keys.", snapshot.len() as u64),

@@ -42,7 +42,7 @@ impl Maintenance for Api {
             leader: status.leader.unwrap_or_default(),
             raft_index: status.last_log,
             raft_term: status.term.0,
-            raft_applied_index: status.applied,
+            raft_applied_index: self.store.snapshot().applied(),
             errors,
             db_size_in_use: size.cast_signed(),
             is_learner: learner,

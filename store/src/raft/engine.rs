@@ -331,9 +331,12 @@ mod tests {
 
     #[test]
     fn lease_and_patience_add_up_to_the_election_timeout() {
-        for (heartbeat, election, lease, patience) in
-            [(50, (300, 600), 200, 100), (500, (3000, 6000), 2000, 1000), (50, (100, 120), 52, 51)]
-        {
+        for (heartbeat, election, lease, patience) in [
+            (50, (300, 600), 200, 100),
+            (100, (300, 600), 200, 101),
+            (500, (3000, 6000), 2000, 1000),
+            (50, (100, 120), 52, 51),
+        ] {
             let ms = Duration::from_millis;
             let tls =
                 PeerTls { ca_pem: String::new(), cert_pem: String::new(), key_pem: String::new(), organization: None };
