@@ -89,6 +89,8 @@ pub(crate) struct Health {
     persisted: watch::Sender<Revision>,
     /// Bytes of all batches.
     bytes: AtomicU64,
+    /// Bytes of rows, about, that were deleted and may still lie in files.
+    garbage: AtomicU64,
 }
 
 impl Health {
@@ -100,6 +102,7 @@ impl Health {
             log_written: AtomicU64::new(0),
             persisted: watch::channel(persisted).0,
             bytes: AtomicU64::new(0),
+            garbage: AtomicU64::new(0),
         }
     }
 
@@ -128,6 +131,21 @@ impl Health {
             }
         };
         self.written(result)
+    }
+
+    /// Rows of so many bytes, about, were deleted.
+    pub fn deleted(&self, bytes: u64) {
+        self.garbage.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of deleted rows, about, that may still lie in files.
+    pub fn garbage(&self) -> u64 {
+        self.garbage.load(Ordering::Relaxed)
+    }
+
+    /// Their files were rewritten without them.
+    pub fn swept_up(&self) {
+        self.garbage.store(0, Ordering::Relaxed);
     }
 
     /// Bytes written so far, about.
@@ -437,7 +455,7 @@ fn add_rows(batch: &mut Batch<'_>, rows: &Rows) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::process::Command;
 
     use super::*;

@@ -19,9 +19,9 @@ const LITTLE: u64 = 256 << 10;
 /// Bytes written since the last time that are worth the trouble.
 const WORTH: u64 = 4 << 20;
 /// Bytes of log that a member at rest keeps for others that are behind.
-const LOG: u64 = 16 << 20;
-/// Bytes of files that a family may have beyond twice what is alive.
-const SLACK: u64 = 16 << 20;
+const LOG: u64 = 8 << 20;
+/// Bytes of files that may hold what was deleted, beyond half of what is alive.
+const SLACK: u64 = 8 << 20;
 
 /// Looks until the store stops.
 pub(crate) async fn settle(core: Arc<Core>, db: Arc<Db>) {
@@ -32,7 +32,9 @@ pub(crate) async fn settle(core: Arc<Core>, db: Arc<Db>) {
             () = core.stop.cancelled() => return,
             () = rt::sleep(LOOK) => {}
         }
-        if !rest.is_due(core.disk.health().bytes()) || core.disk.is_full() {
+        let alive = core.view.look(kontiki_state::Snapshot::bytes);
+        let littered = is_littered(core.disk.health().garbage(), alive);
+        if !rest.is_due(core.disk.health().bytes(), littered) || core.disk.is_full() {
             continue;
         }
         if let Err(error) = settle_now(&core, &db).await {
@@ -40,6 +42,11 @@ pub(crate) async fn settle(core: Arc<Core>, db: Arc<Db>) {
         }
         rest.settled(core.disk.health().bytes());
     }
+}
+
+/// Whether files hold more of what was deleted than they may.
+fn is_littered(garbage: u64, alive: u64) -> bool {
+    garbage > alive / 2 + SLACK
 }
 
 /// How much was written, and when it was last looked at.
@@ -51,10 +58,10 @@ struct Rest {
 
 impl Rest {
     /// Whether there is something to give back and nothing that would take it again at once.
-    fn is_due(&mut self, written: u64) -> bool {
+    fn is_due(&mut self, written: u64, littered: bool) -> bool {
         let lately = written.saturating_sub(self.looked);
         self.looked = written;
-        lately <= LITTLE && written.saturating_sub(self.settled) >= WORTH
+        lately <= LITTLE && (littered || written.saturating_sub(self.settled) >= WORTH)
     }
 
     fn settled(&mut self, written: u64) {
@@ -69,10 +76,14 @@ async fn settle_now(core: &Arc<Core>, db: &Arc<Db>) -> io::Result<()> {
     rt::blocking(move || {
         db.with(|families| {
             families.flush()?;
-            for (family, alive) in [(Family::Log, core.log.bytes().min(LOG)), (Family::Rows, alive)] {
-                if families.size(family)? > 2 * alive + SLACK {
-                    families.compact(family);
-                }
+            let log = core.log.bytes();
+            if is_littered(families.size(Family::Log)?.saturating_sub(log), log) {
+                families.compact(Family::Log);
+            }
+            let health = core.disk.health();
+            if is_littered(health.garbage(), alive) {
+                families.compact(Family::Rows);
+                health.swept_up();
             }
             Ok(())
         })?;
@@ -117,25 +128,26 @@ mod tests {
     #[test]
     fn a_member_settles_once_after_much_was_written() {
         let mut rest = Rest::default();
-        let mut due = |written: u64| {
-            let due = rest.is_due(written);
+        let mut due = |written: u64, littered| {
+            let due = rest.is_due(written, littered);
             if due {
                 rest.settled(written + 100);
             }
             due
         };
-        for (name, written, expect) in [
-            ("a new one", 1000, false),
-            ("little", 2000, false),
-            ("busy", 50 << 20, false),
-            ("busy still", 60 << 20, false),
-            ("at rest", (60 << 20) + 5000, true),
-            ("at rest again", (60 << 20) + 9000, false),
-            ("leases alone", (60 << 20) + LITTLE, false),
-            ("busy again", 65 << 20, false),
-            ("and at rest", (65 << 20) + 5000, true),
+        for (name, written, littered, expect) in [
+            ("a new one", 1000, false, false),
+            ("little", 2000, false, false),
+            ("busy", 50 << 20, false, false),
+            ("busy still", 60 << 20, true, false),
+            ("at rest", (60 << 20) + 5000, false, true),
+            ("at rest again", (60 << 20) + 9000, false, false),
+            ("what was deleted goes", (60 << 20) + 10_000, true, true),
+            ("leases alone", (60 << 20) + LITTLE, false, false),
+            ("busy again", 65 << 20, false, false),
+            ("and at rest", (65 << 20) + 5000, false, true),
         ] {
-            assert_eq!(due(written), expect, "{name}");
+            assert_eq!(due(written, littered), expect, "{name}");
         }
     }
 }

@@ -13,6 +13,7 @@ mod bulk;
 mod driver;
 mod fanout;
 mod figures;
+mod rest;
 
 use std::{path::Path, time::Duration};
 
@@ -95,6 +96,12 @@ pub async fn compare(peers: &[Kind], scale: &Scale, only: &str, out: &Path) -> R
         if bulk::TITLE.contains(only) {
             let group = Group::start(options(*kind)).await?;
             bulk::measure(group, scale, &mut figures.of(peer)).await.with_context(|| kind.name())?;
+            figures.save(out)?;
+        }
+        if rest::TITLE.contains(only) {
+            eprintln!("{}, {}", rest::TITLE, kind.name());
+            let group = Group::start(options(*kind)).await?;
+            rest::measure(group, scale, &mut figures.of(peer)).await.with_context(|| kind.name())?;
             figures.save(out)?;
         }
     }
