@@ -16,6 +16,8 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(5);
 /// Bytes written between two looks that count as rest: Leases, and what a few people do.
 const LITTLE: u64 = 256 << 10;
+/// Looks in a row that make rest: a sweep of the past writes now and then while it is at work.
+const CALM: u32 = 2;
 /// Bytes written since the last time that are worth the trouble.
 const WORTH: u64 = 4 << 20;
 /// Bytes of log that a member at rest keeps for others that are behind.
@@ -54,6 +56,8 @@ fn is_littered(garbage: u64, alive: u64) -> bool {
 struct Rest {
     settled: u64,
     looked: u64,
+    /// Looks in a row that found little written.
+    calm: u32,
 }
 
 impl Rest {
@@ -61,11 +65,12 @@ impl Rest {
     fn is_due(&mut self, written: u64, littered: bool) -> bool {
         let lately = written.saturating_sub(self.looked);
         self.looked = written;
-        lately <= LITTLE && (littered || written.saturating_sub(self.settled) >= WORTH)
+        self.calm = if lately <= LITTLE { self.calm.saturating_add(1) } else { 0 };
+        self.calm >= CALM && (littered || written.saturating_sub(self.settled) >= WORTH)
     }
 
     fn settled(&mut self, written: u64) {
-        (self.settled, self.looked) = (written, written);
+        (self.settled, self.looked, self.calm) = (written, written, 0);
     }
 }
 
@@ -140,11 +145,13 @@ mod tests {
             ("little", 2000, false, false),
             ("busy", 50 << 20, false, false),
             ("busy still", 60 << 20, true, false),
+            ("a moment without work", (60 << 20) + 4000, false, false),
             ("at rest", (60 << 20) + 5000, false, true),
             ("at rest again", (60 << 20) + 9000, false, false),
-            ("what was deleted goes", (60 << 20) + 10_000, true, true),
             ("leases alone", (60 << 20) + LITTLE, false, false),
+            ("what was deleted goes", (60 << 20) + LITTLE, true, true),
             ("busy again", 65 << 20, false, false),
+            ("a moment", (65 << 20) + 5000, false, false),
             ("and at rest", (65 << 20) + 5000, false, true),
         ] {
             assert_eq!(due(written, littered), expect, "{name}");
