@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Figures of `kontiki store` beside etcd's on this machine, for docs/performance.md, with release builds.
-# Arguments go to store-load: --quick, --only WORD, --out FILE, --repetitions N.
+# Arguments go to store-load: --quick, --only WORD, --out FILE, --repetitions N; without Go to build the newest
+# etcd also --stores etcd-3.4,kontiki.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/kontiki/target}"

@@ -409,8 +409,25 @@ impl Store {
     /// # Errors
     /// If the leader could not be asked.
     pub async fn keep_alive(&self, id: i64) -> Result<Option<u64>, ReadError> {
-        let times = ask_leases(&self.0.core, Ask::KeepAlive { lease: id }).await?;
-        Ok(times.first().map(|(_, ttl)| *ttl))
+        Ok(self.keep_alive_all(&[id]).await?.pop().flatten())
+    }
+
+    /// As `keep_alive` for each of `ids`, with one question to the leader where all members know how. One answer each,
+    /// in order.
+    ///
+    /// # Errors
+    /// If the leader could not be asked.
+    pub async fn keep_alive_all(&self, ids: &[i64]) -> Result<Vec<Option<u64>>, ReadError> {
+        let core = &self.0.core;
+        let together = if core.local.level() >= Level::DIGESTS { ids.len().max(1) } else { 1 };
+        let mut answers = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(together) {
+            let times = ask_leases(core, Ask::KeepAlive { leases: ids.to_vec() }).await?;
+            // Leases that there are not are missing from it.
+            let mut times = times.into_iter().peekable();
+            answers.extend(ids.iter().map(|id| times.next_if(|(renewed, _)| renewed == id).map(|(_, ttl)| ttl)));
+        }
+        Ok(answers)
     }
 
     /// How long leases still have, in milliseconds: one, or all.

@@ -38,21 +38,43 @@ const STOPPED: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    Etcd,
+    /// Debian's.
+    Etcd34,
+    /// The newest.
+    Etcd37,
     Kontiki,
 }
 
 impl Kind {
+    pub const ALL: [Self; 3] = [Self::Etcd34, Self::Etcd37, Self::Kontiki];
+
     pub fn name(self) -> &'static str {
         match self {
-            Self::Etcd => "etcd",
+            Self::Etcd34 => "etcd-3.4",
+            Self::Etcd37 => "etcd-3.7",
             Self::Kontiki => "kontiki",
         }
     }
 
+    pub fn is_etcd(self) -> bool {
+        self != Self::Kontiki
+    }
+
+    /// Whether it can be had here; if not, that has been said.
+    ///
+    /// # Errors
+    /// It could be, but something is wrong.
+    pub fn at_hand(self) -> Result<bool> {
+        Ok(match self {
+            Self::Etcd34 | Self::Kontiki => true,
+            Self::Etcd37 => binaries::etcd37()?.is_some(),
+        })
+    }
+
     fn command(self) -> Result<Command> {
         Ok(match self {
-            Self::Etcd => Command::new(binaries::etcd()?.etcd),
+            Self::Etcd34 => Command::new(binaries::etcd34()?.etcd),
+            Self::Etcd37 => Command::new(binaries::etcd37()?.context("no Go to build etcd 3.7 with")?.etcd),
             Self::Kontiki => {
                 let mut command = Command::new(binaries::kontiki()?);
                 command.arg("store");

@@ -1,6 +1,7 @@
 //! The etcd API as other people's clients see it, and as etcd itself answers.
 //!
-//! The stories tell of `kontiki store`; `STORE=etcd` tells the same of etcd, which proves the stories.
+//! The stories tell of `kontiki store`; `STORE=etcd-3.4` or `etcd-3.7` tells the same of that etcd, which
+//! proves the stories.
 //! `cargo test --workspace --test etcd [WORD…]`; `SEED` and `OPS` choose what [`differential`] runs,
 //! `TRACE=1` prints it all.
 
@@ -16,5 +17,7 @@ mod etcdctl;
 mod leases;
 #[path = "etcd/newer.rs"]
 mod newer;
+#[path = "etcd/range_stream.rs"]
+mod range_stream;
 #[path = "etcd/support.rs"]
 mod support;

@@ -16,7 +16,7 @@ use kontiki_proto::{
 use tonic::{Code, body::Body};
 use tower::Service;
 
-use crate::{Api, VERSION};
+use crate::{Api, CLUSTER_VERSION, VERSION};
 
 /// The largest message: etcd's largest request and as much again for what surrounds it.
 const MAX_MESSAGE: usize = 2 << 20;
@@ -100,7 +100,7 @@ async fn plain(api: &Api, request: &Request<Incoming>) -> Response<Body> {
             Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("{error}\n")),
         },
         "/version" => {
-            let body = serde_json::json!({"etcdserver": VERSION, "etcdcluster": VERSION});
+            let body = serde_json::json!({"etcdserver": VERSION, "etcdcluster": CLUSTER_VERSION});
             text(StatusCode::OK, "application/json", body.to_string())
         }
         "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4", metrics(api)),

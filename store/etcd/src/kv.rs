@@ -4,13 +4,13 @@ use kontiki_proto::etcd::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
     RangeRequest, RangeResponse, TxnRequest, TxnResponse, kv_server::Kv,
 };
-use kontiki_store::{Op, Refusal, ResponseKind, Revision, Txn, TxnResult, WriteError};
+use kontiki_store::{Op, ResponseKind, Revision, Txn, TxnResult};
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::{
     Api,
     convert::{self, key_value, range_response},
-    error, txn,
+    error, range_stream, txn,
 };
 
 /// The largest request. etcd's default.
@@ -40,20 +40,16 @@ impl Kv for Api {
         Ok(Response::new(response))
     }
 
+    type RangeStreamStream = range_stream::Chunks;
+
+    async fn range_stream(&self, request: Request<RangeRequest>) -> Result<Response<range_stream::Chunks>, Status> {
+        range_stream::serve(self, request.into_inner()).await.map(Response::new)
+    }
+
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let request = request.into_inner();
         fits(&request)?;
-        let lease = request.lease;
-        let put = Txn::write(vec![convert::put(request)?]);
-        let mut result = self.store.txn(put).await.map_err(|error| match error {
-            // Alone, though not in a transaction, a put is told of its lease first.
-            WriteError::Refused(Refusal::KeyNotFound)
-                if lease != 0 && !self.store.snapshot().leases().contains_key(&lease) =>
-            {
-                error::lease_not_found()
-            }
-            other => error::write(other),
-        })?;
+        let mut result = self.write(convert::put(request)?).await?;
         let prev_kv = match result.responses.pop().map(|response| response.kind) {
             Some(ResponseKind::Put(prev)) => prev.map(|entry| key_value(&entry)),
             _ => None,

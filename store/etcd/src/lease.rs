@@ -1,13 +1,14 @@
 //! Lease: keys that live as long as somebody keeps their lease alive.
 
-use futures::{Stream, StreamExt};
+use std::pin::Pin;
+
+use futures::{Stream, StreamExt, stream};
 use kontiki_proto::etcd::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
     LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest,
     LeaseTimeToLiveResponse, lease_server::Lease,
 };
 use kontiki_store::{Refusal, WriteError};
-use std::pin::Pin;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::{Api, error};
@@ -16,7 +17,13 @@ use crate::{Api, error};
 const MIN_TTL: i64 = 2;
 const MAX_TTL: i64 = 9_000_000_000;
 
-type KeepAlives = Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
+/// Renewals that the leader is asked for at once, and questions to it of one stream at a time.
+const RENEWALS: usize = 512;
+const UNDER_WAY: usize = 4;
+
+type Renewal = Result<LeaseKeepAliveRequest, Status>;
+type Renewed = Result<LeaseKeepAliveResponse, Status>;
+type KeepAlives = Pin<Box<dyn Stream<Item = Renewed> + Send>>;
 
 #[async_trait]
 impl Lease for Api {
@@ -54,15 +61,9 @@ impl Lease for Api {
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<KeepAlives>, Status> {
         let api = self.clone();
-        let answers = request.into_inner().then(move |request| {
-            let api = api.clone();
-            async move {
-                let id = request?.id;
-                let ttl = api.store.keep_alive(id).await.map_err(error::read)?;
-                let ttl = ttl.unwrap_or_default().cast_signed();
-                Ok(LeaseKeepAliveResponse { header: Some(api.header_now()), id, ttl })
-            }
-        });
+        // What has come while others are under way travels together; answers are in the order of requests.
+        let batches = request.into_inner().ready_chunks(RENEWALS);
+        let answers = batches.map(move |batch| renew(api.clone(), batch)).buffered(UNDER_WAY).flat_map(stream::iter);
         Ok(Response::new(Box::pin(answers)))
     }
 
@@ -99,6 +100,22 @@ impl Lease for Api {
         let leases = left.into_iter().map(|(id, _)| LeaseStatus { id }).collect();
         Ok(Response::new(LeaseLeasesResponse { header: Some(self.header_now()), leases }))
     }
+}
+
+/// Answers renewals, up to the first that cannot be read.
+async fn renew(api: Api, batch: Vec<Renewal>) -> Vec<Renewed> {
+    // Never later than the renewal: whoever sees a lease renewed at a revision had it then.
+    let header = Some(api.header_now());
+    let ids: Vec<i64> = batch.iter().map_while(|request| request.as_ref().ok()).map(|request| request.id).collect();
+    let answer = |(id, ttl): (i64, Option<u64>)| {
+        Ok(LeaseKeepAliveResponse { header, id, ttl: ttl.unwrap_or_default().cast_signed() })
+    };
+    let mut answers = match api.store.keep_alive_all(&ids).await {
+        Ok(ttls) => ids.into_iter().zip(ttls).map(answer).collect(),
+        Err(error) => vec![Err(error::read(error))],
+    };
+    answers.extend(batch.into_iter().find_map(Result::err).map(Err));
+    answers
 }
 
 /// Positive, as etcd's own are.

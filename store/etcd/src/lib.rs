@@ -16,6 +16,7 @@ mod http;
 mod kv;
 mod lease;
 mod maintenance;
+mod range_stream;
 mod rescue;
 mod server;
 mod standalone;
@@ -34,7 +35,9 @@ pub use tls::{TlsFiles, client_config};
 use tokio::sync::watch as state;
 
 /// The etcd version whose behaviour is served, as `/version` and Maintenance tell it.
-pub const VERSION: &str = "3.6.0";
+pub const VERSION: &str = "3.7.3";
+/// The version that all members of a cluster understand; etcd tells no patch of it.
+pub(crate) const CLUSTER_VERSION: &str = "3.7.0";
 
 /// What every service needs.
 #[derive(Clone)]

@@ -4,14 +4,14 @@ use std::pin::Pin;
 
 use futures::{Stream, StreamExt};
 use kontiki_proto::etcd::{
-    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, HashKvRequest,
-    HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest,
+    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo,
+    HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest,
     SnapshotResponse, StatusRequest, StatusResponse, maintenance_server::Maintenance,
 };
 use kontiki_store::{Revision, Role};
 use tonic::{Request, Response, Status, async_trait};
 
-use crate::{Api, VERSION, error};
+use crate::{Api, CLUSTER_VERSION, VERSION, error};
 
 type Snapshots = Pin<Box<dyn Stream<Item = Result<SnapshotResponse, Status>> + Send>>;
 
@@ -46,8 +46,9 @@ impl Maintenance for Api {
             errors,
             db_size_in_use: size.cast_signed(),
             is_learner: learner,
-            storage_version: VERSION.to_owned(),
+            storage_version: CLUSTER_VERSION.to_owned(),
             db_size_quota: 0,
+            downgrade_info: Some(DowngradeInfo::default()),
         }))
     }
 
@@ -82,7 +83,7 @@ impl Maintenance for Api {
                 header: Some(api.header_now()),
                 remaining_bytes: 0,
                 blob,
-                version: VERSION.to_owned(),
+                version: CLUSTER_VERSION.to_owned(),
             }),
             Err(error) => Err(Status::internal(error.to_string())),
         });

@@ -115,7 +115,10 @@ impl Session {
             let done = match request.request_union {
                 Some(RequestUnion::CreateRequest(create)) => self.create(create).await,
                 Some(RequestUnion::CancelRequest(cancel)) => self.cancel(cancel.watch_id).await,
-                Some(RequestUnion::ProgressRequest(_)) => self.ask().await,
+                Some(RequestUnion::ProgressRequest(_)) => {
+                    self.ask();
+                    Ok(())
+                }
                 None => Ok(()),
             };
             if done.is_err() {
@@ -147,14 +150,14 @@ impl Session {
             cancel_reason: why.to_owned(),
             ..WatchResponse::default()
         };
+        if create.start_revision < 0 {
+            return self.send(refused(error::compacted().message())).await;
+        }
         if range.is_empty() {
             return self.send(refused("mvcc: watcher range is empty")).await;
         }
         if create.watch_id != 0 && self.watches.contains_key(&create.watch_id) {
             return self.send(refused("mvcc: duplicate watch ID provided on the WatchStream")).await;
-        }
-        if create.start_revision < 0 {
-            return self.send(refused("mvcc: start revision is negative")).await;
         }
         let id = if create.watch_id == 0 { self.free_id() } else { create.watch_id };
         // From now on means from the next revision, whenever the watch gets going.
@@ -200,10 +203,10 @@ impl Session {
         Ok(())
     }
 
-    /// Asks all watches whether they have sent everything that has happened.
-    async fn ask(&mut self) -> Result<(), Gone> {
+    /// Asks all watches whether they have sent everything that has happened. Without one there is
+    /// nothing to tell.
+    fn ask(&mut self) {
         self.ask_again_from(self.api.store.published());
-        if self.open == 0 { self.progress().await } else { Ok(()) }
     }
 
     /// A watch has gone while a question was open: the others are asked anew.

@@ -89,7 +89,7 @@ pub(crate) async fn answer(core: &Core, request: Bytes) -> Result<Bytes, Malform
         Ask::AddLearner { id, node } => forward::encode_change(&members::add_learner(core, id, node).await.map(|_| ())),
         Ask::Promote { id } => forward::encode_change(&members::promote(core, id).await),
         Ask::Update { id, node } => forward::encode_change(&members::update(core, id, node).await),
-        Ask::KeepAlive { lease } => forward::encode_leases(&keep_alive(core, lease).await),
+        Ask::KeepAlive { leases } => forward::encode_leases(&keep_alive(core, &leases).await),
         Ask::Level => forward::encode_level(core.local.newest),
         Ask::Digest { index } => forward::encode_digest(core.local.samples.at(index)),
         Ask::Differs { index, digest } => {
@@ -121,23 +121,30 @@ async fn leading_term(core: &Core) -> Option<Term> {
     shown.is_ok_and(|shown| shown.is_ok()).then_some(Term(term))
 }
 
-/// Gives a lease its whole time again, if this member leads: the time in seconds; nothing if there is no such lease.
-async fn keep_alive(core: &Core, id: i64) -> LeaseTimes {
-    let term = leading_term(core).await?;
-    let mut applied = core.view.applied();
-    let ending = async {
+/// Gives leases their whole time again, if this member leads: the times in seconds of those that there are.
+async fn keep_alive(core: &Core, ids: &[i64]) -> LeaseTimes {
+    let mut term = leading_term(core).await?;
+    let (mut applied, mut times) = (core.view.applied(), Vec::with_capacity(ids.len()));
+    let deadline = Instant::now() + LEADER_WAIT;
+    for id in ids {
         loop {
             applied.mark_unchanged();
-            let found = core.view.look(|state| state.leases().get(&id).map(Lease::without_keys));
-            let Some(lease) = found else { return Vec::new() };
-            if core.local.leases.keep_alive(term, id, &lease, || core.view.snapshot()) {
-                return vec![(id, lease.ttl.unsigned_abs())];
+            let found = core.view.look(|state| state.leases().get(id).map(Lease::without_keys));
+            let Some(lease) = found else { break };
+            if core.local.leases.keep_alive(term, *id, &lease, || core.view.snapshot()) {
+                times.push((*id, lease.ttl.unsigned_abs()));
+                break;
+            }
+            if Instant::now() >= deadline {
+                return None;
             }
             // Its end has been proposed: it is gone as soon as that is applied.
             let _ = timeout(RETRY, applied.changed()).await;
+            // Others may have come to lead meanwhile.
+            term = leading_term(core).await?;
         }
-    };
-    timeout(LEADER_WAIT, ending).await.ok()
+    }
+    Some(times)
 }
 
 /// How long leases still have, in milliseconds: one, or all; if this member leads.

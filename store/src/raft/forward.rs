@@ -58,9 +58,9 @@ pub(crate) enum Ask {
         id: u64,
         node: Node,
     },
-    /// Gives a lease its whole time again.
+    /// Gives leases their whole time again.
     KeepAlive {
-        lease: i64,
+        leases: Vec<i64>,
     },
     /// How long leases still have: one, or all.
     LeasesLeft {
@@ -126,10 +126,17 @@ impl Ask {
                 out.varint(*id);
             }
             Self::Update { id, node } => write_node(&mut out, 9, *id, node),
-            Self::KeepAlive { lease } => {
-                out.u8(10);
-                out.signed(*lease);
-            }
+            Self::KeepAlive { leases } => match leases[..] {
+                [lease] => {
+                    out.u8(10);
+                    out.signed(lease);
+                }
+                _ => {
+                    out.u8(15);
+                    out.varint(leases.len() as u64);
+                    leases.iter().for_each(|lease| out.signed(*lease));
+                }
+            },
             Self::LeasesLeft { lease } => {
                 out.u8(11);
                 out.bool(lease.is_some());
@@ -164,13 +171,17 @@ impl Ask {
             7 => Self::AddLearner { id: input.varint()?, node: read_node(&mut input)? },
             8 => Self::Promote { id: input.varint()? },
             9 => Self::Update { id: input.varint()?, node: read_node(&mut input)? },
-            10 => Self::KeepAlive { lease: input.signed()? },
+            10 => Self::KeepAlive { leases: vec![input.signed()?] },
             11 => {
                 let (one, lease) = (input.bool()?, input.signed()?);
                 Self::LeasesLeft { lease: one.then_some(lease) }
             }
             12 => Self::Level,
             13 => Self::Digest { index: input.varint()? },
+            15 => {
+                let leases = (0..input.count()?).map(|_| input.signed());
+                Self::KeepAlive { leases: leases.collect::<Result<_, _>>()? }
+            }
             14 => Self::Differs { index: input.varint()?, digest: read_digest(&mut input)? },
             _ => return Err(Malformed("unknown request")),
         };
@@ -465,7 +476,11 @@ mod tests {
             Ask::AddLearner { id: 9, node: Node { address: "h:1".into(), promote: true, ..Node::default() } },
             Ask::Promote { id: 9 },
             Ask::Update { id: 9, node: Node { client_urls: vec!["https://h:2".into()], ..Node::default() } },
-            Ask::KeepAlive { lease: -3 },
+            Ask::KeepAlive { leases: vec![-3] },
+            Ask::KeepAlive { leases: vec![7, i64::MIN, 7] },
+            Ask::Level,
+            Ask::Digest { index: 1 << 40 },
+            Ask::Differs { index: 3, digest: Digest(u128::MAX - 1) },
             Ask::LeasesLeft { lease: None },
             Ask::LeasesLeft { lease: Some(i64::MIN) },
         ] {

@@ -74,8 +74,10 @@ pub fn answer<F: Found>(entries: impl Iterator<Item = F>, query: &RangeQuery) ->
         found.truncate(limit);
     }
     if query.keys_only {
+        // etcd answers from its index, which knows no leases, unless it needs the values to sort by them.
+        let lease = |entry: &Entry| if query.by == SortBy::Value { entry.lease } else { 0 };
         for entry in &mut found {
-            *entry = Arc::new(Entry { value: Bytes::new(), lease: 0, ..Entry::clone(entry) });
+            *entry = Arc::new(Entry { value: Bytes::new(), lease: lease(entry), ..Entry::clone(entry) });
         }
     }
     RangeResult { entries: found, count, more }
@@ -172,7 +174,10 @@ mod tests {
             let names: Vec<u8> = result.entries.iter().flat_map(|entry| entry.key.to_vec()).collect();
             assert_eq!((names.as_slice(), result.count, result.more), (expect.as_bytes(), count, more), "{name}");
         }
-        let bare = super::query(&keys(), &RangeQuery { keys_only: true, ..RangeQuery::new(KeyRange::key("c")) });
-        assert_eq!((bare.entries[0].value.len(), bare.entries[0].lease, bare.entries[0].version), (0, 0, 3));
+        for (by, lease) in [(SortBy::Key, 0), (SortBy::Mod, 0), (SortBy::Value, 7)] {
+            let bare = RangeQuery { keys_only: true, by, ..RangeQuery::new(KeyRange::key("c")) };
+            let bare = Arc::clone(&super::query(&keys(), &bare).entries[0]);
+            assert_eq!((bare.value.len(), bare.lease, bare.version), (0, lease, 3), "{by:?}");
+        }
     }
 }

@@ -200,39 +200,33 @@ impl Snapshot {
         if present { ResponseKind::Range(self.query(wanted)) } else { ResponseKind::Past(wanted.clone()) }
     }
 
-    /// Judges the conditions of a transaction and checks what the branches taken need.
+    /// Judges the conditions of a transaction and checks what the branches taken need, one operation
+    /// after the other: the first that cannot be is told.
     pub fn path<'a>(&self, txn: &'a Txn) -> Result<Path<'a>, Refusal> {
-        let mut unreadable = None;
-        let path = self.judge(txn, &mut unreadable)?;
-        // As in etcd, what is wrong with a put is told before what is wrong with a range.
-        unreadable.map_or(Ok(path), Err)
-    }
-
-    fn judge<'a>(&self, txn: &'a Txn, unreadable: &mut Option<Refusal>) -> Result<Path<'a>, Refusal> {
         let succeeded = txn.compares.iter().all(|compare| self.holds(compare));
         let ops = if succeeded { &txn.success } else { &txn.failure };
         let mut inner = Vec::new();
         for op in ops {
             match op {
                 Op::Put(put) => self.check_put(put)?,
-                Op::Range(wanted) if unreadable.is_none() => *unreadable = self.readable(wanted.revision).err(),
-                Op::Txn(txn) => inner.push(self.judge(txn, unreadable)?),
-                Op::Range(_) | Op::Delete { .. } => {}
+                Op::Range(wanted) => self.readable(wanted.revision)?,
+                Op::Txn(txn) => inner.push(self.path(txn)?),
+                Op::Delete { .. } => {}
             }
         }
         Ok(Path { succeeded, ops, inner })
     }
 
     fn check_put(&self, put: &Put) -> Result<(), Refusal> {
-        let keeps = put.value.is_none() || put.lease == PutLease::Keep;
-        if keeps && !self.keys.contains(&put.key[..]) {
-            return Err(Refusal::KeyNotFound);
-        }
         if let PutLease::Set(lease) = put.lease
             && lease != 0
             && !self.leases.contains_key(&lease)
         {
             return Err(Refusal::LeaseNotFound);
+        }
+        let keeps = put.value.is_none() || put.lease == PutLease::Keep;
+        if keeps && !self.keys.contains(&put.key[..]) {
+            return Err(Refusal::KeyNotFound);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use kontiki_etcd_tests::{
     group::Kind,
     load::{Scale, compare},
@@ -36,30 +36,22 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         threads: usize,
         /// What is compared; the ratio is the last over the first.
-        #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Store::Etcd, Store::Kontiki])]
-        stores: Vec<Store>,
+        #[arg(long, value_parser = store, value_delimiter = ',', default_values = ["etcd-3.7", "kontiki"])]
+        stores: Vec<Kind>,
     },
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Store {
-    Etcd,
-    Kontiki,
+fn store(name: &str) -> Result<Kind, String> {
+    let kind = Kind::ALL.into_iter().find(|kind| kind.name() == name);
+    kind.ok_or_else(|| format!("known are {}", Kind::ALL.map(Kind::name).join(", ")))
 }
 
 fn main() -> Result<()> {
     let Command::Compare { out, quick, only, repetitions, threads, stores } = Args::parse().command;
     let mut scale = if quick { Scale::quick() } else { Scale::full() };
     scale.repetitions = repetitions.unwrap_or(scale.repetitions);
-    let kinds: Vec<Kind> = stores
-        .iter()
-        .map(|store| match store {
-            Store::Etcd => Kind::Etcd,
-            Store::Kontiki => Kind::Kontiki,
-        })
-        .collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-    let figures = runtime.block_on(compare(&kinds, &scale, &only, &out))?;
+    let figures = runtime.block_on(compare(&stores, &scale, &only, &out))?;
     figures.save(&out)?;
     print!("{figures}");
     Ok(())

@@ -15,6 +15,8 @@ pub enum Answer {
     },
     Put(pb::PutResponse),
     Range(pb::RangeResponse),
+    /// All chunks merged.
+    RangeStream(pb::RangeResponse),
     Delete(pb::DeleteRangeResponse),
     Txn(pb::TxnResponse),
     Compact(pb::CompactionResponse),
@@ -42,7 +44,7 @@ impl Answer {
         match &mut self {
             Self::Failed { .. } | Self::Watch(_) => {}
             Self::Put(answer) => bare(&mut answer.header),
-            Self::Range(answer) => bare(&mut answer.header),
+            Self::Range(answer) | Self::RangeStream(answer) => bare(&mut answer.header),
             Self::Delete(answer) => bare(&mut answer.header),
             Self::Txn(answer) => bare_txn(answer),
             Self::Compact(answer) => bare(&mut answer.header),
@@ -79,12 +81,23 @@ impl Answer {
         self == other
     }
 
+    /// Refused for what the store holds or does not, whatever of that was told.
+    pub fn refused_by_state(&self) -> bool {
+        const REASONS: [&str; 4] = [
+            "etcdserver: requested lease not found",
+            "etcdserver: key not found",
+            "etcdserver: mvcc: required revision is a future revision",
+            "etcdserver: mvcc: required revision has been compacted",
+        ];
+        matches!(self, Self::Failed { message, .. } if REASONS.contains(&message.as_str()))
+    }
+
     /// The store's revision as the answer tells it.
     pub fn revision(&self) -> Option<i64> {
         let header = match self {
             Self::Failed { .. } | Self::Watch(_) => return None,
             Self::Put(answer) => &answer.header,
-            Self::Range(answer) => &answer.header,
+            Self::Range(answer) | Self::RangeStream(answer) => &answer.header,
             Self::Delete(answer) => &answer.header,
             Self::Txn(answer) => &answer.header,
             Self::Compact(answer) => &answer.header,

@@ -4,7 +4,10 @@ use bytes::Bytes;
 use kontiki_proto::etcd::{self as pb, compare::TargetUnion, request_op::Request, watch_create_request::FilterType};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::{Answer, Item, Op};
+use super::{
+    Answer, Item, Op,
+    quirks::{Quirk, Quirks},
+};
 
 /// With the canary fewer than a dozen: of more than that etcd's sorting leaves equals in no defined order.
 const KEYS: [&[u8]; 10] = [b"a", b"a\0", b"aa", b"ab", b"b", b"c", b"c\xff", b"\xff", b"\xff\xff", b"\0"];
@@ -22,6 +25,7 @@ const DEPTH: usize = 3;
 
 pub struct Generator {
     rng: StdRng,
+    quirks: Quirks,
     revision: i64,
     compacted: i64,
     leases: Vec<i64>,
@@ -29,16 +33,16 @@ pub struct Generator {
     watches: Vec<(i64, i64)>,
     /// Ids of watches that started in the compacted past: etcd ends them and yet keeps their ids.
     ended: Vec<i64>,
-    /// The transaction being made deletes; else it may put with `ignore_value` and `ignore_lease`. A key
-    /// that a transaction deletes and then puts so kills etcd.
+    /// The transaction being made deletes; else it may put with `ignore_value` and `ignore_lease`.
     txn_deletes: bool,
 }
 
 impl Generator {
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, quirks: Quirks) -> Self {
         let rng = StdRng::seed_from_u64(seed);
         Self {
             rng,
+            quirks,
             revision: 1,
             compacted: 0,
             leases: Vec::new(),
@@ -77,7 +81,8 @@ impl Generator {
     pub fn next(&mut self) -> Op {
         match self.rng.random_range(0..1_000) {
             0..280 => Op::Put(self.put()),
-            280..500 => Op::Range(self.range()),
+            280..460 => Op::Range(self.range()),
+            460..500 => self.range_stream(),
             500..570 => Op::Delete(self.delete()),
             570..770 => Op::Txn(self.txn()),
             770..800 => Op::Grant(self.grant()),
@@ -89,9 +94,21 @@ impl Generator {
             890..910 => self.compact(),
             910..955 => self.watch(),
             955..975 => self.cancel(),
-            975..980 if self.watches.iter().all(|(_, start)| *start <= self.revision) => Op::Progress,
+            975..980 => self.progress(),
             _ => Op::Settle,
         }
+    }
+
+    /// Whether some watch waits for a revision that is not yet reached.
+    pub fn waits_for_the_future(&self) -> bool {
+        self.watches.iter().any(|(_, start)| *start > self.revision)
+    }
+
+    fn progress(&mut self) -> Op {
+        let future = self.waits_for_the_future();
+        let left_out = (future && self.quirks.has(Quirk::ProgressWithoutWaiting))
+            || (!self.ended.is_empty() && self.quirks.has(Quirk::EndedWatchStopsProgress));
+        if left_out { Op::Settle } else { Op::Progress { answered: !future } }
     }
 
     fn chance(&mut self, percent: u32) -> bool {
@@ -164,7 +181,7 @@ impl Generator {
 
     fn range(&mut self) -> pb::RangeRequest {
         let (key, range_end) = self.span();
-        let sorted = self.chance(40);
+        let (sort_order, sort_target) = self.sort();
         let filter = |generator: &mut Self| if generator.chance(8) { generator.near() } else { 0 };
         let bounds = [filter(self), filter(self), filter(self), filter(self)];
         pb::RangeRequest {
@@ -172,8 +189,8 @@ impl Generator {
             range_end,
             limit: if self.chance(40) { self.rng.random_range(-1..6) } else { 0 },
             revision: self.any_revision(),
-            sort_order: if sorted { self.rng.random_range(0..3) } else { 0 },
-            sort_target: if sorted { self.rng.random_range(0..5) } else { 0 },
+            sort_order,
+            sort_target,
             serializable: self.chance(30),
             keys_only: self.chance(15),
             count_only: self.chance(8),
@@ -184,10 +201,41 @@ impl Generator {
         }
     }
 
-    /// Under keys_only 3.4 alone shows the lease, and in a transaction nobody hides it.
+    /// Order and target, sometimes ones that there are not.
+    fn sort(&mut self) -> (i32, i32) {
+        match self.rng.random_range(0..100) {
+            0..60 => (0, 0),
+            60..62 if !self.quirks.has(Quirk::DiesOfUnknownSorts) => {
+                (self.rng.random_range(-1..5), self.rng.random_range(-1..7))
+            }
+            _ => (self.rng.random_range(0..3), self.rng.random_range(0..5)),
+        }
+    }
+
+    /// Mostly with what a stream takes.
+    fn range_stream(&mut self) -> Op {
+        let mut range = self.range();
+        if self.quirks.has(Quirk::NoRangeStream) {
+            return Op::Range(range);
+        }
+        if self.chance(80) {
+            (range.min_mod_revision, range.max_mod_revision) = (0, 0);
+            (range.min_create_revision, range.max_create_revision) = (0, 0);
+            range.sort_order = if self.chance(20) { 1 } else { 0 };
+            range.sort_target = if range.sort_order == 0 && self.chance(20) { self.rng.random_range(0..5) } else { 0 };
+        }
+        let by_chunk = range.sort_order == 0 && (1..5).contains(&range.sort_target);
+        if by_chunk && self.quirks.has(Quirk::StreamSortsByChunk) {
+            // Four keys, fewer than etcd's first chunk holds.
+            (range.key, range.range_end) = (Bytes::from_static(b"a"), Bytes::from_static(b"b"));
+            range.limit = if self.chance(50) { 0 } else { self.rng.random_range(4..20) };
+        }
+        Op::RangeStream(range)
+    }
+
     fn inner_range(&mut self) -> pb::RangeRequest {
         let range = self.range();
-        pb::RangeRequest { keys_only: range.keys_only && self.leases.is_empty(), ..range }
+        pb::RangeRequest { keys_only: range.keys_only && !self.quirks.has(Quirk::KeysOnlyShowsLeases), ..range }
     }
 
     fn delete(&mut self) -> pb::DeleteRangeRequest {
@@ -219,7 +267,7 @@ impl Generator {
 
     fn request_op(&mut self, depth: usize) -> pb::RequestOp {
         let request = match self.rng.random_range(0..100) {
-            0..40 if self.txn_deletes => {
+            0..40 if self.txn_deletes && self.quirks.has(Quirk::DiesOfDeleteAndIgnoringPut) => {
                 Request::RequestPut(pb::PutRequest { ignore_value: false, ignore_lease: false, ..self.put() })
             }
             0..40 => Request::RequestPut(self.put()),
@@ -316,8 +364,9 @@ impl Generator {
             3 => vec![7],
             _ => Vec::new(),
         };
-        let start_revision = match self.any_revision().max(0) {
-            compacted if compacted == self.compacted => 0,
+        let start_revision = match self.any_revision() {
+            negative if negative < 0 && self.quirks.has(Quirk::StartsBeforeTheFirstRevision) => 0,
+            compacted if compacted == self.compacted && self.quirks.has(Quirk::ForgetsDeletesAtCompaction) => 0,
             other => other,
         };
         Op::Watch(pb::WatchCreateRequest {
@@ -373,7 +422,7 @@ mod tests {
     #[test]
     fn a_seed_replays() {
         let ops = |seed| {
-            let mut generator = Generator::new(seed);
+            let mut generator = Generator::new(seed, Quirks::default());
             (0..500).map(|_| generator.next()).collect::<Vec<_>>()
         };
         assert_eq!(ops(1), ops(1));

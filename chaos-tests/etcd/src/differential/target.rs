@@ -2,17 +2,21 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use kontiki_proto::etcd as pb;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use kontiki_proto::etcd::{self as pb, kv_client::KvClient};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Response, Status, Streaming, transport::Channel};
 
 use super::{
     Answer, Item, Op,
     watches::{Log, OWN_IDS},
 };
-use crate::{client::Clients, group::Group, wait::until};
+use crate::{
+    client::Clients,
+    group::{Group, Kind},
+    wait::until,
+};
 
 /// No operation of the test takes a store this long.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -23,7 +27,8 @@ const CANARY: i64 = OWN_IDS;
 const CANARY_KEY: &str = "~canary";
 
 pub struct Target {
-    pub name: String,
+    pub kind: Kind,
+    pub name: &'static str,
     clients: Clients,
     log: Log,
     watch_tx: mpsc::Sender<pb::WatchRequest>,
@@ -43,10 +48,10 @@ impl Target {
     /// # Errors
     /// The streams do not open.
     pub async fn of(group: &Group) -> Result<Self> {
-        Self::new(group.kind().name(), group.clients(0)?).await
+        Self::new(group.kind(), group.clients(0)?).await
     }
 
-    async fn new(name: &str, mut clients: Clients) -> Result<Self> {
+    async fn new(kind: Kind, mut clients: Clients) -> Result<Self> {
         let (watch_tx, watch_rx) = mpsc::channel(QUEUE);
         let canary =
             pb::WatchCreateRequest { key: CANARY_KEY.into(), watch_id: CANARY, ..pb::WatchCreateRequest::default() };
@@ -55,9 +60,10 @@ impl Target {
         let log = Log::default();
         let following = tokio::spawn(log.clone().follow(stream));
         let (alive_tx, alive_rx) = mpsc::channel(QUEUE);
-        let (name, alive, alive_rx, mark) = (name.to_owned(), None, Some(alive_rx), OWN_IDS + 1);
-        let reads_past = false;
-        let target = Self { name, clients, log, watch_tx, following, alive_tx, alive, alive_rx, mark, reads_past };
+        let (alive, alive_rx, mark) = (None, Some(alive_rx), OWN_IDS + 1);
+        let (name, reads_past) = (kind.name(), false);
+        let target =
+            Self { kind, name, clients, log, watch_tx, following, alive_tx, alive, alive_rx, mark, reads_past };
         until("the canary's watch", ANSWER, async || {
             ensure!(target.log.answers() == 1, "no answer");
             Ok(())
@@ -88,7 +94,7 @@ impl Target {
     /// # Errors
     /// The store cannot be reached or does not answer; an error it answers with is an [`Answer`].
     pub async fn apply(&mut self, op: &Op) -> Result<Answer> {
-        let name = self.name.clone();
+        let name = self.name;
         let answer = timeout(ANSWER, self.send(op));
         let answer = answer.await.with_context(|| format!("{name} does not answer {op:?}"))??;
         if let Answer::Failed { code: tonic::Code::Unavailable, message } = &answer {
@@ -104,12 +110,8 @@ impl Target {
         let Clients { kv, lease, .. } = &mut self.clients;
         Ok(match op.clone() {
             Op::Put(put) => Answer::of(kv.put(put).await, Answer::Put),
-            Op::Range(range) => {
-                let keys_only = range.keys_only;
-                Answer::of(kv.range(range).await, |answer| {
-                    Answer::Range(if keys_only { without_leases(answer) } else { answer })
-                })
-            }
+            Op::Range(range) => Answer::of(kv.range(range).await, Answer::Range),
+            Op::RangeStream(range) => self.range_stream(range).await?,
             Op::Delete(delete) => Answer::of(kv.delete_range(delete).await, Answer::Delete),
             Op::Txn(txn) => Answer::of(kv.txn(txn).await, Answer::Txn),
             Op::Compact(compact) => Answer::of(kv.compact(compact).await, Answer::Compact),
@@ -121,9 +123,23 @@ impl Target {
             Op::KeepAlive(id) => self.keep_alive(id).await?,
             Op::Watch(request) => self.ask(create(request)).await?,
             Op::CancelWatch(watch_id) => self.ask(cancel(watch_id)).await?,
-            Op::Progress => self.progress().await?,
+            Op::Progress { answered } => self.progress(answered).await?,
             Op::Settle => bail!("the harness settles"),
         })
+    }
+
+    /// All chunks as one answer, which has to be that of Range.
+    async fn range_stream(&mut self, range: pb::RangeRequest) -> Result<Answer> {
+        let mut kv = self.clients.kv.clone();
+        let merged = match streamed(&mut kv, range.clone()).await {
+            Ok(merged) => Answer::RangeStream(merged?).normalized(),
+            Err(status) => return Ok(Answer::of(Err::<Response<()>, _>(status), |()| Answer::Watch(Vec::new()))),
+        };
+        match (Answer::of(kv.range(range).await, Answer::Range), &merged) {
+            (Answer::Range(whole), Answer::RangeStream(merged)) if whole == *merged => {}
+            (whole, _) => bail!("{}: Range answers {whole}, and in chunks it is {merged}", self.name),
+        }
+        Ok(merged)
     }
 
     async fn short_lease(&mut self, grant: pb::LeaseGrantRequest) -> Answer {
@@ -166,10 +182,17 @@ impl Target {
         Ok(watch_id)
     }
 
-    async fn progress(&mut self) -> Result<Answer> {
+    async fn progress(&mut self, answered: bool) -> Result<Answer> {
         let start = self.log.answers();
         let union = pb::watch_request::RequestUnion::ProgressRequest(pb::WatchProgressRequest {});
         self.watch_tx.send(pb::WatchRequest { request_union: Some(union) }).await?;
+        if !answered {
+            // Taken before anything that could end what it waits for.
+            let mark = self.mark("~mark", 0).await?;
+            self.wait(start, |id, item| id == mark && matches!(item, Item::Created { .. })).await?;
+            self.watch_tx.send(cancel(mark)).await?;
+            return Ok(Answer::Watch(Vec::new()));
+        }
         Ok(Answer::Watch(self.wait(start, |id, item| id == -1 && matches!(item, Item::Progress { .. })).await?))
     }
 
@@ -219,10 +242,27 @@ impl Drop for Target {
     }
 }
 
-/// What 3.4 shows under keys_only and its successors do not.
-fn without_leases(mut answer: pb::RangeResponse) -> pb::RangeResponse {
-    answer.kvs.iter_mut().for_each(|kv| kv.lease = 0);
-    answer
+/// The chunks of a stream as one answer.
+///
+/// # Errors
+/// What the store refuses; inside, what no store may send: header, more and count before the last chunk,
+/// a chunk without keys before it, or no last chunk.
+pub async fn streamed(
+    kv: &mut KvClient<Channel>,
+    range: pb::RangeRequest,
+) -> Result<Result<pb::RangeResponse>, Status> {
+    let mut stream = kv.range_stream(range).await?.into_inner();
+    let mut merged = pb::RangeResponse::default();
+    while let Some(chunk) = stream.message().await? {
+        let Some(chunk) = chunk.range_response else { return Ok(Err(anyhow!("a chunk of nothing"))) };
+        let last = chunk.header.is_some();
+        if merged.header.is_some() || !last && (chunk.more || chunk.count != 0 || chunk.kvs.is_empty()) {
+            return Ok(Err(anyhow!("after {} keys: {chunk:?}", merged.kvs.len())));
+        }
+        merged.kvs.extend(chunk.kvs);
+        (merged.header, merged.more, merged.count) = (chunk.header, chunk.more, chunk.count);
+    }
+    Ok(if merged.header.is_some() { Ok(merged) } else { Err(anyhow!("no last chunk: {merged:?}")) })
 }
 
 fn create(request: pb::WatchCreateRequest) -> pb::WatchRequest {

@@ -132,13 +132,12 @@ mod tests {
 
     #[test]
     fn one_table_of_medians_and_their_ratio() {
-        let mut figures = Figures::new(&[Kind::Etcd, Kind::Kontiki]);
+        let mut figures = Figures::new(&[Kind::Etcd37, Kind::Kontiki]);
         for (peer, value) in [(0, 3.0), (1, 3000.0), (0, 1.0), (1, 1000.0), (0, 2.0), (1, 2000.0)] {
             figures.of(peer).add("put", "ops/s", value);
         }
         figures.of(0).add("idle", "MiB", 5.0);
-        let want =
-            "figure      etcd  kontiki  ratio\nput: ops/s  2.00     2000   1000\nidle: MiB   5.00        -      -\n";
+        let want = "figure      etcd-3.7  kontiki  ratio\nput: ops/s      2.00     2000   1000\nidle: MiB       5.00        -      -\n";
         assert_eq!(figures.to_string(), want);
     }
 

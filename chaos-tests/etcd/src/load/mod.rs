@@ -13,6 +13,7 @@ mod bulk;
 mod driver;
 mod fanout;
 mod figures;
+mod renewals;
 mod rest;
 
 use std::{path::Path, time::Duration};
@@ -80,7 +81,7 @@ const CASES: &[Case] = &[
 
 fn options(kind: Kind) -> Options {
     let options = Options::new(kind, 3);
-    if kind == Kind::Etcd { options.extra(&[QUOTA]) } else { options }
+    if kind.is_etcd() { options.extra(&[QUOTA]) } else { options }
 }
 
 /// Measures all whose name holds `only` and writes them to `out` as they come in.
@@ -89,7 +90,8 @@ fn options(kind: Kind) -> Options {
 /// A group does not start, or too many requests fail.
 pub async fn compare(peers: &[Kind], scale: &Scale, only: &str, out: &Path) -> Result<Figures> {
     let mut figures = Figures::new(peers);
-    if CASES.iter().any(|case| case.title().contains(only)) || fanout::TITLE.contains(only) {
+    let others = [fanout::TITLE, renewals::TITLE];
+    if CASES.iter().any(|case| case.title().contains(only)) || others.iter().any(|title| title.contains(only)) {
         closed_loads(peers, scale, only, &mut figures, out).await?;
     }
     for (peer, kind) in peers.iter().enumerate() {
@@ -129,6 +131,11 @@ async fn closed_loads(peers: &[Kind], scale: &Scale, only: &str, figures: &mut F
                 eprintln!("{repetition}/{}: {}, {}", scale.repetitions, fanout::TITLE, group.kind().name());
                 let outcome = fanout::measure(group, scale, &mut figures.of(peer)).await;
                 outcome.with_context(|| format!("{} of {}", fanout::TITLE, group.kind().name()))?;
+            }
+            if renewals::TITLE.contains(only) {
+                eprintln!("{repetition}/{}: {}, {}", scale.repetitions, renewals::TITLE, group.kind().name());
+                let outcome = renewals::measure(group, &mut figures.of(peer)).await;
+                outcome.with_context(|| format!("{} of {}", renewals::TITLE, group.kind().name()))?;
             }
         }
         figures.save(out)?;

@@ -1,14 +1,44 @@
-//! etcdctl 3.4, as a person uses it.
+//! etcdctl 3.4 and 3.7, as a person uses them.
 
 use anyhow::{Context, Result, ensure};
 use kontiki_etcd_tests::group::{Group, Kind};
 
-use crate::support::{Ctl, equal, group, holds, kind, until};
+use crate::support::{Ctl, Etcdctl, Version, equal, group, holds, kind, until};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn etcdctl_puts_gets_and_deletes() -> Result<()> {
+macro_rules! stories {
+    ($($story:ident),* $(,)?) => {
+        stories!(of_3_4, Version::V34, $($story),*);
+        stories!(of_3_7, Version::V37, $($story),*);
+    };
+    ($name:ident, $version:expr, $($story:ident),*) => {
+        mod $name {
+            use super::*;
+
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $story() -> Result<()> {
+                match Etcdctl::find($version)? {
+                    Some(etcdctl) => super::$story(&etcdctl).await,
+                    None => Ok(()),
+                }
+            })*
+        }
+    };
+}
+
+stories!(
+    puts_gets_and_deletes,
+    runs_transactions,
+    watches,
+    keeps_leases,
+    sees_and_changes_the_members,
+    moves_the_leader,
+    maintains,
+    sees_a_member_that_was_away_catch_up,
+);
+
+async fn puts_gets_and_deletes(etcdctl: &Etcdctl) -> Result<()> {
     let group = group(3).await?;
-    let ctl = Ctl::new(&group);
+    let ctl = etcdctl.of(&group);
     for (key, value) in [("fruit/apple", "3"), ("fruit/plum", "1"), ("fruit/cherry", "2"), ("nut", "9")] {
         equal(ctl.args(&["put", key, value]).await?.as_str(), "OK\n")?;
     }
@@ -27,6 +57,9 @@ async fn etcdctl_puts_gets_and_deletes() -> Result<()> {
     ] {
         // A read of one member's own state may not have the last write yet.
         until(words, async || equal(ctl.run(words).await?.as_str(), want)).await?;
+    }
+    if etcdctl.version == Version::V37 {
+        streams(&ctl).await?;
     }
     let first = ctl.run("get --prefix fruit/ --limit=1 -w json").await?;
     holds(&first, r#""count":3"#)?;
@@ -48,10 +81,27 @@ async fn etcdctl_puts_gets_and_deletes() -> Result<()> {
     equal(ctl.run("get --from-key a").await?.as_str(), "")
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn etcdctl_runs_transactions() -> Result<()> {
+/// What is read in chunks is printed as what is read at once.
+async fn streams(ctl: &Ctl) -> Result<()> {
+    for words in [
+        "get nut",
+        "get nothing",
+        "get --prefix fruit/ --limit=2 -w fields",
+        "get --prefix fruit/ --count-only -w fields",
+        "get --from-key fruit/c --keys-only",
+        "get --prefix fruit/ --order=ASCEND --rev=3",
+    ] {
+        let whole = ctl.run(words).await?;
+        let header =
+            |text: &str| text.lines().filter(|line| !line.contains("MemberID")).map(str::to_owned).collect::<Vec<_>>();
+        equal(header(&ctl.run(&format!("{words} --stream")).await?), header(&whole))?;
+    }
+    holds(&ctl.fails("get --prefix fruit/ --order=DESCEND --stream").await?, "does not support custom sort orders")
+}
+
+async fn runs_transactions(etcdctl: &Etcdctl) -> Result<()> {
     let group = group(1).await?;
-    let ctl = Ctl::new(&group);
+    let ctl = etcdctl.of(&group);
     let txn = "value(\"a\") = \"1\"\nversion(\"b\") = \"0\"\n\nput a 2\nget a\ndel b\n\nget a\nput b x\n\n";
     equal(ctl.reads("txn", txn).await?.as_str(), "FAILURE\n\n\nOK\n")?;
     equal(ctl.run("del b").await?.as_str(), "1\n")?;
@@ -62,10 +112,9 @@ async fn etcdctl_runs_transactions() -> Result<()> {
     equal(ctl.reads("txn", greater).await?.as_str(), "SUCCESS\n\nOK\n")
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn etcdctl_watches() -> Result<()> {
+async fn watches(etcdctl: &Etcdctl) -> Result<()> {
     let group = group(3).await?;
-    let ctl = Ctl::new(&group);
+    let ctl = etcdctl.of(&group);
     for words in ["put w/a 1", "put w/b 2", "put x 3", "del w/a"] {
         ctl.run(words).await?;
     }
@@ -80,10 +129,9 @@ async fn etcdctl_watches() -> Result<()> {
     holds(&ctl.fails("watch w/b --rev=2").await?, "required revision has been compacted")
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn etcdctl_keeps_leases() -> Result<()> {
+async fn keeps_leases(etcdctl: &Etcdctl) -> Result<()> {
     let group = group(3).await?;
-    let ctl = Ctl::new(&group);
+    let ctl = etcdctl.of(&group);
     let granted = ctl.run("lease grant 100").await?;
     holds(&granted, "granted with TTL(100s)")?;
     let id = granted.split(' ').nth(1).context("an id")?.to_owned();
@@ -101,10 +149,9 @@ async fn etcdctl_keeps_leases() -> Result<()> {
     holds(&ctl.fails(&format!("put --lease={id} leased 1")).await?, "requested lease not found")
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn etcdctl_sees_and_changes_the_members() -> Result<()> {
+async fn sees_and_changes_the_members(etcdctl: &Etcdctl) -> Result<()> {
     let mut group = group(3).await?;
-    let ctl = Ctl::new(&group);
+    let ctl = etcdctl.of(&group);
     ctl.run("put before joining").await?;
     // A member tells the others of its client address once it serves there.
     until("three that all know of each other", async || {
@@ -129,21 +176,21 @@ async fn etcdctl_sees_and_changes_the_members() -> Result<()> {
     until("an address in use", async || holds(&ctl.fails(&twice).await?, "Peer URLs already exists")).await?;
     let joined = group.join().await?;
     group.answers(joined).await?;
-    let ctl = Ctl::new(&group);
+    let ctl = etcdctl.of(&group);
     until("four that have started and vote", async || {
         let list = ctl.run("member list").await?;
         let voting = list.lines().filter(|line| line.contains(", started, ") && line.ends_with(", false")).count();
         equal(voting, 4).with_context(|| list.clone())
     })
     .await?;
-    equal(Ctl::at(&group, joined).run("get before").await?.as_str(), "before\njoining\n")?;
+    equal(etcdctl.at(&group, joined).run("get before").await?.as_str(), "before\njoining\n")?;
 
     let list = ctl.run("member list").await?;
     let name = group.members()[joined].name.clone();
     let row = list.lines().find(|line| line.contains(&name)).context("the new member's row")?;
     let id = row.split(',').next().context("an id")?;
     group.stop(joined).await?;
-    let remaining = Ctl::at(&group, 0);
+    let remaining = etcdctl.at(&group, 0);
     let removed = remaining.run(&format!("member remove {id}")).await?;
     // Short ids are filled up with blanks.
     holds(&removed.split_whitespace().collect::<Vec<_>>().join(" "), &format!("Member {id} removed from cluster"))?;
@@ -156,34 +203,32 @@ async fn hashes(ctl: &Ctl) -> Result<Vec<String>> {
     Ok(out.lines().filter_map(|line| line.split(", ").nth(1).map(str::to_owned)).collect())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn etcdctl_moves_the_leader() -> Result<()> {
+async fn moves_the_leader(etcdctl: &Etcdctl) -> Result<()> {
     let group = group(3).await?;
     let leader = group.leader().await?;
     let next = (leader + 1) % 3;
-    let list = Ctl::new(&group).run("member list").await?;
+    let list = etcdctl.of(&group).run("member list").await?;
     let name = &group.members()[next].name;
     let row = list.lines().find(|line| line.contains(&format!(" {name},"))).context("a row")?;
     let id = row.split(',').next().context("an id")?;
-    holds(&Ctl::at(&group, next).fails(&format!("move-leader {id}")).await?, "no leader endpoint given")?;
-    let moved = Ctl::at(&group, leader).run(&format!("move-leader {id}")).await?;
+    holds(&etcdctl.at(&group, next).fails(&format!("move-leader {id}")).await?, "no leader endpoint given")?;
+    let moved = etcdctl.at(&group, leader).run(&format!("move-leader {id}")).await?;
     holds(&moved, &format!(" to {id}"))?;
     until("the new leader", async || equal(group.leader().await?, next)).await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn etcdctl_maintains() -> Result<()> {
+async fn maintains(etcdctl: &Etcdctl) -> Result<()> {
     let group = group(3).await?;
-    let ctl = Ctl::new(&group);
+    let ctl = etcdctl.of(&group);
     for i in 0..20 {
         ctl.args(&["put", "counted", &i.to_string()]).await?;
     }
     let file = group.dir().join("saved.db");
     let name = file.display().to_string();
-    let saved = Ctl::at(&group, 0).both(&format!("snapshot save {name}")).await?;
+    let saved = etcdctl.at(&group, 0).both(&format!("snapshot save {name}")).await?;
     holds(&saved, &format!("Snapshot saved at {name}"))?;
     ensure!(std::fs::metadata(&file)?.len() > 0, "an empty snapshot");
-    if group.kind() == Kind::Etcd {
+    if group.kind() == Kind::Etcd34 && etcdctl.version == Version::V34 {
         holds(&ctl.run(&format!("snapshot status {name}")).await?, ", 21,")?; // its own file's revision
     }
     equal(ctl.run("compaction 10").await?.as_str(), "compacted revision 10\n")?;
@@ -201,11 +246,10 @@ async fn etcdctl_maintains() -> Result<()> {
 }
 
 /// Writes go on at a member that is stopped and comes back, and all have the same in the end.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_was_away_catches_up() -> Result<()> {
+async fn sees_a_member_that_was_away_catch_up(etcdctl: &Etcdctl) -> Result<()> {
     let mut group = Group::of(kind()?, 3).await?;
     group.stop(2).await?;
-    let ctl = Ctl::at(&group, 0);
+    let ctl = etcdctl.at(&group, 0);
     for i in 0..30 {
         ctl.args(&["put", &format!("away/{i}"), "1"]).await?;
     }
@@ -213,8 +257,8 @@ async fn a_member_that_was_away_catches_up() -> Result<()> {
     group.restart(1)?;
     group.restart(2)?;
     group.healthy().await?;
-    let all = Ctl::new(&group);
-    holds(&Ctl::at(&group, 2).run("get --prefix away/ --limit=1 -w json").await?, r#""count":30"#)?;
+    let all = etcdctl.of(&group);
+    holds(&etcdctl.at(&group, 2).run("get --prefix away/ --limit=1 -w json").await?, r#""count":30"#)?;
     let hashes = hashes(&all).await?;
     ensure!(hashes.len() == 3 && hashes.iter().all(|hash| *hash == hashes[0]), "hashes part: {hashes:?}");
     Ok(())

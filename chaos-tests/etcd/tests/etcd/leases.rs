@@ -104,3 +104,28 @@ async fn expiring_leases_delete_all_their_keys_at_once() -> Result<()> {
     ensure!(revisions.len() == 10 && revisions.values().all(|keys| *keys == 10), "{revisions:?}");
     Ok(())
 }
+
+/// Many at once, also of leases that there are not: each is answered, in its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn renewals_of_one_stream_are_answered_in_order() -> Result<()> {
+    let group = group(3).await?;
+    let leader = group.leader().await?;
+    let mut clients = group.clients(leader)?;
+    for id in 1..=20 {
+        clients.lease.lease_grant(pb::LeaseGrantRequest { ttl: 100 + id, id }).await?;
+    }
+    clients.lease.lease_revoke(pb::LeaseRevokeRequest { id: 13 }).await?;
+    for member in [leader, (leader + 1) % 3] {
+        let ids = (0..2_000_i64).map(|number| number % 23);
+        let requests = futures::stream::iter(ids.clone().map(|id| pb::LeaseKeepAliveRequest { id }));
+        let mut answers = group.clients(member)?.lease.lease_keep_alive(requests).await?.into_inner();
+        for id in ids {
+            let answer = answers.message().await?.with_context(|| format!("ended before {id} was answered"))?;
+            let ttl = if (1..=20).contains(&id) && id != 13 { 100 + id } else { 0 };
+            equal((answer.id, answer.ttl), (id, ttl))?;
+            ensure!(answer.header.is_some_and(|header| header.revision == 1), "{answer:?}");
+        }
+        ensure!(answers.message().await?.is_none(), "more answers than requests");
+    }
+    Ok(())
+}

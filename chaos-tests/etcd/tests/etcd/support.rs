@@ -1,8 +1,12 @@
 //! The store that is told about, and etcdctl.
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use kontiki_etcd_tests::{
     binaries,
     group::{Group, Kind},
@@ -13,40 +17,74 @@ use tokio::{
     process::{Child, Command},
 };
 
-/// Ours, unless `STORE=etcd`.
+/// Ours, unless `STORE` names another.
 pub fn kind() -> Result<Kind> {
-    match std::env::var("STORE").as_deref() {
-        Ok("etcd") => Ok(Kind::Etcd),
-        Ok("kontiki") | Err(_) => Ok(Kind::Kontiki),
-        Ok(other) => Err(anyhow!("STORE={other}: etcd or kontiki")),
-    }
+    let Ok(name) = std::env::var("STORE") else { return Ok(Kind::Kontiki) };
+    let kind = Kind::ALL.into_iter().find(|kind| kind.name() == name);
+    kind.with_context(|| format!("STORE={name}: {:?}", Kind::ALL.map(Kind::name)))
 }
 
 pub async fn group(size: usize) -> Result<Group> {
     Group::of(kind()?, size).await
 }
 
+/// A group of one of each store that does as the newest etcd.
+pub async fn newest() -> Result<Vec<Group>> {
+    let mut groups = Vec::new();
+    for kind in [Kind::Etcd37, Kind::Kontiki] {
+        if kind.at_hand()? {
+            groups.push(Group::of(kind, 1).await?);
+        }
+    }
+    Ok(groups)
+}
+
+/// Which etcdctl.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Version {
+    V34,
+    V37,
+}
+
+pub struct Etcdctl {
+    pub version: Version,
+    program: PathBuf,
+}
+
+impl Etcdctl {
+    /// `None` if it cannot be had here, which has been said.
+    pub fn find(version: Version) -> Result<Option<Self>> {
+        let found = match version {
+            Version::V34 => Some(binaries::etcd34()?),
+            Version::V37 => binaries::etcd37()?,
+        };
+        Ok(found.map(|binaries| Self { version, program: binaries.etcdctl }))
+    }
+
+    /// With all of a group's endpoints.
+    pub fn of(&self, group: &Group) -> Ctl {
+        let file = |flag: &str, path: &Path| format!("--{flag}={}", path.display());
+        let certs = &group.certs;
+        let flags = vec![file("cacert", &certs.ca), file("cert", &certs.cert), file("key", &certs.key)];
+        Ctl { program: self.program.clone(), flags, endpoints: group.endpoints() }
+    }
+
+    /// With one member's.
+    pub fn at(&self, group: &Group, index: usize) -> Ctl {
+        Ctl { endpoints: format!("https://{}", group.members()[index].client), ..self.of(group) }
+    }
+}
+
 /// etcdctl with a group's endpoints and certificate.
 pub struct Ctl {
+    program: PathBuf,
     flags: Vec<String>,
     endpoints: String,
 }
 
 impl Ctl {
-    pub fn new(group: &Group) -> Self {
-        let file = |flag: &str, path: &std::path::Path| format!("--{flag}={}", path.display());
-        let certs = &group.certs;
-        let flags = vec![file("cacert", &certs.ca), file("cert", &certs.cert), file("key", &certs.key)];
-        Self { flags, endpoints: group.endpoints() }
-    }
-
-    /// The same for one member.
-    pub fn at(group: &Group, index: usize) -> Self {
-        Self { endpoints: format!("https://{}", group.members()[index].client), ..Self::new(group) }
-    }
-
     pub fn command(&self, args: &[&str]) -> Result<Command> {
-        let mut command = Command::new(binaries::etcd()?.etcdctl);
+        let mut command = Command::new(&self.program);
         command.env("ETCDCTL_API", "3").arg(format!("--endpoints={}", self.endpoints)).args(&self.flags).args(args);
         command.arg("--command-timeout=20s");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
