@@ -20,12 +20,11 @@ mod raft;
 mod rescue;
 mod rt;
 mod serve;
-#[doc(hidden)]
-pub mod sim;
 mod status;
 mod store;
 mod types;
 mod upkeep;
+mod world;
 
 pub use config::{Config, PeerTls};
 pub use disk::identity;
@@ -50,3 +49,13 @@ pub use status::{Member, Role, Status};
 #[doc(hidden)]
 pub use store::Tuning;
 pub use store::{MAX_TXN_BYTES, Store};
+
+/// For whoever lets members live in another world than the real one: see `world`.
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation {
+    pub use crate::world::{
+        Applied, Call, CallError, Change, Changes, Disk, Logged, Pair, Peer, Pieces, Port, Rows, Saw, Sleep, World,
+        install,
+    };
+}

@@ -4,7 +4,8 @@
 //! - Nothing below the store's handle asks tokio or `std::time` for time, tasks or chance directly,
 //!   so a simulated member runs on virtual time only. (The transport over real sockets does; it has
 //!   no part in a simulation.)
-//! - Outside of a simulation each call costs one look at a thread-local on top of the real one.
+//! - The product, which is built without the feature `simulation`, calls the real ones and looks for no other (see
+//!   `world`).
 
 use std::{
     fmt,
@@ -24,7 +25,10 @@ use futures::{
 use openraft::{OptionalSend, rt::deterministic_rng::DeterministicRng};
 use tokio::sync::oneshot;
 
-use crate::sim;
+use crate::world;
+
+/// Whether this is a member of a simulated world.
+pub(crate) use crate::world::is_simulated as simulated;
 
 #[allow(deprecated)] // The crate it moved to is no direct dependency.
 type Tokio = openraft::impls::TokioRuntime;
@@ -36,7 +40,7 @@ pub struct Instant(std::time::Instant);
 
 impl Instant {
     pub fn now() -> Self {
-        Self(sim::instant().unwrap_or_else(std::time::Instant::now))
+        Self(world::simulated().map_or_else(std::time::Instant::now, |world| world.now()))
     }
 
     /// How long ago it was; zero if it lies ahead.
@@ -98,27 +102,21 @@ impl openraft::Instant for Instant {
 
 /// The wall clock, in Unix seconds. No order of events may depend on it.
 pub(crate) fn unix_seconds() -> u64 {
-    sim::unix_seconds()
-        .unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
-}
-
-/// Whether this is a member of a simulated world.
-pub(crate) fn simulated() -> bool {
-    sim::simulated()
+    let real = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    world::simulated().map_or_else(real, |world| world.unix_seconds())
 }
 
 /// A pause.
-pub(crate) type Sleep = Either<tokio::time::Sleep, sim::Sleep>;
+pub(crate) type Sleep = Either<tokio::time::Sleep, world::Sleep>;
 
 pub(crate) fn sleep(duration: Duration) -> Sleep {
     sleep_until(Instant::now() + duration)
 }
 
 pub(crate) fn sleep_until(deadline: Instant) -> Sleep {
-    if simulated() {
-        Either::Right(sim::Sleep::new(deadline))
-    } else {
-        Either::Left(tokio::time::sleep_until(deadline.0.into()))
+    match world::simulated() {
+        Some(world) => Either::Right(world.sleep_until(deadline.0)),
+        None => Either::Left(tokio::time::sleep_until(deadline.0.into())),
     }
 }
 
@@ -137,8 +135,8 @@ pub(crate) fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
 }
 
 pub(crate) fn timeout_at<F: Future>(deadline: Instant, future: F) -> Timeout<F> {
-    if simulated() {
-        return Either::Right(SimulatedTimeout { future: Box::pin(future), sleep: sim::Sleep::new(deadline) });
+    if let Some(world) = world::simulated() {
+        return Either::Right(SimulatedTimeout { future: Box::pin(future), sleep: world.sleep_until(deadline.0) });
     }
     let elapsed: fn(_) -> _ = |_| Elapsed;
     Either::Left(tokio::time::timeout_at(deadline.0.into(), future).map_err(elapsed))
@@ -147,7 +145,7 @@ pub(crate) fn timeout_at<F: Future>(deadline: Instant, future: F) -> Timeout<F> 
 /// See [`timeout`].
 pub struct SimulatedTimeout<F> {
     future: Pin<Box<F>>,
-    sleep: sim::Sleep,
+    sleep: world::Sleep,
 }
 
 impl<F: Future> Future for SimulatedTimeout<F> {
@@ -166,7 +164,7 @@ pub enum JoinHandle<T> {
     /// In the real world.
     Real(tokio::task::JoinHandle<T>),
     /// In a simulated one.
-    Simulated(oneshot::Receiver<T>),
+    Simulated(world::Owned<oneshot::Receiver<T>>),
 }
 
 /// A task ended without a result.
@@ -197,13 +195,19 @@ where
     T: Future + Send + 'static,
     T::Output: Send + 'static,
 {
-    if simulated() { JoinHandle::Simulated(sim::spawn(future)) } else { JoinHandle::Real(tokio::spawn(future)) }
+    let Some(world) = world::simulated() else { return JoinHandle::Real(tokio::spawn(future)) };
+    let (tx, rx) = oneshot::channel();
+    world.spawn(Box::pin(async move {
+        // Nobody may be interested.
+        let _ = tx.send(future.await);
+    }));
+    JoinHandle::Simulated(world::own(&world, rx))
 }
 
 /// Runs what blocks. In a simulation it takes a moment and then happens at once.
 pub(crate) async fn blocking<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    if simulated() {
-        sleep(sim::moment()).await;
+    if let Some(moment) = world::simulated().map(|world| world.moment()) {
+        sleep(moment).await;
         return Ok(body());
     }
     tokio::task::spawn_blocking(body).await.map_err(io::Error::other)
@@ -257,7 +261,7 @@ impl openraft::AsyncRuntime for Runtime {
 
     /// Asked for once per election timeout, so it may be made anew each time.
     fn thread_rng() -> Self::ThreadLocalRng {
-        let seed = sim::random().unwrap_or_else(|| RandomState::new().hash_one(()));
+        let seed = world::simulated().map_or_else(|| RandomState::new().hash_one(()), |world| world.chance());
         let scope = Seeded::scope(seed, async { <Seeded as openraft::AsyncRuntime>::thread_rng() });
         pin!(scope).now_or_never().expect("nothing in it waits")
     }

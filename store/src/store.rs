@@ -28,20 +28,19 @@ use crate::{
         machine::{Loaded, Machine},
         members,
         peer::{Factory, Identity, Listener, Peers, Service},
-        reporter,
+        reporter, witness,
     },
     rescue::backup::{self, Backup},
     rt::{self, timeout},
     serve::view::View,
-    sim,
     types::{Node, TypeConfig},
     upkeep::{self, Keep},
+    world,
 };
 use kontiki_state::{
     End, Entry, KeyRange, Level, RangeQuery, RangeResult, Refusal, Response, ResponseKind, Revision, Snapshot, Txn,
     TxnResult,
     command::{Action, Outcome},
-    planted,
 };
 
 /// The largest transaction, encoded. As etcd's default.
@@ -110,8 +109,11 @@ impl Store {
     /// As `open`, with settings for tests.
     #[doc(hidden)]
     pub async fn open_with(config: Config, tuning: Tuning) -> Result<Self, OpenError> {
+        if rt::simulated() {
+            return Box::pin(Self::open_simulated(config, tuning)).await;
+        }
         #[cfg(feature = "planted-bugs")]
-        planted::from_environment();
+        kontiki_state::planted::from_environment();
         let identity = generation::fence(Identity::new(&config.tls)?, generation::read(&config.dir)?);
         // The port before the data: a second server on one machine must not touch anything.
         let listener = Listener::bind(config.listen, &identity)?;
@@ -124,13 +126,17 @@ impl Store {
     }
 
     /// Opens the data of whichever member of a simulated world this is a task of.
-    #[doc(hidden)]
-    pub async fn open_simulated(config: Config, tuning: Tuning) -> Result<Self, OpenError> {
-        let db = Arc::new(Db::open_simulated(&config)?);
+    async fn open_simulated(config: Config, tuning: Tuning) -> Result<Self, OpenError> {
+        let nowhere = || OpenError::Config("no simulation here".to_owned());
+        let db = world::simulated().map(|world| Db::simulated(world.disk(), &config));
+        let db = Arc::new(db.ok_or_else(nowhere)?);
         let loaded = Loaded::read(&db).map_err(|error| open_error(&config.dir, &error))?;
+        let peers = world::simulated().map(|world| Peers::simulated(world.port()));
         let address = config.advertise.clone();
-        let store = Self::start(config, tuning, db, loaded, Peers::simulated(), 0).await?;
-        sim::listen(&address, store.service());
+        let store = Self::start(config, tuning, db, loaded, peers.ok_or_else(nowhere)?, 0).await?;
+        if let Some(world) = world::simulated() {
+            world.listen(&address, Arc::new(store.service()));
+        }
         Ok(store)
     }
 
@@ -154,7 +160,7 @@ impl Store {
         if rt::simulated() {
             let (vote, entries) = log.on_disk().map_err(io)?;
             let (index, state) = loaded.state();
-            sim::recovered(vote, &entries, index, state);
+            witness::recovered(vote, &entries, index, state);
         }
         let newest = config.max_feature_level.map_or(Level::NEWEST, |most| Level::NEWEST.min(Level(most)));
         let local = Arc::new(Local::new(newest, loaded.level()));

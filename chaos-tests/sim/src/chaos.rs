@@ -3,15 +3,13 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
-use kontiki_store::{
-    MemberError, Revision, Tuning,
-    sim::{Crash, Rng, Task, Trouble, Weather},
-};
+use kontiki_store::{MemberError, Revision, Tuning};
 
 use crate::{
     clients,
     cluster::{Cluster, address},
     report::{Failure, Report},
+    world::{Crash, Rng, Task, Trouble, Weather},
 };
 
 /// How a seed is played.

@@ -7,15 +7,17 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use kontiki_store::{
     Compare, CompareOp, Entry, HistoryError, Op, ReadError, Revision, Store, Target, Term, Txn, WatchItem, WriteError,
-    sim::{self, EPOCH, Rng},
 };
 
-use crate::cluster::Shared;
+use crate::{
+    cluster::Shared,
+    world::{EPOCH, Rng, World, pause, run_on},
+};
 
 const PREFIXES: [&str; 4] = ["", "k/", "k/1", "lease/"];
 
 /// Starts everybody.
-pub fn start(shared: &Arc<Shared>, world: &sim::World, rng: &mut Rng, busy: (u64, u64)) {
+pub fn start(shared: &Arc<Shared>, world: &World, rng: &mut Rng, busy: (u64, u64)) {
     for client in 0..4 {
         drop(world.spawn(0, writer(Arc::clone(shared), client, rng.fork(), busy)));
     }
@@ -78,12 +80,12 @@ fn wish(rng: &mut Rng, id: &str, store: &Store) -> Wish {
 async fn writer(shared: Arc<Shared>, client: u64, mut rng: Rng, busy: (u64, u64)) {
     let mut count = 0;
     while !shared.is_quiet() {
-        sim::pause(Duration::from_micros(rng.between(busy.0, busy.1))).await;
+        pause(Duration::from_micros(rng.between(busy.0, busy.1))).await;
         let Some((member, store)) = shared.pick(&mut rng) else { continue };
         count += 1;
         let id = format!("c{client}-{count}");
         let Wish { txn, puts } = wish(&mut rng, &id, &store);
-        let task = sim::run_on(member, async move { store.txn(txn).await });
+        let task = run_on(member, async move { store.txn(txn).await });
         let result = task.await;
         let mut ledger = shared.ledger();
         match result {
@@ -96,11 +98,11 @@ async fn writer(shared: Arc<Shared>, client: u64, mut rng: Rng, busy: (u64, u64)
 
 async fn reader(shared: Arc<Shared>, client: u64, mut rng: Rng) {
     while !shared.is_quiet() {
-        sim::pause(Duration::from_millis(rng.between(2, 60))).await;
+        pause(Duration::from_millis(rng.between(2, 60))).await;
         let Some((member, store)) = shared.pick(&mut rng) else { continue };
         if client == 0 || rng.chance(500) {
             let floor = shared.ledger().acknowledged();
-            let task = sim::run_on(member, async move {
+            let task = run_on(member, async move {
                 store.barrier().await?;
                 let snapshot = store.snapshot();
                 let found: Vec<Entry> = snapshot.range(b"").map(|entry| Entry::clone(&entry)).collect();
@@ -112,7 +114,7 @@ async fn reader(shared: Arc<Shared>, client: u64, mut rng: Rng) {
             continue;
         }
         let (prefix, back) = (PREFIXES[rng.below(4) as usize], rng.below(80));
-        let task = sim::run_on(member, async move {
+        let task = run_on(member, async move {
             let at = Revision(store.snapshot().revision().0.saturating_sub(back).max(1));
             (at, store.range_at(prefix.as_bytes(), at).await)
         });
@@ -130,11 +132,11 @@ async fn watcher_of(shared: Arc<Shared>, watcher: usize, prefix: &'static str, m
     let who = format!("watcher {watcher} of {prefix:?}");
     let mut position: Option<u64> = None;
     loop {
-        sim::pause(Duration::from_millis(rng.between(1, 20))).await;
+        pause(Duration::from_millis(rng.between(1, 20))).await;
         let Some((member, store)) = shared.pick(&mut rng) else { continue };
         let leave_after = rng.between(50, 3000);
         let (with, name) = (Arc::clone(&shared), who.clone());
-        let task = sim::run_on(member, watch(with, name, store, prefix, position, leave_after));
+        let task = run_on(member, watch(with, name, store, prefix, position, leave_after));
         // Whoever died with its member was seen in the ledger: it starts over from the present.
         position = task.await.ok().flatten();
         if position.is_none() {

@@ -7,19 +7,20 @@ use std::{
 };
 
 use anyhow::{Result, anyhow, ensure};
-use kontiki_store::{
-    Config, PeerTls, Store, Tuning,
-    sim::{self, Crash, Rng, Task, World},
-};
+use kontiki_store::{Config, PeerTls, Store, Tuning};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::ledger::Ledger;
+use crate::{
+    ledger::Ledger,
+    world::{Crash, Record, Rng, Task, World},
+};
 
 /// What clients and the schedule share.
 pub struct Shared {
     /// Members that are up.
     pub stores: Mutex<BTreeMap<u64, Store>>,
     ledger: Mutex<Ledger>,
+    record: Record,
     /// Clients stop making new requests.
     pub quiet: Mutex<bool>,
 }
@@ -36,7 +37,7 @@ impl Shared {
     /// The ledger, with all that members did so far in it.
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
         let mut ledger = self.ledger.lock();
-        sim::take_seen().into_iter().for_each(|seen| ledger.see(seen));
+        self.record.take().into_iter().for_each(|seen| ledger.see(seen));
         ledger
     }
 
@@ -81,10 +82,15 @@ fn config(member: u64) -> Config {
 
 impl Cluster {
     pub fn new(seed: u64, tuning: Tuning) -> Self {
-        let shared =
-            Shared { stores: Mutex::default(), ledger: Mutex::new(Ledger::default()), quiet: Mutex::new(false) };
+        let world = World::new(seed);
+        let shared = Shared {
+            stores: Mutex::default(),
+            ledger: Mutex::default(),
+            record: world.record(),
+            quiet: Mutex::new(false),
+        };
         let (opening, known) = (BTreeMap::new(), BTreeSet::new());
-        Self { world: World::new(seed), shared: Arc::new(shared), tuning, opening, known }
+        Self { world, shared: Arc::new(shared), tuning, opening, known }
     }
 
     /// Lets time pass, and checks what happened meanwhile.
@@ -156,7 +162,7 @@ impl Cluster {
         self.note(&format!("start {member}"));
         self.known.insert(member);
         let (config, tuning) = (config(member), self.tuning);
-        let task = self.world.spawn(member, async move { Store::open_simulated(config, tuning).await });
+        let task = self.world.spawn(member, async move { Store::open_with(config, tuning).await });
         self.opening.insert(member, task);
     }
 

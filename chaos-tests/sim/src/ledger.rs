@@ -16,12 +16,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use kontiki_store::{
-    Entry, Event, EventKind, Revision,
-    sim::{Applied, Seen},
-};
+use kontiki_store::{Entry, Event, EventKind, Revision};
 
-use crate::report::Counts;
+use crate::{
+    report::Counts,
+    world::{Applied, Seen},
+};
 
 /// Lines that a failure shows.
 const LAST: usize = 60;

@@ -9,13 +9,16 @@
 //! - `chaos`: which faults happen when
 //! - `ledger`: the invariants
 //!
-//! Not here: the world itself (`kontiki_store::sim`), and anything with real processes.
+//! - `world`: time, the network and the disks that members have instead of the real ones
+//!
+//! Not here: anything with real processes.
 
 mod chaos;
 mod clients;
 mod cluster;
 mod ledger;
 mod report;
+mod world;
 
 pub use chaos::{Options, run};
 pub use report::{Counts, Failure, Report, table};

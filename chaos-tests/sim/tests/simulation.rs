@@ -72,6 +72,7 @@ fn one_seed_plays_the_same_again() {
     let seed = number("SEED").unwrap_or(7);
     let one = run(seed, Options::default());
     eprintln!("{}", table(std::slice::from_ref(&one), 1.0));
+    eprintln!("seed {seed}: {} steps, trace {:016x}, {} ms", one.steps, one.trace, one.virtual_ms);
     if let Some(failure) = &one.failure {
         panic!("{failure}");
     }

@@ -26,9 +26,11 @@ use crate::{
         options::{self, NAMES},
         wal,
     },
-    sim,
+    world::{self, Change, Changes, Disk, Rows, Shared},
 };
 use kontiki_state::Level;
+
+pub(crate) use crate::world::Pair;
 
 /// One of the database's ordered maps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,33 +53,28 @@ pub(crate) struct Db {
 
 enum Backend {
     Rocks(DB),
-    Simulated(sim::Mounted),
+    Simulated(Shared<dyn Disk>),
 }
 
 /// The open database, for the length of one access.
 pub(crate) enum Families<'a> {
     Rocks { db: &'a DB, families: [&'a ColumnFamily; 3] },
-    Simulated(&'a sim::Mounted),
+    Simulated(Shared<dyn Disk>),
 }
 
 /// Changes that are written as one.
 pub(crate) enum Batch<'a> {
     Rocks { batch: WriteBatch, families: [&'a ColumnFamily; 3] },
-    Simulated(Vec<sim::Change>),
+    Simulated(Changes),
 }
 
 impl Batch<'_> {
-    /// What a simulated batch is made of.
-    fn changes(self) -> Vec<sim::Change> {
-        if let Self::Simulated(changes) = self { changes } else { Vec::new() }
-    }
-
     pub fn put(&mut self, family: Family, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
         match self {
             Self::Rocks { batch, families } => batch.put_cf(families[family as usize], key, value),
             Self::Simulated(changes) => {
                 let value = bytes::Bytes::copy_from_slice(value.as_ref());
-                changes.push(sim::Change::Put(family as usize, key.as_ref().to_vec(), value));
+                changes.push(Change::Put(family as usize, key.as_ref().to_vec(), value));
             }
         }
     }
@@ -93,7 +90,7 @@ impl Batch<'_> {
     pub fn delete(&mut self, family: Family, key: impl AsRef<[u8]>) {
         match self {
             Self::Rocks { batch, families } => batch.delete_cf(families[family as usize], key),
-            Self::Simulated(changes) => changes.push(sim::Change::Delete(family as usize, key.as_ref().to_vec())),
+            Self::Simulated(changes) => changes.push(Change::Delete(family as usize, key.as_ref().to_vec())),
         }
     }
 
@@ -103,19 +100,16 @@ impl Batch<'_> {
             Self::Rocks { batch, families } => batch.delete_range_cf(families[family as usize], from, to),
             Self::Simulated(changes) => {
                 let (from, to) = (from.as_ref().to_vec(), to.as_ref().to_vec());
-                changes.push(sim::Change::DeleteRange(family as usize, from, to));
+                changes.push(Change::DeleteRange(family as usize, from, to));
             }
         }
     }
 }
 
-/// Key and value.
-pub(crate) type Pair = (Box<[u8]>, Box<[u8]>);
-
 /// The rows of a family from a key on, in order, as of when the scan began.
 pub(crate) enum Scan<'a> {
     Rocks(DBIteratorWithThreadMode<'a, DB>),
-    Simulated(sim::Scan),
+    Simulated(Rows),
 }
 
 impl Iterator for Scan<'_> {
@@ -141,11 +135,10 @@ impl Db {
         Ok(Self { backend: RwLock::new(Some(Backend::Rocks(db))), dir: dir.to_owned(), lock: RwLock::new(Some(lock)) })
     }
 
-    /// Opens the simulated member's database.
-    pub fn open_simulated(config: &Config) -> Result<Self, OpenError> {
-        let mounted = sim::Disk::mount().ok_or_else(|| OpenError::Config("no simulation here".to_owned()))?;
-        let backend = RwLock::new(Some(Backend::Simulated(mounted)));
-        Ok(Self { backend, dir: config.dir.clone(), lock: RwLock::new(None) })
+    /// The database on a simulated disk.
+    pub fn simulated(disk: Shared<dyn Disk>, config: &Config) -> Self {
+        let backend = RwLock::new(Some(Backend::Simulated(disk)));
+        Self { backend, dir: config.dir.clone(), lock: RwLock::new(None) }
     }
 
     pub fn dir(&self) -> &Path {
@@ -160,7 +153,7 @@ impl Db {
                 let families = NAMES.map(|name| db.cf_handle(name).expect("column families are made at open"));
                 body(Families::Rocks { db, families })
             }
-            Backend::Simulated(mounted) => body(Families::Simulated(mounted)),
+            Backend::Simulated(disk) => body(Families::Simulated(disk.clone())),
         }
     }
 
@@ -170,14 +163,15 @@ impl Db {
         build: impl for<'a> Fn(&Families<'a>) -> Batch<'a>,
         sync: bool,
     ) -> io::Result<()> {
-        let (changes, mounted) = {
-            let backend = self.backend.read();
-            match backend.as_ref().ok_or_else(stopped)? {
-                Backend::Simulated(mounted) => (build(&Families::Simulated(mounted)).changes(), mounted.clone()),
-                Backend::Rocks(_) => return Err(io::Error::other("this database is real")),
-            }
+        let disk = match self.backend.read().as_ref().ok_or_else(stopped)? {
+            Backend::Simulated(disk) => disk.clone(),
+            Backend::Rocks(_) => return Err(io::Error::other("this database is real")),
         };
-        mounted.write_slowly(changes, sync).await
+        let changes = match build(&Families::Simulated(disk.clone())) {
+            Batch::Simulated(changes) => changes,
+            Batch::Rocks { .. } => return Err(io::Error::other("a batch of another database")),
+        };
+        disk.write_slowly(changes, sync).await
     }
 
     /// Lets no program open the directory that does not know the group's level. Durable when it returns.
@@ -204,8 +198,8 @@ impl Db {
 
     /// Bytes free and in all, if that can be told.
     pub fn space(&self) -> Option<(u64, u64)> {
-        if let Some(Backend::Simulated(mounted)) = self.backend.read().as_ref() {
-            return Some(mounted.space());
+        if let Some(Backend::Simulated(disk)) = self.backend.read().as_ref() {
+            return Some(disk.space());
         }
         let stat = statvfs(&self.dir).ok()?;
         let size = |blocks: u64| blocks.saturating_mul(stat.fragment_size());
@@ -229,7 +223,7 @@ impl<'a> Families<'a> {
     pub fn get(&self, family: Family, key: impl AsRef<[u8]>) -> io::Result<Option<Vec<u8>>> {
         match self {
             Self::Rocks { db, families } => db.get_cf(families[family as usize], key).map_err(db_error),
-            Self::Simulated(mounted) => mounted.get(family as usize, key.as_ref()),
+            Self::Simulated(disk) => disk.get(family as usize, key.as_ref()),
         }
     }
 
@@ -240,7 +234,7 @@ impl<'a> Families<'a> {
                 let from = IteratorMode::From(from, Direction::Forward);
                 Scan::Rocks(db.iterator_cf(families[family as usize], from))
             }
-            Self::Simulated(mounted) => Scan::Simulated(mounted.scan(family as usize, from)?),
+            Self::Simulated(disk) => Scan::Simulated(disk.scan(family as usize, from)?),
         })
     }
 
@@ -251,9 +245,7 @@ impl<'a> Families<'a> {
                 let mut backwards = db.iterator_cf(families[family as usize], IteratorMode::End);
                 backwards.next().transpose().map_err(db_error)
             }
-            Self::Simulated(mounted) => {
-                Ok(mounted.last(family as usize)?.map(|(key, value)| (key.into(), value.into())))
-            }
+            Self::Simulated(disk) => disk.last(family as usize),
         }
     }
 
@@ -301,7 +293,7 @@ impl<'a> Families<'a> {
     pub fn batch(&self) -> Batch<'a> {
         match self {
             Self::Rocks { families, .. } => Batch::Rocks { batch: WriteBatch::default(), families: *families },
-            Self::Simulated(_) => Batch::Simulated(Vec::new()),
+            Self::Simulated(disk) => Batch::Simulated(world::own(disk, Vec::new())),
         }
     }
 
@@ -313,7 +305,7 @@ impl<'a> Families<'a> {
                 options.set_sync(sync);
                 db.write_opt(batch, &options).map_err(db_error)
             }
-            (Self::Simulated(mounted), Batch::Simulated(changes)) => mounted.write(changes, sync),
+            (Self::Simulated(disk), Batch::Simulated(changes)) => disk.write(changes, sync),
             _ => Err(io::Error::other("a batch of another database")),
         }
     }

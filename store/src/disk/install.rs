@@ -16,13 +16,16 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
-use crate::disk::{
-    db::{Batch, Db, Families, Family},
-    directory::INCOMING,
-    history::{decode, invalid, state_record},
-    sorted,
-    stream::{read_bytes, read_format, read_signed, read_varint, swept_value},
-    writer::Health,
+use crate::{
+    disk::{
+        db::{Batch, Db, Families, Family},
+        directory::INCOMING,
+        history::{decode, invalid, state_record},
+        sorted,
+        stream::{read_bytes, read_format, read_signed, read_varint, swept_value},
+        writer::Health,
+    },
+    world::Owned,
 };
 use kontiki_state::{
     Revision,
@@ -44,7 +47,7 @@ pub enum SnapshotData {
     /// Received whole and verified, and ready to be switched to.
     Staged(Box<Staged>),
     /// Received whole, in a simulation.
-    Whole(Bytes),
+    Whole(Owned<Bytes>),
 }
 
 /// A snapshot that was read whole.
@@ -149,7 +152,7 @@ pub(crate) fn install(
     let mut staged = match data {
         SnapshotData::Staged(staged) => *staged,
         SnapshotData::Live(rx) => stage(db, health, &mut Pieces::new(rx))?,
-        SnapshotData::Whole(bytes) => stage(db, health, &mut bytes.reader())?,
+        SnapshotData::Whole(bytes) => stage(db, health, &mut Bytes::clone(&bytes).reader())?,
     };
     let (old_epoch, epoch) = (record.epoch, staged.record.epoch);
     if epoch != old_epoch + 1 {

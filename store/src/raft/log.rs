@@ -27,7 +27,8 @@ use crate::{
         history::invalid,
         writer::{Job, PURGED_KEY, VOTE_KEY, WriteQueue},
     },
-    rt, sim,
+    raft::witness,
+    rt,
     types::{LogEntry, LogId, ReadRaft as _, TypeConfig, Vote},
 };
 use kontiki_state::{
@@ -258,7 +259,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         if !planted::is(Bug::VoteNotPersisted) {
             self.queue.run(|done| Job::Vote { vote, done }).await?;
         }
-        sim::voted(&vote);
+        witness::voted(&vote);
         self.shared.lock().vote = Some(vote);
         Ok(())
     }
@@ -269,7 +270,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<LogEntry> = entries.into_iter().collect();
-        sim::appended(&entries);
+        witness::appended(&entries);
         {
             let mut shared = self.shared.lock();
             shared.append(&entries);
@@ -280,7 +281,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
         let from = last_log_id.map_or(0, |id| id.index + 1);
-        sim::truncated(from);
+        witness::truncated(from);
         if !planted::is(Bug::LostTruncate) {
             self.queue.run(|done| Job::Truncate { from, done }).await?;
         }

@@ -23,10 +23,12 @@ use crate::{
         install::{SnapshotData, install},
         writer::{Job, Rows, WriteQueue},
     },
-    raft::local::{Local, Samples},
+    raft::{
+        local::{Local, Samples},
+        witness,
+    },
     rt,
     serve::view::{News, View},
-    sim,
     types::{CommittedLeader, LogId, Node, Payload, SnapshotMeta, StoredMembership, TypeConfig, entry_id, of_entry_id},
 };
 use kontiki_state::{
@@ -249,7 +251,7 @@ impl Machine {
             action => action,
         };
         let applied = state.apply(&action, Term(id.leader_id.term));
-        sim::applied(id, command, state, &applied.outcome, &applied.events);
+        witness::applied(id, command, state, &applied.outcome, &applied.events);
         rows.leases.extend(applied.leases);
         if !applied.events.is_empty() {
             rows.rows.extend(event_rows(self.epoch, &applied.events));
@@ -313,7 +315,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.has_snapshot = true;
-        sim::installed(self.applied.map_or(0, |id| id.index), &state);
+        witness::installed(self.applied.map_or(0, |id| id.index), &state);
         self.queue.health().set_persisted(state.revision);
         tracing::info!(revision = state.revision.0, keys = state.len(), "installed a snapshot");
         if state.level != self.local.level() {

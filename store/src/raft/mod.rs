@@ -11,6 +11,7 @@ pub(crate) mod machine;
 pub(crate) mod members;
 pub(crate) mod peer;
 pub(crate) mod reporter;
+pub(crate) mod witness;
 
 #[cfg(test)]
 mod conformance;

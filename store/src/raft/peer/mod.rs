@@ -2,14 +2,14 @@
 
 mod client;
 mod followers;
+mod grpc;
 mod link;
 mod rpc;
 mod server;
-mod simulated;
 mod tls;
 mod wire;
 
 pub(crate) use client::{Factory, Peers};
-pub(crate) use rpc::{Call, ForwardError};
+pub(crate) use rpc::ForwardError;
 pub(crate) use server::{Listener, Service};
 pub(crate) use tls::Identity;

@@ -21,23 +21,6 @@ pub(crate) enum ForwardError {
     Lost,
 }
 
-/// What has one answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Call {
-    Append,
-    Vote,
-    PreVote,
-    TransferLeader,
-    Forward,
-}
-
-impl Call {
-    /// Whether the network may hand it over twice: raft's own messages are made for that.
-    pub fn may_come_twice(self) -> bool {
-        matches!(self, Self::Append | Self::Vote | Self::PreVote)
-    }
-}
-
 pub(super) fn malformed(error: impl ToString) -> RPCError<TypeConfig> {
     RPCError::Network(NetworkError::from_string(error))
 }

@@ -9,7 +9,9 @@
 use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{
+    FutureExt as _, Stream, StreamExt, TryFutureExt as _, TryStreamExt, future::BoxFuture, stream::BoxStream,
+};
 use hyper::server::conn::http2;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -26,7 +28,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    rpc::{Call, MAX_MESSAGE},
+    rpc::MAX_MESSAGE,
     tls::{Identity, Members},
     wire,
 };
@@ -36,6 +38,7 @@ use crate::{
     raft::{answer::answer, engine::Core},
     rt::Instant,
     types::{SnapshotMeta, Vote},
+    world::{self, Call, Owned},
 };
 use kontiki_state::codec::Malformed;
 
@@ -264,6 +267,25 @@ impl raft_server::Raft for Service {
     async fn forward(&self, request: Request<Blob>) -> Result<Response<Blob>, Status> {
         self.unary(Call::Forward, request.into_inner().data).await.map(blob)
     }
+}
+
+/// The same for members of a simulated world.
+impl world::Peer for Service {
+    fn call(&self, call: Call, body: Bytes) -> BoxFuture<'_, Result<Bytes, String>> {
+        self.unary(call, body).map_err(said).boxed()
+    }
+
+    fn appends(&self, appends: BoxStream<'static, Bytes>) -> BoxStream<'static, Result<Bytes, String>> {
+        self.appends(appends).map_err(said).boxed()
+    }
+
+    fn install(&self, meta: Bytes, snapshot: Owned<Bytes>) -> BoxFuture<'_, Result<Bytes, String>> {
+        self.install(meta, SnapshotData::Whole(snapshot)).map_err(said).boxed()
+    }
+}
+
+fn said(status: Status) -> String {
+    status.message().to_owned()
 }
 
 /// Reads a snapshot into the database's directory as it comes, and checks it.

@@ -1,17 +1,16 @@
 //! What members tell about themselves, for whoever checks them. Nothing of it reaches the members.
 
-use std::{fmt::Write as _, hash::Hasher};
+use std::{fmt::Write as _, hash::Hasher, sync::Arc};
 
-use super::{
-    rng::mix,
-    world::{here, simulated, world},
-};
-use crate::types::{LogEntry, LogId, Payload, Vote};
 use kontiki_state::{
     Event, Refusal, Revision, Term,
-    command::{Action, Command, Outcome},
+    command::{Action, Outcome},
     state::State,
 };
+use kontiki_store::simulation::{self, Logged, Saw};
+use parking_lot::Mutex;
+
+use super::rng::mix;
 
 /// One thing that a member did.
 #[derive(Clone, Debug)]
@@ -57,89 +56,79 @@ pub struct Applied {
     pub state: u64,
 }
 
-/// Notes what `what` tells, in a simulation.
-fn saw(what: impl FnOnce(u64) -> Seen) {
-    if let (Some(here), Some(world)) = (here(), world()) {
-        let seen = what(here.member);
-        world.seen.borrow_mut().push(seen);
+impl Seen {
+    /// What a member did, as the checkers need it.
+    pub fn of(member: u64, saw: Saw<'_>) -> Self {
+        match saw {
+            Saw::Vote { term, candidate, committed } => Self::Vote { member, term, candidate, committed },
+            Saw::Append(entry) => {
+                let (index, term, digest) = of_entry(&entry);
+                Self::Append { member, index, term, digest }
+            }
+            Saw::Truncate { from } => Self::Truncate { member, from },
+            Saw::Applied(applied) => Self::Applied(Applied::of(member, &applied)),
+            Saw::Installed { index, state } => {
+                Self::Installed { member, index, revision: state.revision, state: of_state(state) }
+            }
+            Saw::Recovered { vote, log, index, state } => Self::Recovered {
+                member,
+                vote,
+                log: log.iter().map(of_entry).collect(),
+                index,
+                revision: state.revision,
+                state: of_state(state),
+            },
+        }
     }
 }
 
-pub(crate) fn applied(entry: LogId, command: &Command, state: &State, outcome: &Outcome, events: &[Event]) {
-    saw(|member| {
-        let action = Action::decode(command).ok();
-        let mut all = Digest::default();
-        all.write(&command.0);
-        let seen = Applied {
+impl Applied {
+    fn of(member: u64, applied: &simulation::Applied<'_>) -> Self {
+        let action = Action::decode(applied.command).ok();
+        Self {
             member,
-            index: entry.index,
-            term: Term(entry.leader_id.term),
-            digest: all.finish(),
+            index: applied.index,
+            term: applied.term,
+            digest: of_bytes(&applied.command.0),
             fence: action.as_ref().and_then(|action| if let Action::Txn(txn) = action { txn.fence } else { None }),
             expiry: matches!(action, Some(Action::Expire { .. })),
-            fenced: *outcome == Outcome::Refused(Refusal::Fenced),
-            revision: state.revision,
-            events: events.to_vec(),
-            state: digest(state),
-        };
-        if let Some(world) = world() {
-            world.note(seen.state ^ member);
+            fenced: *applied.outcome == Outcome::Refused(Refusal::Fenced),
+            revision: applied.state.revision,
+            events: applied.events.to_vec(),
+            state: of_state(applied.state),
         }
-        Seen::Applied(seen)
-    });
-}
-
-pub(crate) fn voted(vote: &Vote) {
-    saw(|member| Seen::Vote {
-        member,
-        term: vote.leader_id.term,
-        candidate: vote.leader_id.voted_for,
-        committed: vote.committed,
-    });
-}
-
-pub(crate) fn appended(entries: &[LogEntry]) {
-    if !simulated() {
-        return;
-    }
-    for entry in entries {
-        let (index, term) = (entry.log_id.index, entry.log_id.leader_id.term);
-        saw(|member| Seen::Append { member, index, term, digest: of_entry(entry) });
     }
 }
 
-pub(crate) fn truncated(from: u64) {
-    saw(|member| Seen::Truncate { member, from });
+/// What members did, until somebody takes it; clones are the same.
+#[derive(Clone, Default)]
+pub struct Record(Arc<Mutex<Vec<Seen>>>);
+
+impl Record {
+    pub fn push(&self, seen: Seen) {
+        self.0.lock().push(seen);
+    }
+
+    /// What they did since the last call.
+    #[must_use]
+    pub fn take(&self) -> Vec<Seen> {
+        std::mem::take(&mut *self.0.lock())
+    }
 }
 
-pub(crate) fn installed(index: u64, state: &State) {
-    saw(|member| Seen::Installed { member, index, revision: state.revision, state: digest(state) });
+/// Index, term and digest.
+fn of_entry(entry: &Logged<'_>) -> (u64, u64, u64) {
+    (entry.index, entry.term, of_bytes(&entry.content))
 }
 
-pub(crate) fn recovered(vote: Option<Vote>, log: &[LogEntry], index: u64, state: &State) {
-    saw(|member| Seen::Recovered {
-        member,
-        vote: vote.map(|vote| (vote.leader_id.term, vote.leader_id.voted_for)),
-        log: log.iter().map(|entry| (entry.log_id.index, entry.log_id.leader_id.term, of_entry(entry))).collect(),
-        index,
-        revision: state.revision,
-        state: digest(state),
-    });
-}
-
-/// A digest of an entry's payload.
-fn of_entry(entry: &LogEntry) -> u64 {
+fn of_bytes(bytes: &[u8]) -> u64 {
     let mut all = Digest::default();
-    match &entry.payload {
-        Payload::Blank => {}
-        Payload::Normal(command) => all.write(&command.0),
-        Payload::Membership(membership) => drop(write!(all, "{membership:?}")),
-    }
+    all.write(bytes);
     all.finish()
 }
 
 /// Everything that two members have to agree on.
-fn digest(state: &State) -> u64 {
+fn of_state(state: &State) -> u64 {
     let mut all = Digest::default();
     // The same state may be that of several indexes: not all entries change it.
     let mut state = state.clone();

@@ -10,24 +10,19 @@
 use std::{collections::VecDeque, io, ops::Bound, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use imbl::OrdMap;
-use parking_lot::Mutex;
+use kontiki_store::simulation::{self, Change, Changes, Pair, Rows};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     rng::Rng,
-    world::{here, world},
+    schedule::{current, pause},
+    tasks::Owner,
 };
 
 type Map = OrdMap<Vec<u8>, Bytes>;
 type Maps = [Map; 3];
-
-/// One change of a batch. The first number is the family's.
-#[derive(Clone, Debug)]
-pub(crate) enum Change {
-    Put(usize, Vec<u8>, Bytes),
-    Delete(usize, Vec<u8>),
-    DeleteRange(usize, Vec<u8>, Vec<u8>),
-}
 
 fn apply(maps: &mut Maps, batch: &[Change]) {
     for change in batch {
@@ -79,7 +74,7 @@ struct Inner {
     live: Maps,
     durable: Maps,
     /// Written, not durable.
-    tail: VecDeque<Arc<Vec<Change>>>,
+    tail: VecDeque<Arc<Changes>>,
     /// Writes ever begun, and how many of them are no longer in the tail.
     begun: u64,
     hardened: u64,
@@ -88,7 +83,7 @@ struct Inner {
 }
 
 impl Inner {
-    fn begin(&mut self, batch: Vec<Change>) -> (u64, Arc<Vec<Change>>) {
+    fn begin(&mut self, batch: Changes) -> (u64, Arc<Changes>) {
         let batch = Arc::new(batch);
         self.tail.push_back(Arc::clone(&batch));
         self.begun += 1;
@@ -132,7 +127,8 @@ impl Disk {
         *self.0.lock() = Inner::default();
     }
 
-    pub(super) fn crash(&self, crash: Crash, rng: &mut Rng) {
+    /// What the crash of its member leaves.
+    pub fn crash(&self, crash: Crash, rng: &mut Rng) {
         let mut inner = self.0.lock();
         let unsafe_writes = inner.tail.len() as u64;
         let kept = match crash {
@@ -147,100 +143,111 @@ impl Disk {
         inner.live = inner.durable.clone();
     }
 
-    /// Opens the database on it for whoever's step it is.
-    pub(crate) fn mount() -> Option<Mounted> {
-        let (world, owner) = (world()?, here()?);
-        Some(Mounted { disk: world.disk(owner.member), member: owner.member, life: owner.life })
+    /// Opens the database on it.
+    pub fn mount(self, owner: Owner) -> Mounted {
+        Mounted { disk: self, owner }
     }
 }
 
 /// The database, as one life of its member has it open.
-#[derive(Clone)]
-pub(crate) struct Mounted {
+pub struct Mounted {
     disk: Disk,
-    member: u64,
-    life: u64,
+    owner: Owner,
+}
+
+fn stopped() -> io::Error {
+    io::Error::other("the store has stopped")
 }
 
 impl Mounted {
-    fn inner(&self) -> io::Result<parking_lot::MutexGuard<'_, Inner>> {
-        let alive = world().is_some_and(|world| world.life(self.member) == self.life);
-        if alive { Ok(self.disk.0.lock()) } else { Err(crate::disk::failure::stopped()) }
+    fn inner(&self) -> io::Result<MutexGuard<'_, Inner>> {
+        let alive = current().is_some_and(|schedule| schedule.life(self.owner.member) == self.owner.life);
+        if alive { Ok(self.disk.0.lock()) } else { Err(stopped()) }
     }
 
-    pub fn get(&self, family: usize, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    /// Begins a write, unless it fails: its number, and how long it takes.
+    fn begin(&self, batch: Changes, sync: bool) -> io::Result<(u64, Arc<Changes>, Duration)> {
+        let mut inner = self.inner()?;
+        let trouble = inner.trouble;
+        let schedule = current().ok_or_else(stopped)?;
+        let mut rng = schedule.rng.borrow_mut();
+        if trouble.full {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "no space left on the simulated disk"));
+        }
+        if rng.chance(trouble.failing) {
+            return Err(io::Error::other("the simulated disk failed"));
+        }
+        let pause = if sync { rng.between(trouble.sync.0, trouble.sync.1) } else { rng.between(2, 30) };
+        let (number, batch) = inner.begin(batch);
+        Ok((number, batch, Duration::from_micros(pause)))
+    }
+
+    fn finish(&self, number: u64, batch: &[Change], sync: bool) -> io::Result<()> {
+        let mut inner = self.inner()?;
+        apply(&mut inner.live, batch);
+        if sync {
+            inner.harden(number);
+        }
+        Ok(())
+    }
+
+    async fn write_slowly(&self, batch: Changes, sync: bool) -> io::Result<()> {
+        let (number, batch, time) = self.begin(batch, sync)?;
+        pause(time).await;
+        while self.inner()?.trouble.stalled {
+            pause(Duration::from_millis(5)).await;
+        }
+        self.finish(number, &batch, sync)
+    }
+}
+
+impl simulation::Disk for Mounted {
+    fn get(&self, family: usize, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
         Ok(self.inner()?.live[family].get(key).map(|value| value.to_vec()))
     }
 
-    pub fn scan(&self, family: usize, from: &[u8]) -> io::Result<Scan> {
+    fn scan(&self, family: usize, from: &[u8]) -> io::Result<Rows> {
         let map = self.inner()?.live[family].clone();
-        Ok(Scan { map, next: Bound::Included(from.to_vec()) })
+        Ok(Box::new(Scan { map, next: Bound::Included(from.to_vec()) }))
     }
 
-    pub fn last(&self, family: usize) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
-        Ok(self.inner()?.live[family].get_max().map(|(key, value)| (key.clone(), value.to_vec())))
+    fn last(&self, family: usize) -> io::Result<Option<Pair>> {
+        Ok(self.inner()?.live[family].get_max().map(|(key, value)| pair(key, value)))
     }
 
-    /// Writes at once. What blocks is charged for by whoever let it block.
-    pub fn write(&self, batch: Vec<Change>, sync: bool) -> io::Result<()> {
-        let mut inner = self.inner()?;
-        let (number, batch) = inner.begin(batch);
-        apply(&mut inner.live, &batch);
-        if sync {
-            inner.harden(number);
-        }
-        Ok(())
+    /// What blocks is charged for by whoever let it block.
+    fn write(&self, batch: Changes, sync: bool) -> io::Result<()> {
+        let (number, batch) = self.inner()?.begin(batch);
+        self.finish(number, &batch, sync)
     }
 
-    /// Writes and takes as long as the disk does.
-    pub async fn write_slowly(&self, batch: Vec<Change>, sync: bool) -> io::Result<()> {
-        let (number, batch, pause) = {
-            let mut inner = self.inner()?;
-            let trouble = inner.trouble;
-            let world = world().ok_or_else(crate::disk::failure::stopped)?;
-            let mut rng = world.rng.borrow_mut();
-            if trouble.full {
-                return Err(io::Error::new(io::ErrorKind::StorageFull, "no space left on the simulated disk"));
-            }
-            if rng.chance(trouble.failing) {
-                return Err(io::Error::other("the simulated disk failed"));
-            }
-            let pause = if sync { rng.between(trouble.sync.0, trouble.sync.1) } else { rng.between(2, 30) };
-            let (number, batch) = inner.begin(batch);
-            (number, batch, Duration::from_micros(pause))
-        };
-        crate::rt::sleep(pause).await;
-        while self.inner()?.trouble.stalled {
-            crate::rt::sleep(Duration::from_millis(5)).await;
-        }
-        let mut inner = self.inner()?;
-        apply(&mut inner.live, &batch);
-        if sync {
-            inner.harden(number);
-        }
-        Ok(())
+    fn write_slowly(&self, batch: Changes, sync: bool) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(self.write_slowly(batch, sync))
     }
 
-    /// Whether there is room, as bytes free and in all.
-    pub fn space(&self) -> (u64, u64) {
+    fn space(&self) -> (u64, u64) {
         let full = self.disk.0.lock().trouble.full;
         (if full { 0 } else { 1 << 40 }, 1 << 41)
     }
 }
 
+fn pair(key: &[u8], value: &[u8]) -> Pair {
+    (key.into(), value.into())
+}
+
 /// The rows of a family as of when the scan began.
-pub(crate) struct Scan {
+struct Scan {
     map: Map,
     next: Bound<Vec<u8>>,
 }
 
 impl Iterator for Scan {
-    type Item = (Box<[u8]>, Box<[u8]>);
+    type Item = Pair;
 
     fn next(&mut self) -> Option<Self::Item> {
         let range = (self.next.clone(), Bound::Unbounded);
         let (key, value) = self.map.range::<_, Vec<u8>>(range).next()?;
         self.next = Bound::Excluded(key.clone());
-        Some((key.clone().into(), value.to_vec().into()))
+        Some(pair(key, value))
     }
 }
