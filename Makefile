@@ -28,7 +28,9 @@ peers:
 	deploy/get-etcd.sh >/dev/null || [ $$? = 3 ]
 
 # Unit and story tests of every crate, then the stories on a real cluster of their own.
+# Upgrades start from an older store, built once.
 test: install peers build
+	deploy/older.sh >/dev/null
 	cargo test --workspace --lib --bins --tests --quiet
 
 # Read-only: formatting, lints, tidy rules.
@@ -44,7 +46,8 @@ bench: install peers
 	deploy/bench.sh
 
 # Faults for as long as wanted: simulated ones (SIM seeds), real ones on groups of three and of five store
-# processes (MINUTES each, SEED), members killed over and over (KILLS), mistakes planted in the members; then
+# processes (MINUTES each, SEED), upgrades and downgrades of three under faults (MINUTES), members killed over and
+# over (KILLS), mistakes planted in the members; then
 # leaders killed, frozen and cut off and nodes lost under a whole cluster, the agent against a real
 # containerd, full disks.
 SIM ?= 2000
@@ -56,6 +59,7 @@ chaos: install build
 	SIM=$(SIM) cargo test --workspace --test simulation -- --nocapture
 	$(NEMESIS) run --members 3 --minutes $(MINUTES) --seed $(SEED)
 	$(NEMESIS) run --members 5 --minutes $(MINUTES) --seed $(SEED)
+	$(NEMESIS) upgrade --members 3 --minutes $(MINUTES) --seed $(SEED)
 	$(NEMESIS) kills --count $(KILLS) --seed $(SEED)
 	KONTIKI_PLANTED_BIN=$(KONTIKI) cargo test --workspace --test nemesis -- planted
 	cargo test --workspace --test cluster -- twenty frozen cut_off quorum

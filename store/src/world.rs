@@ -167,6 +167,9 @@ pub enum CallError {
     /// It may have: the connection broke, or the other member said that it failed.
     #[error("{0}")]
     Lost(String),
+    /// It did, and the other member's program could not read it: it was not done.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// The near end of other members' ports.

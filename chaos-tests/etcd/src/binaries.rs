@@ -3,11 +3,14 @@
 use std::{
     io::Write as _,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     sync::OnceLock,
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
+
+/// Builds the older store where it was not built before; says what it does on standard error.
+const OLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/older.sh");
 
 /// Debian's etcd 3.4, unpacked and not installed: the package would start a service. The lock is for
 /// test programs that run at the same time.
@@ -84,6 +87,23 @@ pub fn kontiki() -> Result<PathBuf> {
     };
     ensure!(path.is_file(), "{} is missing: cargo build --workspace --bins", path.display());
     Ok(path)
+}
+
+/// `$KONTIKI_OLDER_BIN`, or the store as an earlier commit of this repository has it, built on first use. It knows
+/// `store` and nothing else. `None`, with the reason on standard error, where the history does not go back so far.
+///
+/// # Errors
+/// It cannot be built; or, where `CI=true`, the history lacks it.
+pub fn older() -> Result<Option<PathBuf>> {
+    if let Some(path) = std::env::var_os("KONTIKI_OLDER_BIN") {
+        let path = PathBuf::from(path);
+        ensure!(path.is_file(), "KONTIKI_OLDER_BIN: {} is missing", path.display());
+        return Ok(Some(path));
+    }
+    let built = Command::new(OLDER).stderr(Stdio::inherit()).output().with_context(|| format!("starting {OLDER}"))?;
+    ensure!(built.status.success(), "{OLDER}: {}", built.status);
+    let path = String::from_utf8(built.stdout)?.trim().to_owned();
+    Ok((!path.is_empty()).then(|| path.into()))
 }
 
 fn target() -> Result<PathBuf> {

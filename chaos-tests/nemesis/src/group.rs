@@ -1,40 +1,39 @@
 //! A group of store processes, each with a network namespace and a disk of its own.
 //!
 //! Invariants
+//! - What a member runs is its own: members of one group may be different builds.
 //! - Both stores get the same flags.
 //! - [`Group::heal`] undoes any mixture of faults: it lets processes, disks and links go on, mounts what
 //!   lost its power and starts what should run. It never needs to know what was done.
 //! - A process that ended without being told to is noted, unless its disk had failed under it.
 //! - Everything the group made goes with it.
 
+mod looks;
+mod membership;
+mod metrics;
+mod processes;
+
 use std::{
     collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io::Write,
     net::SocketAddr,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Child,
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use kontiki_etcd_tests::{
     binaries,
     client::{Clients, endpoint},
     pki::{Certs, Pki},
 };
-use kontiki_proto::etcd::{
-    Member, MemberAddRequest, MemberListRequest, MemberRemoveRequest, RangeRequest, StatusRequest, StatusResponse,
-};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep, timeout};
-use tonic::transport::Endpoint;
+use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     disk::{self, Disk},
@@ -51,13 +50,7 @@ const PEER_PORT: u16 = 2380;
 /// One question to one member.
 const ANSWER: Duration = Duration::from_secs(2);
 const CONNECT: Duration = Duration::from_secs(1);
-/// After SIGTERM.
-const STOP: Duration = Duration::from_secs(20);
-/// Until a change of membership is accepted: etcd wants every member to have been connected for a while.
-const CHANGE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(100);
-/// Of a log's line, in characters.
-const LINE: usize = 240;
 
 /// Whose store is on trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -79,7 +72,17 @@ pub struct Setup {
     pub env: Vec<(String, String)>,
 }
 
+/// What a member runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Program {
+    pub binary: PathBuf,
+    /// Flags after those that every member gets.
+    pub args: Vec<String>,
+    pub env: Vec<(String, String)>,
+}
+
 struct Slot {
+    program: Program,
     certs: Certs,
     disk: Option<Disk>,
     child: Option<Child>,
@@ -87,26 +90,42 @@ struct Slot {
     start: (String, &'static str),
     /// Its disk has failed under it: it may end by itself.
     excused: bool,
+    /// How long its log was when it was last started.
+    log_start: u64,
+}
+
+#[derive(Default)]
+struct Seats {
+    present: BTreeSet<usize>,
+    /// Members that clients keep away from.
+    shunned: BTreeSet<usize>,
 }
 
 /// Where the members are, as clients see it.
 #[derive(Clone)]
 pub struct Doors {
     endpoints: Vec<Endpoint>,
-    present: Arc<Mutex<BTreeSet<usize>>>,
+    seats: Arc<Mutex<Seats>>,
 }
 
 impl Doors {
-    /// The members of now.
+    /// The members that clients may ask.
     #[must_use]
     pub fn present(&self) -> Vec<usize> {
-        self.present.lock().iter().copied().collect()
+        let seats = self.seats.lock();
+        seats.present.difference(&seats.shunned).copied().collect()
     }
 
-    /// New connections to a member, made when they are first used.
+    /// A new connection to a member, made when it is first used.
+    #[must_use]
+    pub fn channel(&self, slot: usize) -> Channel {
+        self.endpoints[slot].connect_lazy()
+    }
+
+    /// The same, for etcd's services.
     #[must_use]
     pub fn clients(&self, slot: usize) -> Clients {
-        Clients::new(self.endpoints[slot].connect_lazy())
+        Clients::new(self.channel(slot))
     }
 }
 
@@ -131,7 +150,7 @@ impl Group {
     pub fn start(setup: Setup) -> Result<Self> {
         ensure!(nix::unistd::geteuid().is_root(), "namespaces and disks need root");
         fs::create_dir_all(&setup.out)?;
-        let binary = binary(&setup)?;
+        let program = Program { binary: binary(&setup)?, args: Vec::new(), env: setup.env.clone() };
         let network = Network::create(SLOTS)?;
         let files = disk::directory()?;
         network.enter()?;
@@ -141,13 +160,15 @@ impl Group {
         let cluster = initial_cluster(0..setup.members);
         for slot in 0..SLOTS {
             let certs = pki.issue(&name(slot), &[ip(slot)])?;
-            slots.push(Slot { certs, disk: None, child: None, start: (cluster.clone(), "new"), excused: false });
+            let (program, start) = (program.clone(), (cluster.clone(), "new"));
+            slots.push(Slot { program, certs, disk: None, child: None, start, excused: false, log_start: 0 });
             endpoints.push(endpoint(SocketAddr::new(ip(slot), CLIENT_PORT), &client)?.connect_timeout(CONNECT));
         }
-        let doors = Doors { endpoints, present: Arc::new(Mutex::new((0..setup.members).collect())) };
+        let seats = Seats { present: (0..setup.members).collect(), shunned: BTreeSet::new() };
+        let doors = Doors { endpoints, seats: Arc::new(Mutex::new(seats)) };
         let shim = shim(files.path())?;
         let mut group = Self { setup, slots, doors, shim, deaths: Vec::new(), network, files };
-        println!("{} of {} members in {}", binary.display(), group.setup.members, group.files.path().display());
+        println!("{} of {} members in {}", program.binary.display(), group.setup.members, group.files.path().display());
         for slot in 0..group.setup.members {
             group.run(slot)?;
         }
@@ -173,7 +194,34 @@ impl Group {
     /// The members of now.
     #[must_use]
     pub fn present(&self) -> Vec<usize> {
-        self.doors.present()
+        self.doors.seats.lock().present.iter().copied().collect()
+    }
+
+    /// Keeps clients away from a member, or lets them come back.
+    pub fn shun(&self, slot: usize, shunned: bool) {
+        let set = &mut self.doors.seats.lock().shunned;
+        if shunned {
+            set.insert(slot)
+        } else {
+            set.remove(&slot)
+        };
+    }
+
+    /// Lets a member run something else from its next start on.
+    pub fn install(&mut self, slot: usize, program: &Program) {
+        self.slots[slot].program = program.clone();
+    }
+
+    /// What a member runs, or will when it is started.
+    #[must_use]
+    pub fn program(&self, slot: usize) -> &Program {
+        &self.slots[slot].program
+    }
+
+    /// The certificates of a member.
+    #[must_use]
+    pub fn certs(&self, slot: usize) -> &Certs {
+        &self.slots[slot].certs
     }
 
     /// Whether clocks can be shifted.
@@ -185,61 +233,6 @@ impl Group {
     /// Processes that ended by themselves.
     pub fn deaths(&mut self) -> Vec<String> {
         std::mem::take(&mut self.deaths)
-    }
-
-    /// Starts a member that is not running.
-    ///
-    /// # Errors
-    /// Its disk cannot be mounted, or the program not be started.
-    pub fn run(&mut self, slot: usize) -> Result<()> {
-        if self.slots[slot].child.is_some() {
-            return Ok(());
-        }
-        if self.slots[slot].disk.is_none() {
-            self.slots[slot].disk = Some(Disk::create(self.files.path(), &name(slot), DISK)?);
-        }
-        self.disk(slot)?.mount()?;
-        let data = self.data(slot);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&data)?;
-        let log = OpenOptions::new().create(true).append(true).open(self.log(slot))?;
-        let mut command = self.command(slot, &data)?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.slots[slot].child = Some(command.spawn().with_context(|| format!("starting {}", name(slot)))?);
-        self.slots[slot].excused = false;
-        Ok(())
-    }
-
-    fn command(&self, slot: usize, data: &Path) -> Result<Command> {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.network.path(slot)));
-        if let Some(shim) = &self.shim {
-            let file = self.clock_file(slot);
-            if !file.exists() {
-                fs::write(&file, 0_i64.to_ne_bytes())?;
-            }
-            command.arg("env").arg(format!("LD_PRELOAD={}", shim.display()));
-            command.arg(format!("NEMESIS_CLOCK={}", file.display()));
-        }
-        command.arg(binary(&self.setup)?);
-        if self.setup.store == Store::Kontiki {
-            command.arg("store");
-        }
-        let (certs, (cluster, state)) = (&self.slots[slot].certs, &self.slots[slot].start);
-        let client = format!("https://{}:{CLIENT_PORT}", address(slot));
-        let peer = peer_url(slot);
-        command.args(["--name", &name(slot)]).arg("--data-dir").arg(data);
-        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", cluster, "--initial-cluster-state", state]);
-        for side in ["", "peer-"] {
-            command.arg(format!("--{side}trusted-ca-file")).arg(&certs.ca);
-            command.arg(format!("--{side}cert-file")).arg(&certs.cert);
-            command.arg(format!("--{side}key-file")).arg(&certs.key);
-            command.arg(format!("--{side}client-cert-auth"));
-        }
-        command.args(["--heartbeat-interval", "100", "--election-timeout", "1000"]);
-        command.envs(self.setup.env.iter().map(|(key, value)| (key, value)));
-        Ok(command)
     }
 
     fn disk(&mut self, slot: usize) -> Result<&mut Disk> {
@@ -278,69 +271,6 @@ impl Group {
     pub fn shift_clock(&self, slot: usize, seconds: i64) -> Result<()> {
         let mut file = OpenOptions::new().write(true).open(self.clock_file(slot))?;
         file.write_all(&(seconds * 1_000_000_000).to_ne_bytes()).context("shifting a clock")
-    }
-
-    /// Sends a signal to a member that runs.
-    ///
-    /// # Errors
-    /// It does not run.
-    pub fn signal(&self, slot: usize, signal: Signal) -> Result<()> {
-        let child = self.slots[slot].child.as_ref().with_context(|| format!("{} does not run", name(slot)))?;
-        let pid = Pid::from_raw(i32::try_from(child.id())?);
-        kill(pid, signal).with_context(|| format!("{signal} to {}", name(slot)))
-    }
-
-    /// kill -9, and waits for the end.
-    ///
-    /// # Errors
-    /// It cannot be waited for.
-    pub fn kill(&mut self, slot: usize) -> Result<()> {
-        self.note_death(slot);
-        if let Some(mut child) = self.slots[slot].child.take() {
-            child.kill()?;
-            child.wait()?;
-        }
-        Ok(())
-    }
-
-    /// SIGTERM, and waits for the end.
-    ///
-    /// # Errors
-    /// It does not stop in time.
-    pub async fn stop(&mut self, slot: usize) -> Result<()> {
-        self.note_death(slot);
-        let Some(mut child) = self.slots[slot].child.take() else { return Ok(()) };
-        kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
-        let deadline = Instant::now() + STOP;
-        while child.try_wait()?.is_none() {
-            if Instant::now() > deadline {
-                child.kill()?;
-                child.wait()?;
-                bail!("{} did not stop within {} s of SIGTERM", name(slot), STOP.as_secs());
-            }
-            sleep(POLL).await;
-        }
-        Ok(())
-    }
-
-    fn note_death(&mut self, slot: usize) {
-        let ended = self.slots[slot].child.as_mut().and_then(|child| child.try_wait().ok().flatten());
-        let Some(status) = ended else { return };
-        self.slots[slot].child = None;
-        if !self.slots[slot].excused {
-            self.deaths.push(format!("{} ended by itself ({status}):\n{}", name(slot), self.tail(slot, 12)));
-        }
-    }
-
-    /// The last lines of a member's log.
-    #[must_use]
-    pub fn tail(&self, slot: usize, lines: usize) -> String {
-        let log = fs::read(self.log(slot)).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        let mut tail: Vec<String> =
-            log.lines().rev().take(lines).map(|line| line.chars().take(LINE).collect()).collect();
-        tail.reverse();
-        tail.join("\n")
     }
 
     /// Undoes every fault.
@@ -382,145 +312,6 @@ impl Group {
         }
     }
 
-    /// What a member says of itself.
-    ///
-    /// # Errors
-    /// It does not answer.
-    pub async fn status(&self, slot: usize) -> Result<StatusResponse> {
-        let mut clients = self.doors.clients(slot);
-        let answer = timeout(ANSWER, clients.maintenance.status(StatusRequest {})).await;
-        Ok(answer.with_context(|| format!("{} is silent", name(slot)))??.into_inner())
-    }
-
-    /// The member that leads, by the newest term that any member knows.
-    pub async fn leader(&self) -> Option<usize> {
-        let mut best = None;
-        for slot in self.present() {
-            let Ok(status) = self.status(slot).await else { continue };
-            let leads = status.header.as_ref().is_some_and(|header| header.member_id == status.leader);
-            if leads {
-                best = best.max(Some((status.raft_term, slot)));
-            }
-        }
-        best.map(|(_, slot)| slot)
-    }
-
-    /// Waits until every member answers a linearizable read.
-    ///
-    /// # Errors
-    /// Not in time; with who did not, and why.
-    pub async fn healthy(&mut self, limit: Duration) -> Result<()> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let mut last = Vec::new();
-            for slot in self.present() {
-                if let Err(error) = self.reads(slot).await {
-                    self.note_death(slot);
-                    let dead = if self.slots[slot].child.is_none() { " (ended)" } else { "" };
-                    last.push(format!("{}{dead}: {error:#}", name(slot)));
-                }
-            }
-            if last.is_empty() {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                bail!("not healthy within {} s: {}", limit.as_secs(), last.join("; "));
-            }
-            sleep(POLL).await;
-        }
-    }
-
-    async fn reads(&self, slot: usize) -> Result<()> {
-        let mut clients = self.doors.clients(slot);
-        let read = RangeRequest { key: "nobody".into(), ..Default::default() };
-        timeout(ANSWER, clients.kv.range(read)).await.context("no answer")??;
-        Ok(())
-    }
-
-    async fn members(&self) -> Result<Vec<Member>> {
-        let mut last = anyhow!("nobody to ask");
-        for slot in self.present() {
-            let mut clients = self.doors.clients(slot);
-            match timeout(ANSWER, clients.cluster.member_list(MemberListRequest { linearizable: true })).await {
-                Ok(Ok(answer)) => return Ok(answer.into_inner().members),
-                Ok(Err(status)) => last = status.into(),
-                Err(late) => last = late.into(),
-            }
-        }
-        Err(last.context("listing the members"))
-    }
-
-    /// Takes a member out of the group, ends it and wipes its disk.
-    ///
-    /// # Errors
-    /// The group refuses for too long.
-    pub async fn remove(&mut self, slot: usize) -> Result<()> {
-        self.doors.present.lock().remove(&slot);
-        let deadline = Instant::now() + CHANGE;
-        loop {
-            let members = self.members().await;
-            let there =
-                members.as_ref().ok().map(|members| members.iter().find(|m| m.peer_ur_ls.contains(&peer_url(slot))));
-            if let Some(None) = there {
-                break;
-            }
-            let answer = match there.flatten().map(|member| member.id) {
-                Some(id) => {
-                    self.change(async |clients| {
-                        clients.cluster.member_remove(MemberRemoveRequest { id }).await.map(drop)
-                    })
-                    .await
-                }
-                None => Err(members.err().unwrap_or_else(|| anyhow!("no members"))),
-            };
-            if let Err(error) = answer {
-                ensure!(Instant::now() < deadline, "removing {}: {error:#}", name(slot));
-                sleep(POLL * 5).await;
-            }
-        }
-        // A removed member may end by itself.
-        self.slots[slot].excused = true;
-        self.kill(slot)?;
-        self.disk(slot)?.wipe()
-    }
-
-    /// Adds a fresh member and starts it.
-    ///
-    /// # Errors
-    /// The group refuses for too long.
-    pub async fn add(&mut self, slot: usize) -> Result<()> {
-        let deadline = Instant::now() + CHANGE;
-        let members = loop {
-            let members = self.members().await?;
-            if members.iter().any(|member| member.peer_ur_ls.contains(&peer_url(slot))) {
-                break members;
-            }
-            let add = MemberAddRequest { peer_ur_ls: vec![peer_url(slot)], is_learner: false };
-            let answer = self.change(async |clients| clients.cluster.member_add(add.clone()).await.map(drop)).await;
-            if let Err(error) = answer {
-                ensure!(Instant::now() < deadline, "adding {}: {error:#}", name(slot));
-                sleep(POLL * 5).await;
-            }
-        };
-        let slots = (0..SLOTS).filter(|slot| members.iter().any(|member| member.peer_ur_ls.contains(&peer_url(*slot))));
-        self.slots[slot].start = (initial_cluster(slots), "existing");
-        self.run(slot)?;
-        self.doors.present.lock().insert(slot);
-        Ok(())
-    }
-
-    /// Asks one member after the other until one accepts.
-    async fn change(&self, ask: impl AsyncFn(&mut Clients) -> Result<(), tonic::Status>) -> Result<()> {
-        let mut last = anyhow!("nobody to ask");
-        for slot in self.present() {
-            match self.ask(slot, &ask).await {
-                Ok(()) => return Ok(()),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-
     /// Asks a member something that may take a while.
     ///
     /// # Errors
@@ -552,7 +343,7 @@ fn binary(setup: &Setup) -> Result<PathBuf> {
     match (&setup.binary, setup.store) {
         (Some(binary), _) => Ok(binary.clone()),
         (None, Store::Kontiki) => binaries::kontiki(),
-        (None, Store::Etcd) => Ok(binaries::etcd()?.etcd),
+        (None, Store::Etcd) => Ok(binaries::etcd34()?.etcd),
     }
 }
 
@@ -562,7 +353,9 @@ pub fn name(slot: usize) -> String {
     format!("s{}", slot + 1)
 }
 
-fn peer_url(slot: usize) -> String {
+/// Where the other members find a member.
+#[must_use]
+pub fn peer_url(slot: usize) -> String {
     format!("https://{}:{PEER_PORT}", address(slot))
 }
 

@@ -9,6 +9,7 @@
 //! A history is a file of JSON lines: a failing run can be looked at and checked again.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{BufRead, BufReader, BufWriter, Write},
     path::Path,
@@ -311,18 +312,19 @@ impl History {
     }
 }
 
-/// How long nobody's write was acknowledged.
-#[derive(Clone, Copy, Default)]
-struct Gap {
+/// How long nobody's write was acknowledged, and who acknowledged how many.
+#[derive(Default)]
+struct Acknowledged {
     last: Nanos,
     longest: Nanos,
+    by_member: BTreeMap<u32, u64>,
 }
 
 /// Writes the history of a run that is going on.
 pub struct Recorder {
     begun: Instant,
     file: Mutex<BufWriter<File>>,
-    gap: Mutex<Gap>,
+    acknowledged: Mutex<Acknowledged>,
 }
 
 impl Recorder {
@@ -332,7 +334,7 @@ impl Recorder {
     /// The file cannot be made.
     pub fn create(path: &Path) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
-        Ok(Self { begun: Instant::now(), file: Mutex::new(BufWriter::new(file)), gap: Mutex::default() })
+        Ok(Self { begun: Instant::now(), file: Mutex::new(BufWriter::new(file)), acknowledged: Mutex::default() })
     }
 
     /// The time now.
@@ -349,9 +351,10 @@ impl Recorder {
         if let Line::Op(op) = line
             && op.wrote().is_some()
         {
-            let mut gap = self.gap.lock();
-            gap.longest = gap.longest.max(op.end.saturating_sub(gap.last));
-            gap.last = gap.last.max(op.end);
+            let mut writes = self.acknowledged.lock();
+            writes.longest = writes.longest.max(op.end.saturating_sub(writes.last));
+            writes.last = writes.last.max(op.end);
+            *writes.by_member.entry(op.member).or_default() += 1;
         }
         let mut text = serde_json::to_vec(line).expect("a line is plain data");
         text.push(b'\n');
@@ -360,20 +363,27 @@ impl Recorder {
 
     /// Begins to measure the longest time without an acknowledged write.
     pub fn watch_gap(&self) {
-        self.gap.lock().longest = 0;
+        self.acknowledged.lock().longest = 0;
     }
 
     /// The longest time without an acknowledged write since [`Self::watch_gap`], the running one included.
     #[must_use]
     pub fn gap(&self) -> Nanos {
-        let gap = *self.gap.lock();
-        gap.longest.max(self.now().saturating_sub(gap.last))
+        let writes = self.acknowledged.lock();
+        writes.longest.max(self.now().saturating_sub(writes.last))
     }
 
     /// When a write was last acknowledged.
     #[must_use]
     pub fn last_write(&self) -> Nanos {
-        self.gap.lock().last
+        self.acknowledged.lock().last
+    }
+
+    /// How many writes a member has acknowledged so far.
+    #[must_use]
+    pub fn acknowledged_by(&self, slot: usize) -> u64 {
+        let member = u32::try_from(slot).unwrap_or(u32::MAX);
+        self.acknowledged.lock().by_member.get(&member).copied().unwrap_or_default()
     }
 
     /// Puts everything on the disk.

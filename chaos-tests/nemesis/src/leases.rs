@@ -6,13 +6,13 @@
 //! - A key is gone within [`BOUND`] after its lease ended. Each fault begins the wait anew: a new leader
 //!   gives every lease its full time again.
 //! - After an acknowledged revoke no key of the lease is left, and none can be tied to it.
-//! - All keys of a lease go at one revision.
+//! - All keys of a lease go at one revision; others' may go with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     history::{History, LeaseAsk, LeaseOp, LeaseOutcome, Mark, Nanos, Rev},
-    order::{Cause, Journal, known},
+    order::{Cause, Journal, Row, known},
     verdict::Verdict,
 };
 
@@ -63,6 +63,8 @@ pub fn check(history: &History, journal: &Journal) -> Verdict {
     }
     verdict.saw("keys under leases", keys);
     verdict.saw("leases ended", ended);
+    let several = |row: &&Row| matches!(&row.cause, Cause::Leases(ended) if ended.len() > 1);
+    verdict.saw("revisions that ended several leases", journal.rows.iter().filter(several).count());
     verdict
 }
 
@@ -98,7 +100,7 @@ fn tied(journal: &Journal) -> BTreeMap<i64, Vec<Tied>> {
     for row in &journal.rows {
         for change in &row.changes {
             if let Some(before) = change.before.as_ref().filter(|before| before.lease != 0) {
-                let by_lease = row.cause == Cause::Lease(before.lease);
+                let by_lease = matches!(&row.cause, Cause::Leases(ended) if ended.contains(&before.lease));
                 let held = tied.entry(before.lease).or_default();
                 let old = held.iter_mut().find(|tied| tied.key == change.key && tied.gone.is_none());
                 if let Some(old) = old {

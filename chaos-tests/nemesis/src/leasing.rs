@@ -82,7 +82,8 @@ fn gone(answer: &crate::history::Answer) -> bool {
     answer.parts.iter().all(|part| matches!(part, crate::history::Part::Items(items) if items.is_empty()))
 }
 
-async fn ask(client: &mut Client, ask: LeaseAsk, lease: i64, ttl: i64) -> LeaseOutcome {
+/// Asks something about a lease, and records it. `ttl` is in seconds.
+pub async fn ask(client: &mut Client, ask: LeaseAsk, lease: i64, ttl: i64) -> LeaseOutcome {
     let shared = client.shared.clone();
     let asked = if shared.lie == Some(Lie::ShortLease) { (ttl / 2).max(2) } else { ttl };
     let process = client.process();

@@ -3,7 +3,7 @@
 //! Two halves that meet in a file, the [`history`]:
 //! - the run: a [`group`] of store processes in network namespaces, clients ([`clients`], [`watching`],
 //!   [`leasing`]) that record all they ask and are told, and the [`faults`] that a seeded schedule
-//!   ([`run`]) does to the group meanwhile;
+//!   ([`run`]) does to the group meanwhile, or [`upgrade`]s to another build and back;
 //! - the checkers, which know nothing of the run: [`linear`] and [`order`] for reads and writes,
 //!   [`watches`], [`leases`].
 //!
@@ -22,6 +22,7 @@ pub mod network;
 pub mod order;
 pub mod run;
 pub mod tool;
+pub mod upgrade;
 pub mod verdict;
 pub mod watches;
 pub mod watching;

@@ -20,12 +20,12 @@ use crate::{
 };
 
 /// Why a row is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// An operation of the history, by index.
     Op(usize),
-    /// A lease that ended.
-    Lease(i64),
+    /// Leases that ended together.
+    Leases(BTreeSet<i64>),
     /// Nothing that anybody asked for.
     Nothing,
 }
@@ -456,7 +456,7 @@ impl<'a> Replay<'a> {
         let mut changes = Vec::new();
         let cause = match self.unknown_delete(seen) {
             Some(index) => Cause::Op(index),
-            None => self.ended_lease(seen).map_or(Cause::Nothing, Cause::Lease),
+            None => self.ended_leases(seen).map_or(Cause::Nothing, Cause::Leases),
         };
         for key in &seen.deleted {
             let step = Step::Delete { key: (*key).to_owned() };
@@ -497,10 +497,11 @@ impl<'a> Replay<'a> {
         Some(index)
     }
 
-    fn ended_lease(&self, seen: &Evidence) -> Option<i64> {
-        let lease = |key: &&str| self.state.get(*key).map(|item| item.lease);
-        let first = lease(seen.deleted.first()?)?;
-        (first != 0 && seen.deleted.iter().all(|key| lease(key) == Some(first))).then_some(first)
+    /// The leases whose keys these are, if each has one.
+    fn ended_leases(&self, seen: &Evidence) -> Option<BTreeSet<i64>> {
+        let lease = |key: &&str| self.state.get(*key).map(|item| item.lease).filter(|lease| *lease != 0);
+        let leases: BTreeSet<i64> = seen.deleted.iter().map(lease).collect::<Option<_>>()?;
+        (!leases.is_empty()).then_some(leases)
     }
 }
 

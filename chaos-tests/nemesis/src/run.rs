@@ -1,6 +1,6 @@
-//! A run: clients against a group under faults, then everything held against the history.
+//! A run: clients against a group to which something happens, then everything held against the history.
 //!
-//! The schedule comes from the seed. The history is on the disk before it is judged, and is read back
+//! What happens is a [`Plan`] of faults, whose schedule comes from the seed, or a story of its own ([`tell`]). The history is on the disk before it is judged, and is read back
 //! from there, so that `nemesis check` sees what the run saw.
 
 use std::{
@@ -12,13 +12,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use kontiki_proto::etcd::HashKvRequest;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -38,8 +37,6 @@ const CLIENTS: u32 = 10;
 const LEASING: u32 = 4;
 /// Until a new group serves.
 const FIRST: Duration = Duration::from_secs(60);
-/// Of one question at the end, when all is well.
-const ANSWER: Duration = Duration::from_secs(5);
 /// Between two faults, in ms.
 const QUIET: std::ops::Range<u64> = 500..3000;
 /// Kills between two looks at whether everybody is back.
@@ -62,7 +59,6 @@ pub enum Plan {
 #[derive(Clone, Debug)]
 pub struct Options {
     pub setup: Setup,
-    pub plan: Plan,
     pub seed: u64,
     /// Operations a second that all clients together ask for.
     pub rate: u32,
@@ -84,17 +80,31 @@ impl Report {
     }
 }
 
-/// Runs it all. Must be called before this process has other threads: it changes the network namespace.
+/// Does what is planned, under clients. Must be called before this process has other threads: it changes the network
+/// namespace.
 ///
 /// # Errors
 /// The run could not be made; what the store did wrong is in the report instead.
-pub fn run(options: &Options) -> Result<Report> {
+pub fn run(options: &Options, plan: &Plan) -> Result<Report> {
+    tell(options, "no-recovery", async |group, shared| hurt(plan, options.seed, group, &shared.recorder).await)
+}
+
+/// Lets `story` happen under clients, and judges what they saw. A story that fails breaks `rule`. As for [`run`], there
+/// must be no other threads yet.
+///
+/// # Errors
+/// As [`run`].
+pub fn tell(
+    options: &Options,
+    rule: &'static str,
+    story: impl AsyncFnOnce(&mut Group, &Arc<Shared>) -> Result<()>,
+) -> Result<Report> {
     println!("seed {}", options.seed);
     let group = Group::start(options.setup.clone())?;
     let path = options.setup.out.join("history.jsonl");
     let recorder = Recorder::create(&path)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let trouble = runtime.block_on(drive(options, group, recorder))?;
+    let trouble = runtime.block_on(drive(options, group, recorder, rule, story))?;
     drop(runtime);
     let history = History::load(&path)?;
     let mut verdict = judge(&history);
@@ -125,7 +135,13 @@ pub fn judge(history: &History) -> Verdict {
 type Trouble = Vec<(&'static str, String)>;
 
 /// From the first question to the last.
-async fn drive(options: &Options, mut group: Group, recorder: Recorder) -> Result<Trouble> {
+async fn drive(
+    options: &Options,
+    mut group: Group,
+    recorder: Recorder,
+    rule: &'static str,
+    story: impl AsyncFnOnce(&mut Group, &Arc<Shared>) -> Result<()>,
+) -> Result<Trouble> {
     group.healthy(FIRST).await.context("the new group")?;
     let shared = Arc::new(Shared {
         recorder,
@@ -143,19 +159,18 @@ async fn drive(options: &Options, mut group: Group, recorder: Recorder) -> Resul
     let clients = clients(options, &shared);
     let mut trouble = Trouble::new();
     let mut terminated = signal(SignalKind::terminate())?;
-    tokio::select! {
+    let told = tokio::select! {
         // Not cancel-safe, and it need not be: the run ends here.
-        done = hurt(options, &mut group, &shared) => if let Err(error) = done {
-            trouble.push(("no-recovery", format!("{error:#}")));
-        },
+        told = story(&mut group, &shared) => told,
         _ = tokio::signal::ctrl_c() => bail!("stopped by the user"),
         _ = terminated.recv() => bail!("stopped by the user"),
-    }
+    };
     trouble.extend(group.deaths().into_iter().map(|death| ("member-died", death)));
     shared.stop.cancel();
     clients.join_all().await;
-    if trouble.iter().all(|(rule, _)| *rule != "no-recovery") {
-        finish(&mut group, &shared, &mut last, &goal, &mut watchers, &mut trouble).await?;
+    match told {
+        Ok(()) => finish(&group, &mut last, &goal, &mut watchers, &mut trouble).await?,
+        Err(error) => trouble.push((rule, format!("{error:#}"))),
     }
     watchers.abort_all();
     shared.recorder.flush()?;
@@ -198,11 +213,10 @@ fn clients(options: &Options, shared: &Arc<Shared>) -> JoinSet<()> {
 }
 
 /// Does what is planned, to the end or to the first fault the group does not recover from.
-async fn hurt(options: &Options, group: &mut Group, shared: &Shared) -> Result<()> {
-    let mut rng = StdRng::seed_from_u64(options.seed);
-    let recorder = &shared.recorder;
+async fn hurt(plan: &Plan, seed: u64, group: &mut Group, recorder: &Recorder) -> Result<()> {
+    let mut rng = StdRng::seed_from_u64(seed);
     recovered(group, recorder).await.context("before the first fault")?;
-    match &options.plan {
+    match plan {
         Plan::Kills(count) => kills(group, recorder, *count, &mut rng).await,
         Plan::Story(list) => {
             for fault in list {
@@ -225,8 +239,13 @@ async fn hurt(options: &Options, group: &mut Group, shared: &Shared) -> Result<(
 
 async fn one(group: &mut Group, recorder: &Recorder, fault: Fault, rng: &mut StdRng) -> Result<()> {
     let mark = strike(group, recorder, fault, rng).await.with_context(|| format!("after {}", fault.name()))?;
-    println!("{:8.1} s  {}", seconds(mark.start), line(&mark));
+    show(&mark);
     Ok(())
+}
+
+/// Prints what was done and how it went.
+pub fn show(mark: &Mark) {
+    println!("{:8.1} s  {}", seconds(mark.start), line(mark));
 }
 
 fn line(mark: &Mark) -> String {
@@ -263,7 +282,7 @@ async fn kills(group: &mut Group, recorder: &Recorder, count: u32, rng: &mut Std
                 recovered: Some(recorder.now()),
                 gap: recorder.gap(),
             };
-            println!("{:8.1} s  {}", seconds(start), line(&well));
+            show(&well);
             recorder.line(&Line::Fault(well));
         }
     }
@@ -272,8 +291,7 @@ async fn kills(group: &mut Group, recorder: &Recorder, count: u32, rng: &mut Std
 
 /// When all is well again: leases run out, watchers catch up, and all members hold the same.
 async fn finish(
-    group: &mut Group,
-    shared: &Arc<Shared>,
+    group: &Group,
     last: &mut Client,
     goal: &watch::Sender<Option<Rev>>,
     watchers: &mut JoinSet<()>,
@@ -302,31 +320,11 @@ async fn finish(
             trouble.push(("no-recovery", format!("{} does not answer at the end: {read:?}", name(slot))));
         }
     }
-    hashes(group, shared, end, trouble).await
-}
-
-/// Members that compact at their own pace hash alike once they are done.
-async fn hashes(group: &Group, shared: &Shared, revision: Rev, trouble: &mut Trouble) -> Result<()> {
-    let deadline = Instant::now() + FIRST;
-    loop {
-        let mut hashes = BTreeMap::new();
-        for slot in group.present() {
-            let mut clients = shared.doors.clients(slot);
-            let answer = timeout(ANSWER, clients.maintenance.hash_kv(HashKvRequest { revision })).await;
-            let answer = answer.with_context(|| format!("the hash of {}", name(slot)))??.into_inner();
-            hashes.insert(name(slot), (answer.hash, answer.compact_revision));
-        }
-        let first = hashes.values().next().copied();
-        let alike = hashes.values().all(|hash| Some(*hash) == first);
-        if alike || Instant::now() > deadline {
-            println!("hashes at revision {revision}: {hashes:?}");
-            if !alike {
-                trouble.push(("members-differ", format!("at revision {revision}: {hashes:?}")));
-            }
-            return Ok(());
-        }
-        sleep(Duration::from_millis(500)).await;
+    match group.alike(end, FIRST).await {
+        Ok(hash) => println!("all hash to {hash:08x} at revision {end}"),
+        Err(error) => trouble.push(("members-differ", format!("{error:#}"))),
     }
+    Ok(())
 }
 
 fn seconds(time: Nanos) -> f64 {

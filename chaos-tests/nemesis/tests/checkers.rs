@@ -458,6 +458,38 @@ fn leases() {
     }
 }
 
+/// What goes at one revision without being asked for has to be all of leases that ended.
+#[test]
+fn leases_that_end_together() {
+    let s = |tenths: u64| tenths * SECOND / 10;
+    let grant =
+        |id| LeaseOp { lease: id, ..lease(LeaseAsk::Grant, s(10), s(11), LeaseOutcome::Ok { ttl: 5, revision: 1 }) };
+    let tied = [("a", 7), ("b", 8), ("c", 0)];
+    let value = |key: &str| format!("{key}1");
+    let steps = tied.map(|(key, lease)| Step::Put { key: key.into(), value: value(key), lease });
+    let puts = op(s(11), s(12), Ask::plain(Kind::Txn, steps.to_vec()), ok(true, 2, vec![Part::Put; 3]));
+    for (name, gone, several, rule) in [
+        ("two leases at once", vec![("a", 3), ("b", 3)], 1, ""),
+        ("one after the other", vec![("a", 3), ("b", 4)], 0, ""),
+        ("with a key of no lease", vec![("a", 3), ("b", 3), ("c", 3)], 0, "unexplained-delete"),
+        ("a key of no lease", vec![("c", 3)], 0, "unexplained-delete"),
+    ] {
+        let mut history = ops(vec![puts.clone()]);
+        history.leases = vec![grant(7), grant(8)];
+        let made = tied.map(|(key, lease)| Event {
+            item: Some(Item { lease, ..item(key, &value(key), 2, 2, 1) }),
+            ..event(key, None, 2, 1)
+        });
+        let last = gone.iter().map(|(_, revision)| *revision).max().unwrap();
+        history.watches = vec![watched(0, WatchStep::Open { start: 2, member: 0 }), batch(s(12), made.to_vec())];
+        let went = gone.iter().map(|(key, revision)| event(key, None, *revision, 1)).collect();
+        history.watches.extend([batch(s(70), went), watched(s(100), WatchStep::Done(last))]);
+        let verdict = check(&history);
+        assert_eq!(rules(&verdict).join(" "), rule, "{name}: {:?}", verdict.violations);
+        assert_eq!(verdict.count("revisions that ended several leases"), several, "{name}");
+    }
+}
+
 /// A register that is right by construction: every operation takes effect at one moment between its
 /// question and its answer, or, of unknown outcome, later or never.
 fn simulate(seed: u64, count: usize, clients: usize) -> Vec<Op> {

@@ -1,17 +1,36 @@
-//! A short story of faults on `kontiki store`, and bugs planted in it that must be found.
+//! Stories of faults on `kontiki store` and of its upgrades, and bugs planted in it that must be found.
 //!
-//! Needs root and the built `kontiki`. Without the standard harness, because the network namespace is
-//! changed before there are threads. Arguments: none for the story (`etcd` to try it on etcd), `planted` for the bugs, whose binary
-//! (built with the feature `planted-bugs`) `KONTIKI_PLANTED_BIN` names, and optionally one bug's name.
+//! Needs root and the built `kontiki`. Without the standard harness, because the network namespace is changed before
+//! there are threads. Arguments: words, of which a story's name has one (none: all stories); `etcd` to try the faults
+//! on etcd; `planted` for the bugs, whose binary (built with the feature `planted-bugs`) `KONTIKI_PLANTED_BIN` names,
+//! and optionally one bug's name.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+mod upgrade;
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use kontiki_nemesis::{
     faults::Fault,
     group::{Setup, Store},
     run::{Options, Plan, Report, run},
+    upgrade::Builds,
 };
+
+/// A story with the two builds that it is about.
+type Upgrade = fn(&Builds) -> Result<()>;
+
+const UPGRADES: &[(&str, Upgrade)] = &[
+    ("rolling-upgrade", upgrade::rolling),
+    ("rollback", upgrade::rollback),
+    ("too-old", upgrade::too_old),
+    ("snapshots-between-builds", upgrade::between_builds),
+    ("old-backup", upgrade::old_backup),
+];
 
 /// What the short story does to the group, in this order.
 const STORY: &[Fault] = &[
@@ -39,10 +58,10 @@ const PLANTED: &[(&str, &[Fault], u64)] = &[
     ("duplicate-apply", &[Fault::PauseLeader, Fault::Loss], 90),
 ];
 
-fn options(name: &str, binary: Option<PathBuf>, env: Vec<(String, String)>, plan: Plan, seed: u64) -> Options {
+fn options(name: &str, binary: Option<PathBuf>, env: Vec<(String, String)>, seed: u64) -> Options {
     let out = std::env::temp_dir().join(format!("nemesis-{}-{name}", std::process::id()));
     let setup = Setup { store: Store::Kontiki, binary, members: 3, out, env };
-    Options { setup, plan, seed, rate: 200, lie: None }
+    Options { setup, seed, rate: 200, lie: None }
 }
 
 /// Prints what is worth knowing and keeps the history only where it is wanted.
@@ -55,9 +74,9 @@ fn ended(report: &Report, keep: bool) {
 }
 
 fn story(store: Store) -> Result<()> {
-    let mut options = options("story", None, Vec::new(), Plan::Story(STORY.to_vec()), STORY_SEED);
+    let mut options = options("story", None, Vec::new(), STORY_SEED);
     options.setup.store = store;
-    let report = run(&options)?;
+    let report = run(&options, &Plan::Story(STORY.to_vec()))?;
     ended(&report, !report.passed());
     ensure!(report.passed(), "the store broke a promise");
     // A check that saw nothing proves nothing.
@@ -75,7 +94,7 @@ fn planted(only: Option<&str>) -> Result<()> {
         println!("--- {bug}");
         let env = vec![("KONTIKI_PLANTED_BUG".to_owned(), (*bug).to_owned())];
         let plan = Plan::Faults { list: faults.to_vec(), length: Duration::from_secs(*seconds) };
-        let report = run(&options(bug, Some(binary.clone().into()), env, plan, rand::random()))?;
+        let report = run(&options(bug, Some(binary.clone().into()), env, rand::random()), &plan)?;
         ended(&report, report.passed());
         if report.passed() {
             missed.push(*bug);
@@ -85,13 +104,47 @@ fn planted(only: Option<&str>) -> Result<()> {
     Ok(())
 }
 
+/// All stories whose name has one of the words, each to its end; then says which failed.
+fn stories(words: &[String]) -> Result<()> {
+    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    let upgrades: Vec<_> = UPGRADES.iter().filter(|(name, _)| wanted(name)).collect();
+    // Before there are namespaces: a build may want the network.
+    let builds = if upgrades.is_empty() { None } else { Builds::find()? };
+    let mut failed = Vec::new();
+    let mut tell = |name: &'static str, story: &dyn Fn() -> Result<()>| {
+        let begun = Instant::now();
+        println!("--- {name}");
+        let told = story();
+        println!(
+            "--- {name}: {} in {:.1} s",
+            if told.is_ok() { "ok" } else { "FAILED" },
+            begun.elapsed().as_secs_f64()
+        );
+        failed.extend(told.err().map(|error| format!("{name}: {error:#}")));
+    };
+    if wanted("faults") {
+        tell("faults", &|| story(Store::Kontiki));
+    }
+    for (name, upgrade) in upgrades {
+        match &builds {
+            Some(builds) => tell(name, &|| upgrade(builds)),
+            None => println!("--- {name}: SKIPPED, there is no older build"),
+        }
+    }
+    if wanted("diverged") {
+        tell("diverged", &upgrade::diverged);
+    }
+    ensure!(failed.is_empty(), "{}", failed.join("\n"));
+    Ok(())
+}
+
 fn main() -> Result<ExitCode> {
-    // What a test runner passes to every test (`--quiet`, a filter) means nothing here.
+    // What a test runner passes to every test (`--quiet`) means nothing here.
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     match args.first().map(String::as_str) {
         Some("planted") => planted(args.get(1).map(String::as_str))?,
         Some("etcd") => story(Store::Etcd)?,
-        _ => story(Store::Kontiki)?,
+        _ => stories(&args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -65,7 +65,7 @@ pub(crate) async fn ask_leader(core: &Core, ask: Ask, wait: Duration) -> Result<
             Leader::At(address) => match core.peers.forward(&address, request.clone(), wait).await {
                 Ok(said) => return Ok(said),
                 Err(ForwardError::Lost) => return Err(AskError::Lost),
-                Err(ForwardError::NotSent) => {}
+                Err(ForwardError::NotSent | ForwardError::Refused) => {}
             },
             Leader::Nobody => {}
         }

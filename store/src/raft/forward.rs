@@ -453,7 +453,7 @@ async fn ask_verdicts(peers: &Peers, address: &str, commands: Vec<Command>, time
     match answer {
         Err(ForwardError::Lost) if planted::is(Bug::UnknownAsFailed) => vec![Verdict::NotLeader; count],
         Ok(answer) => decode_verdicts(answer).unwrap_or_default(),
-        Err(ForwardError::NotSent) => vec![Verdict::NotLeader; count],
+        Err(ForwardError::NotSent | ForwardError::Refused) => vec![Verdict::NotLeader; count],
         Err(ForwardError::Lost) => Vec::new(),
     }
 }

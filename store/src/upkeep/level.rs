@@ -3,9 +3,10 @@
 //! Invariants
 //! - A level is proposed only after all members, learners too, said under this leadership that they know it; one that
 //!   does not answer, or whose program knows no levels, holds it back.
-//! - Nobody is asked while this member itself knows no higher level.
+//! - At the newest level a member is asked until it has said that it knows it, and not again: only those are who are
+//!   new to the group. One whose program is too old is named in the leader's log.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 
@@ -13,8 +14,10 @@ use crate::{
     raft::{
         engine::Core,
         forward::{Ask, decode_level},
+        peer::ForwardError,
     },
     rt,
+    types::Node,
     upkeep::leading::{Lead, leading},
 };
 use kontiki_state::{
@@ -29,46 +32,94 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// Raises while this member leads.
 pub(crate) async fn raise(core: Arc<Core>) {
     let mut server = core.server_metrics();
-    let mut held_by = None;
+    let mut members = Members::default();
     loop {
         let level = core.local.level();
-        if level < core.local.newest
-            && let Lead::Of(term) = leading(&core)
-        {
-            match holds_back(&core, level.next()).await {
-                None => propose(&core, level.next(), term).await,
-                Some(member) if held_by.as_ref() != Some(&member) => {
-                    tracing::info!(%member, level = level.next().0, "a feature level waits for a member");
-                    held_by = Some(member);
+        let wait = match leading(&core) {
+            Lead::Of(term) if level < core.local.newest => {
+                if members.all_know(&core, level).await {
+                    propose(&core, level.next(), term).await;
                 }
-                Some(_) => {}
+                core.local.level() < core.local.newest
             }
-        }
-        let wait = core.local.level() < core.local.newest;
+            Lead::Of(_) => !members.each_knows(&core, level).await,
+            Lead::Soon | Lead::No => {
+                members = Members::default();
+                false
+            }
+        };
         tokio::select! {
             biased;
             () = core.stop.cancelled() => return,
-            // Both cancel-safe: whoever is woken looks at what there is.
+            // Both cancel-safe: whoever is woken looks at what there is, new members too.
             gone = server.changed() => if gone.is_err() { return },
             () = rt::sleep(ASK), if wait => {}
         }
     }
 }
 
-/// A member that does not know a level.
-async fn holds_back(core: &Core, level: Level) -> Option<String> {
-    let others = core.metrics(|metrics| {
-        let nodes = metrics.membership_config.membership().nodes().filter(|(id, _)| **id != core.id);
-        nodes.map(|(id, node)| (*id, node.clone())).collect::<Vec<_>>()
-    });
-    for (id, node) in others {
-        let answer = core.peers.forward(&node.address, Ask::Level.encode(), ANSWER).await;
-        let newest = answer.ok().and_then(|answer| decode_level(answer).ok());
-        if newest.is_none_or(|newest| newest < level) {
-            return Some(format!("{id} ({node})"));
+/// What the other members said under this leadership.
+#[derive(Default)]
+struct Members {
+    /// Those that know the group's level.
+    known: BTreeSet<u64>,
+    /// Those that were complained of.
+    told: BTreeSet<u64>,
+}
+
+impl Members {
+    /// Whether all members know the level after the group's. All are asked: one may have been put back meanwhile.
+    async fn all_know(&mut self, core: &Core, level: Level) -> bool {
+        let mut all = true;
+        for (id, node) in others(core) {
+            let newest = newest_of(core, &node).await;
+            all &= newest.is_some_and(|newest| newest > level);
+            if newest.is_none_or(|newest| newest <= level) && self.told.insert(id) {
+                tracing::info!(id, %node, level = level.next().0, "a feature level waits for a member");
+            }
         }
+        all
     }
-    None
+
+    /// Whether each member knows the group's level; who did not say so is asked.
+    async fn each_knows(&mut self, core: &Core, level: Level) -> bool {
+        let mut all = true;
+        for (id, node) in others(core) {
+            if self.known.contains(&id) {
+                continue;
+            }
+            match newest_of(core, &node).await {
+                Some(newest) if newest >= level => drop(self.known.insert(id)),
+                Some(newest) => {
+                    all = false;
+                    if self.told.insert(id) {
+                        tracing::warn!(
+                            id, %node, level = level.0, knows = newest.0,
+                            "a member's program is too old for the group: start it with the one that the others run"
+                        );
+                    }
+                }
+                None => all = false,
+            }
+        }
+        all
+    }
+}
+
+fn others(core: &Core) -> Vec<(u64, Node)> {
+    core.metrics(|metrics| {
+        let nodes = metrics.membership_config.membership().nodes().filter(|(id, _)| **id != core.id);
+        nodes.map(|(id, node)| (*id, node.clone())).collect()
+    })
+}
+
+/// The newest level that a member knows, if it answers. A program that knows no levels refuses the question.
+async fn newest_of(core: &Core, node: &Node) -> Option<Level> {
+    match core.peers.forward(&node.address, Ask::Level.encode(), ANSWER).await {
+        Ok(answer) => decode_level(answer).ok(),
+        Err(ForwardError::Refused) => Some(Level::FIRST),
+        Err(ForwardError::NotSent | ForwardError::Lost) => None,
+    }
 }
 
 async fn propose(core: &Core, to: Level, fence: Term) {

@@ -1,16 +1,23 @@
 //! `nemesis`: faults on a group of store processes, and checks of what clients saw. Needs root.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use kontiki_etcd_tests::binaries;
 use kontiki_nemesis::{
     History,
     clients::Lie,
     faults::Fault,
     group::{Setup, Store},
-    run::{Options, Plan, fault_names, judge, run, table},
+    run::{Options, Plan, Report, fault_names, judge, run, table, tell},
+    upgrade::{Builds, random::sail},
 };
+use rand::{SeedableRng, rngs::StdRng};
 
 #[derive(Parser)]
 #[command(about, after_help = format!("faults: {}", fault_names()))]
@@ -37,6 +44,19 @@ enum Command {
         common: Common,
         #[arg(long, default_value_t = 500)]
         count: u32,
+    },
+    /// Members upgraded and downgraded between two builds under random faults, then upgraded for good.
+    Upgrade {
+        #[command(flatten)]
+        common: Common,
+        #[arg(long, default_value_t = 5.0)]
+        minutes: f64,
+        /// Only these, with commas between them.
+        #[arg(long, default_value = "")]
+        faults: String,
+        /// The store that knows no feature levels [default: as deploy/older.sh builds it].
+        #[arg(long)]
+        older: Option<PathBuf>,
     },
     /// Judges a history again.
     Check { file: PathBuf },
@@ -68,7 +88,7 @@ struct Common {
 }
 
 impl Common {
-    fn options(self, plan: Plan) -> Result<Options> {
+    fn options(self) -> Result<Options> {
         let pid = std::process::id();
         let out = self.out.unwrap_or_else(|| std::env::temp_dir().join(format!("nemesis-{pid}")));
         let split = |text: &String| {
@@ -78,25 +98,47 @@ impl Common {
         let env = self.env.iter().map(split).collect::<Result<_>>()?;
         let setup = Setup { store: self.store, binary: self.binary, members: self.members, out, env };
         let seed = self.seed.unwrap_or_else(rand::random);
-        Ok(Options { setup, plan, seed, rate: self.rate, lie: self.lie })
+        Ok(Options { setup, seed, rate: self.rate, lie: self.lie })
     }
 }
 
+/// Minutes, as the command line has them.
+fn minutes(minutes: f64) -> Duration {
+    Duration::from_secs_f64(minutes * 60.0)
+}
+
+fn upgrade(common: Common, length: Duration, faults: &[Fault], older: Option<PathBuf>) -> Result<Report> {
+    let newer = common.binary.clone().map_or_else(binaries::kontiki, Ok)?;
+    let older = older.map_or_else(binaries::older, |path| Ok(Some(path)))?;
+    let mut options = common.options()?;
+    let older = older.context("without an older store there is nothing to upgrade")?;
+    let builds = Builds::new(older, newer, &options.setup.env);
+    options.setup.binary = Some(builds.older.binary.clone());
+    let mut rng = StdRng::seed_from_u64(options.seed);
+    tell(&options, "no-recovery", async |group, shared| {
+        sail(group, &shared.recorder, &builds, faults, length, &mut rng).await
+    })
+}
+
+fn check(file: &Path) -> Result<ExitCode> {
+    let history = History::load(file)?;
+    let verdict = judge(&history);
+    print!("{}", table(&history, &verdict));
+    Ok(if verdict.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 fn main() -> Result<ExitCode> {
-    let options = match Cli::parse().command {
-        Command::Run { common, minutes, faults } => {
-            let length = Duration::from_secs_f64(minutes * 60.0);
-            common.options(Plan::Faults { list: Fault::parse(&faults)?, length })?
+    let report = match Cli::parse().command {
+        Command::Run { common, minutes: length, faults } => {
+            let plan = Plan::Faults { list: Fault::parse(&faults)?, length: minutes(length) };
+            run(&common.options()?, &plan)?
         }
-        Command::Kills { common, count } => common.options(Plan::Kills(count))?,
-        Command::Check { file } => {
-            let history = History::load(&file)?;
-            let verdict = judge(&history);
-            print!("{}", table(&history, &verdict));
-            return Ok(if verdict.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        Command::Kills { common, count } => run(&common.options()?, &Plan::Kills(count))?,
+        Command::Upgrade { common, minutes: length, faults, older } => {
+            upgrade(common, minutes(length), &Fault::parse(&faults)?, older)?
         }
+        Command::Check { file } => return check(&file),
     };
-    let report = run(&options)?;
     print!("{}", report.table);
     println!("history: {}", report.history.display());
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -172,16 +172,46 @@ async fn either(group: &Group, rng: &mut StdRng) -> usize {
 /// # Errors
 /// The group does not recover; with the ends of the logs.
 pub async fn strike(group: &mut Group, recorder: &Recorder, fault: Fault, rng: &mut StdRng) -> Result<Mark> {
+    strike_during(group, recorder, fault, rng, async |_, _| Ok(String::new())).await
+}
+
+/// The same, with something else that happens as soon as the fault is there; it says what it did.
+///
+/// # Errors
+/// As [`strike`].
+pub async fn strike_during(
+    group: &mut Group,
+    recorder: &Recorder,
+    fault: Fault,
+    rng: &mut StdRng,
+    more: impl AsyncFnOnce(&mut Group, &mut StdRng) -> Result<String>,
+) -> Result<Mark> {
+    let hold = Duration::from_millis(rng.random_range(500..6000));
+    let act = async |group: &mut Group| {
+        let detail = fault.apply(group, rng).await.with_context(|| format!("the fault {}", fault.name()))?;
+        let more = more(group, rng).await?;
+        sleep(hold).await;
+        Ok(if more.is_empty() { detail } else { format!("{detail}; {more}") })
+    };
+    record(group, recorder, fault.name(), act).await
+}
+
+/// Does something to the group, heals it, waits for full recovery, and records all that.
+///
+/// # Errors
+/// It could not be done, or the group does not recover; with the ends of the logs.
+pub async fn record(
+    group: &mut Group,
+    recorder: &Recorder,
+    name: &str,
+    act: impl AsyncFnOnce(&mut Group) -> Result<String>,
+) -> Result<Mark> {
     recorder.watch_gap();
     let start = recorder.now();
-    let hold = Duration::from_millis(rng.random_range(500..6000));
-    let detail = fault.apply(group, rng).await.with_context(|| format!("the fault {}", fault.name()));
-    if detail.is_ok() {
-        sleep(hold).await;
-    }
+    let detail = act(group).await;
     group.heal().await?;
     let healed = recorder.now();
-    let mut mark = Mark { name: fault.name().into(), detail: String::new(), start, healed, recovered: None, gap: 0 };
+    let mut mark = Mark { name: name.into(), detail: String::new(), start, healed, recovered: None, gap: 0 };
     let recovered = recovered(group, recorder).await;
     mark.gap = recorder.gap();
     mark.recovered = recovered.is_ok().then(|| recorder.now());

@@ -71,6 +71,10 @@ impl Peers {
         match rt::timeout(timeout, line.call(Call::Forward, request)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(CallError::NotSent(_))) => Err(ForwardError::NotSent),
+            Ok(Err(CallError::Refused(reason))) => {
+                tracing::debug!(reason, address, "a forwarded request was not understood");
+                Err(ForwardError::Refused)
+            }
             Ok(Err(CallError::Lost(reason))) => {
                 tracing::debug!(reason, address, "a forwarded request got no answer");
                 Err(ForwardError::Lost)
@@ -115,7 +119,7 @@ impl Line {
 fn failed(error: CallError) -> RPCError<C> {
     match error {
         CallError::NotSent(reason) => RPCError::Unreachable(Unreachable::from_string(reason)),
-        CallError::Lost(reason) => RPCError::Network(NetworkError::from_string(reason)),
+        CallError::Lost(reason) | CallError::Refused(reason) => RPCError::Network(NetworkError::from_string(reason)),
     }
 }
 

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{
     link::{Connection, Lane, Link, NotSent, not_sent},
@@ -122,7 +122,11 @@ impl From<NotSent> for CallError {
 
 fn failed(status: Status) -> CallError {
     let reason = status.message().to_owned();
-    if not_sent(&status) { CallError::NotSent(reason) } else { CallError::Lost(reason) }
+    match status.code() {
+        Code::InvalidArgument => CallError::Refused(reason),
+        _ if not_sent(&status) => CallError::NotSent(reason),
+        _ => CallError::Lost(reason),
+    }
 }
 
 /// Sends a snapshot's pieces; the last message carries the checksum of all data.

@@ -19,6 +19,8 @@ pub(crate) enum ForwardError {
     NotSent,
     /// It may have.
     Lost,
+    /// It did, and could not be read there: the other member's program does not know it. It was not done.
+    Refused,
 }
 
 pub(super) fn malformed(error: impl ToString) -> RPCError<TypeConfig> {
