@@ -1,11 +1,12 @@
-//! `kontiki status`: who is there, who leads, how far everybody is.
+//! `kontiki status`: who is there, who leads, how far everybody is, and who writes.
 //!
 //! Invariants
 //! - Every server is asked by itself and at once; one that does not answer is shown as such, so
 //!   the command tells what is down even when all are.
 //! - The exit code is 0 only if some server answered.
+//! - Writes are the sum over the servers, each of which knows its own only; who did not answer is named.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use futures::future::join_all;
@@ -135,6 +136,7 @@ fn merge(known: &[Known], answers: Vec<Result<Value>>) -> Value {
         return json!({"members": members, "nodes": [], "version": env!("CARGO_PKG_VERSION")});
     };
     let mut document = best.clone();
+    document["writes"] = writes(said.iter().filter_map(|(_, answer)| answer.as_ref().ok()));
     for member in document["members"].as_array_mut().into_iter().flatten() {
         let host = member["address"].as_str().and_then(|a| a.rsplit_once(':')).map(|(host, _)| host.to_owned());
         let own = said.iter().find(|(k, _)| {
@@ -149,6 +151,27 @@ fn merge(known: &[Known], answers: Vec<Result<Value>>) -> Value {
         }
     }
     document
+}
+
+/// The writes of the cluster: those of all servers that answered together, a second over the last minute.
+fn writes<'a>(answers: impl Iterator<Item = &'a Value>) -> Value {
+    let (mut servers, mut shares) = (Vec::new(), BTreeMap::<(&str, &str), f64>::new());
+    for answer in answers {
+        let server = &answer["server"];
+        if servers.contains(&server) {
+            continue; // it was reached by the virtual address too
+        }
+        servers.push(server);
+        for share in answer["writes"].as_array().into_iter().flatten() {
+            let (Some(writer), Some(kind)) = (share["writer"].as_str(), share["kind"].as_str()) else { continue };
+            *shares.entry((writer, kind)).or_default() += share["per_second"].as_f64().unwrap_or(0.0);
+        }
+    }
+    let rounded = |number: f64| (number * 100.0).round() / 100.0 + 0.0; // the sum of nothing is -0
+    let busiest = shares.iter().max_by(|a, b| a.1.total_cmp(b.1)).map(
+        |((writer, kind), per_second)| json!({"writer": writer, "kind": kind, "per_second": rounded(*per_second)}),
+    );
+    json!({"per_second": rounded(shares.values().sum()), "busiest": busiest, "servers": servers})
 }
 
 /// What a member says of itself is newer than what others know of it.
@@ -183,12 +206,32 @@ fn show(document: &Value) -> String {
     };
     let members = rows("members", &["name", "role", "address", "reachable", "term", "applied", "lag"]);
     let mut out = table::render(&["SERVER", "ROLE", "ADDRESS", "REACHABLE", "TERM", "APPLIED", "LAG"], &members);
+    out.extend(show_writes(document));
     let nodes = rows("nodes", &["name", "ready", "schedulable", "address"]);
     if !nodes.is_empty() {
         out.push('\n');
         out.push_str(&table::render(&["NODE", "READY", "SCHEDULABLE", "ADDRESS"], &nodes));
     }
     out
+}
+
+/// One line about who writes; nothing if no server answered.
+fn show_writes(document: &Value) -> Option<String> {
+    let writes = &document["writes"];
+    let mut line = format!("\nwrites   {:.1}/s in the last minute", writes["per_second"].as_f64()?);
+    let busiest = &writes["busiest"];
+    if let (Some(writer), Some(kind)) = (busiest["writer"].as_str(), busiest["kind"].as_str()) {
+        let per_second = busiest["per_second"].as_f64().unwrap_or(0.0);
+        let _ = write!(line, ", busiest: {writer} ({kind}) {per_second:.1}/s");
+    }
+    let counted = writes["servers"].as_array().into_iter().flatten().collect::<Vec<_>>();
+    let members = document["members"].as_array().into_iter().flatten().map(|member| &member["name"]);
+    let missing: Vec<&str> = members.filter(|name| !counted.contains(name)).filter_map(Value::as_str).collect();
+    if !missing.is_empty() {
+        let _ = write!(line, "; not counted: {}", missing.join(", "));
+    }
+    line.push('\n');
+    Some(line)
 }
 
 /// The first error that says why nothing works, for commands that need one server only.
@@ -228,6 +271,43 @@ mod tests {
         assert_eq!(merged["members"][0]["role"], "follower", "a deposed leader does not know yet");
         assert_eq!(merged["members"][0]["term"], 3, "and says so");
         assert_eq!(merged["members"][1]["term"], 5);
+    }
+
+    #[test]
+    fn writes_are_those_of_all_servers_that_answer() {
+        let says = |name: &str, shares: &[(&str, &str, f64)]| {
+            let mut document = document("leader", 3);
+            document["server"] = json!(name);
+            let share =
+                |(writer, kind, rate): &(&str, &str, f64)| json!({"writer": writer, "kind": kind, "per_second": rate});
+            document["writes"] = shares.iter().map(share).collect();
+            Ok(document)
+        };
+        let one = [("node-gateway", "leases", 0.33), ("podgc", "pods", 0.4)];
+        let two = [("node-gateway", "leases", 0.33)];
+        for (answers, rate, line) in [
+            (
+                vec![says("s1", &one), says("s2", &two)],
+                1.06,
+                "1.1/s in the last minute, busiest: node-gateway (leases) 0.7/s",
+            ),
+            (
+                vec![says("s1", &one), Err(anyhow::anyhow!("gone"))],
+                0.73,
+                "0.7/s in the last minute, busiest: podgc (pods) 0.4/s; not counted: s2",
+            ),
+            (vec![says("s1", &[]), says("s2", &[])], 0.0, "0.0/s in the last minute"),
+            (
+                vec![says("s2", &two), says("s2", &two)],
+                0.33,
+                "0.3/s in the last minute, busiest: node-gateway (leases) 0.3/s; not counted: s1",
+            ),
+        ] {
+            let merged = merge(&known(), answers);
+            assert_eq!(merged["writes"]["per_second"], rate);
+            let shown = show(&merged);
+            assert!(shown.contains(&format!("\nwrites   {line}\n\nNODE")), "{shown}");
+        }
     }
 
     #[test]

@@ -3,11 +3,13 @@
 //! Invariants
 //! - The same thing said again within [`REMEMBERED`] distinct things raises the count of the first
 //!   Event instead of making another.
+//! - What is said on and on is sent less and less often ([`Pace`]), with the whole count.
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{collections::HashMap, sync::Mutex, time::Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use kontiki_model::pace::Pace;
 use serde_json::{Value, json};
 
 use crate::outbox::Outbox;
@@ -21,26 +23,32 @@ pub enum Kind {
     Warning,
 }
 
+/// The Event that all repetitions of one thing are counted in.
 #[derive(Clone)]
 struct Known {
     name: String,
     first: Timestamp,
-    count: u32,
 }
 
 /// (object uid, reason, message, field path): events alike in these are counted, not repeated.
 type Likeness = (String, &'static str, String, String);
 
+#[derive(Default)]
+struct State {
+    pace: Pace<String, Likeness>,
+    known: HashMap<Likeness, Known>,
+}
+
 /// Records events.
 pub struct Recorder {
     node: String,
-    known: Mutex<BTreeMap<Likeness, Known>>,
+    state: Mutex<State>,
 }
 
 impl Recorder {
     #[must_use]
     pub fn new(node: &str) -> Self {
-        Self { node: node.to_owned(), known: Mutex::default() }
+        Self { node: node.to_owned(), state: Mutex::default() }
     }
 
     /// An event about a pod, or about one of its containers.
@@ -87,7 +95,8 @@ impl Recorder {
         message: &str,
     ) {
         let now = Timestamp::now();
-        let known = self.count((uid.to_owned(), reason, message.to_owned(), path), name, now);
+        let like = (uid.to_owned(), reason, message.to_owned(), path);
+        let Some((known, count)) = self.count(like, name, now) else { return };
         let seconds = |at: Timestamp| Timestamp::from_second(at.as_second()).unwrap_or(at).to_string();
         let event = json!({
             "apiVersion": "v1", "kind": "Event",
@@ -98,22 +107,51 @@ impl Recorder {
             "source": {"component": "kubelet", "host": self.node},
             "reportingComponent": "kubelet", "reportingInstance": self.node,
             "firstTimestamp": seconds(known.first), "lastTimestamp": seconds(now),
-            "count": known.count, "eventTime": null,
+            "count": count, "eventTime": null,
         });
         outbox.event(namespace, &known.name, event.to_string());
     }
 
-    fn count(&self, key: (String, &'static str, String, String), name: &str, now: Timestamp) -> Known {
-        let mut known = self.known.lock().expect("no holder panics");
-        if known.len() >= REMEMBERED && !known.contains_key(&key) {
-            known.clear(); // counts start anew; only their grouping is lost
+    /// The Event to write, and how often it happened; `None`: not now.
+    fn count(&self, like: Likeness, name: &str, now: Timestamp) -> Option<(Known, u32)> {
+        let mut state = self.state.lock().expect("no holder panics");
+        let telling = state.pace.happened(like.0.clone(), like.clone(), 1, Instant::now())?;
+        if state.known.len() >= REMEMBERED {
+            state.known.clear(); // counts go on in another Event
         }
-        let entry = known.entry(key).or_insert_with(|| Known {
-            name: format!("{name}.{:x}{:04x}", now.as_nanosecond(), rand::random::<u16>()),
-            first: now,
-            count: 0,
-        });
-        entry.count += 1;
-        entry.clone()
+        let fresh =
+            || Known { name: format!("{name}.{:x}{:04x}", now.as_nanosecond(), rand::random::<u16>()), first: now };
+        if telling.count == telling.untold {
+            state.known.remove(&like); // the Event that it had has expired
+        }
+        Some((state.known.entry(like).or_insert_with(fresh).clone(), telling.count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kontiki_proto::node::from_agent::Message;
+
+    use super::*;
+
+    #[test]
+    fn repetitions_share_an_event_and_become_rare() {
+        let (recorder, outbox) = (Recorder::new("n1"), Outbox::default());
+        let pod = Pod::default();
+        for _ in 0..100 {
+            recorder.pod(&outbox, &pod, None, Kind::Warning, "BackOff", "again");
+        }
+        recorder.pod(&outbox, &pod, None, Kind::Warning, "BackOff", "something else");
+        let sent: Vec<(String, u64)> = outbox
+            .take()
+            .into_iter()
+            .map(|message| {
+                let Some(Message::Event(event)) = message.message else { panic!("not an event") };
+                let json: Value = serde_json::from_str(&event.json).expect("JSON");
+                (event.name, json["count"].as_u64().expect("a count"))
+            })
+            .collect();
+        assert_eq!(sent.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [1, 2, 3, 1]);
+        assert!(sent[0].0 == sent[2].0 && sent[0].0 != sent[3].0, "{sent:?}");
     }
 }

@@ -124,6 +124,14 @@ pub async fn pull(
     Err(last)
 }
 
+/// The text of an error without our own end of its connections: a port that is another one each time makes one
+/// trouble look like many.
+#[must_use]
+pub fn without_own_end(error: &str) -> String {
+    let words = error.split(' ').map(|word| word.split_once("->").map_or(word, |(_, far)| far));
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// Credentials for an image: those of the pod's pull secrets first, then those of the node.
 ///
 /// A pull secret speaks of the registry in the image's name and is shown to whoever stands for it,
@@ -287,6 +295,17 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::config::{Mirror, RegistryConfig};
+
+    #[test]
+    fn one_trouble_has_one_text() {
+        for (error, expect) in [
+            ("read udp 10.0.0.1:41234->10.0.0.2:53: i/o timeout", "read udp 10.0.0.2:53: i/o timeout"),
+            ("dial tcp 10.0.0.2:80: connect: connection refused", "dial tcp 10.0.0.2:80: connect: connection refused"),
+            ("no  such host", "no  such host"),
+        ] {
+            assert_eq!(without_own_end(error), expect);
+        }
+    }
 
     #[test]
     fn references_are_understood() {

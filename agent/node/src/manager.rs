@@ -9,7 +9,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use k8s_cri::v1::{ListPodSandboxRequest, PodSandbox};
@@ -29,17 +29,44 @@ use crate::{
 
 /// How often the runtime is searched for pods that nobody wants.
 const SWEEP: Duration = Duration::from_secs(60);
-/// How often a `PodGone` is repeated while the API still has the pod.
+/// How soon a `PodGone` is repeated while the API still has the pod. The pause doubles each time: what holds the
+/// pod then are finalizers, more likely than a lost message.
 const REPEAT: Duration = Duration::from_secs(5);
+const LONGEST_REPEAT: Duration = Duration::from_secs(300);
 
 struct Manager {
     node: Arc<Node>,
     workers: BTreeMap<String, watch::Sender<Desired>>,
     tasks: JoinSet<End>,
     uids: BTreeMap<Id, String>,
-    /// Gone here, still in the API: namespace and name by uid.
-    gone: BTreeMap<String, (String, String)>,
+    /// Gone here, still in the API, by uid.
+    gone: BTreeMap<String, Gone>,
     stop: CancellationToken,
+}
+
+/// A pod of which nothing is left here.
+struct Gone {
+    namespace: String,
+    name: String,
+    /// When the masters are told again.
+    due: Instant,
+    pause: Duration,
+}
+
+impl Gone {
+    fn new(namespace: String, name: String) -> Self {
+        Self { namespace, name, due: Instant::now() + REPEAT, pause: REPEAT }
+    }
+
+    /// Whether it is time to say so again.
+    fn again(&mut self, now: Instant) -> bool {
+        let due = self.due <= now;
+        if due {
+            self.pause = (self.pause * 2).min(LONGEST_REPEAT);
+            self.due = now + self.pause;
+        }
+        due
+    }
 }
 
 /// Runs until `stop`, then waits for the workers to let go.
@@ -95,10 +122,10 @@ impl Manager {
                 tx.send_if_modified(|desired| std::mem::replace(&mut desired.present, false));
             }
         }
-        self.gone.retain(|uid, (namespace, name)| {
+        self.gone.retain(|uid, gone| {
             let keep = present.contains(uid);
             if !keep {
-                self.node.outbox.forget_gone(namespace, name, uid);
+                self.node.outbox.forget_gone(&gone.namespace, &gone.name, uid);
             }
             keep
         });
@@ -136,13 +163,16 @@ impl Manager {
             let desired = tx.borrow();
             let text = |field: &Option<String>| field.clone().unwrap_or_default();
             let meta = &desired.pod.metadata;
-            self.gone.insert(uid, (text(&meta.namespace), text(&meta.name)));
+            self.gone.insert(uid, Gone::new(text(&meta.namespace), text(&meta.name)));
         }
     }
 
-    fn repeat_gone(&self) {
-        for (uid, (namespace, name)) in &self.gone {
-            self.node.outbox.pod_gone(namespace, name, uid);
+    fn repeat_gone(&mut self) {
+        let now = Instant::now();
+        for (uid, gone) in &mut self.gone {
+            if gone.again(now) {
+                self.node.outbox.pod_gone(&gone.namespace, &gone.name, uid);
+            }
         }
     }
 
@@ -186,4 +216,17 @@ fn skeleton(sandbox: &PodSandbox) -> Pod {
     pod.metadata.namespace = Some(metadata.namespace);
     pod.metadata.uid = Some(metadata.uid);
     pod
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_that_finalizers_hold_is_reported_less_and_less() {
+        let mut gone = Gone::new("ns".into(), "held".into());
+        let start = gone.due;
+        let seconds = (0..1800).filter(|second| gone.again(start + Duration::from_secs(*second)));
+        assert_eq!(seconds.collect::<Vec<_>>(), [0, 10, 30, 70, 150, 310, 610, 910, 1210, 1510]);
+    }
 }

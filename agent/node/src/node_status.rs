@@ -1,8 +1,8 @@
 //! The Node object: what this machine has and how it does.
 //!
 //! Invariants
-//! - A status is sent when something but its times changed, when the API holds another one, and
-//!   every five minutes.
+//! - A status is sent when something but its times changed, on every new session, and when the API holds
+//!   another one. Nothing is sent to say that all is as it was: that is what the Lease says.
 
 use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{host, node::Node};
 
-const QUIET: Duration = Duration::from_secs(300);
 /// Until the node is ready it looks often.
 const EAGER: Duration = Duration::from_millis(300);
 const CALM: Duration = Duration::from_secs(10);
@@ -34,16 +33,16 @@ struct Verdict {
 pub async fn run(node: Arc<Node>, stop: CancellationToken) {
     let mut network = node.objects.network_changed();
     let mut snapshots = 0;
-    let mut sent: Option<(Value, tokio::time::Instant)> = None;
+    let mut sent: Option<Value> = None;
     loop {
         let (ready, status) = status(&node).await;
         node.ready.store(ready, Ordering::SeqCst);
         let gist = without_times(&status);
         let resynced = std::mem::replace(&mut snapshots, node.objects.snapshots()) != snapshots;
-        let stale = sent.as_ref().is_none_or(|(old, at)| *old != gist || at.elapsed() >= QUIET);
+        let stale = sent.as_ref() != Some(&gist);
         if node.is_online() && (stale || resynced || overruled(&node, ready)) {
             node.outbox.node_status(status.to_string());
-            sent = Some((gist, tokio::time::Instant::now()));
+            sent = Some(gist);
         }
         let pause = if ready { CALM } else { EAGER };
         tokio::select! {

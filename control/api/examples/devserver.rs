@@ -144,6 +144,7 @@ fn config(args: &Args, authority: &Authority) -> Result<Config> {
         issuer: "https://kubernetes.default.svc".into(),
         default_toleration_seconds: args.toleration_seconds,
         node_proxy: Arc::new(NoNodes),
+        writes: kontiki_api::Writes::default(),
         extra_routes: axum::Router::new(),
     })
 }

@@ -13,6 +13,7 @@ use crate::auth::access::Attributes;
 use crate::object;
 use crate::params::Params;
 use crate::state::{is_view, served};
+use crate::writes::{Effect, Writer};
 use crate::{Api, Status, User};
 
 /// One request to a resource.
@@ -25,6 +26,10 @@ pub(crate) struct Call {
     pub sub: Option<&'static Subresource>,
     pub params: Params,
     pub fence: Option<Term>,
+    /// Whom its writes are counted for.
+    pub writer: Writer,
+    /// What its write came to, once it is done.
+    pub effect: Effect,
     /// Texts for `Warning` headers.
     pub warnings: Vec<String>,
 }
@@ -112,6 +117,11 @@ impl Call {
         Status::not_found(self.def.group_resource(), self.name())
     }
 
+    /// A write of this call was committed.
+    pub fn committed(&self) {
+        self.api.inner.config.writes.committed(self.writer, self.def.plural);
+    }
+
     /// What authorization is asked about.
     pub fn attributes<'a>(&'a self, verb: &'a str, node: Option<&'a str>) -> Attributes<'a> {
         Attributes {
@@ -137,6 +147,8 @@ impl Call {
             sub: None,
             params: self.params.clone(),
             fence: self.fence,
+            writer: self.writer,
+            effect: Effect::default(),
             warnings: Vec::new(),
         }
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::call::{Answer, Call, Input};
 use crate::params::Params;
 use crate::verbs::delete::Request;
+use crate::writes::{Effect, Writer};
 use crate::{Api, DeleteOptions, PatchKind, Status, Target, User};
 
 /// Acts as one user. Reads are linearizable; writes carry the fence, if any.
@@ -15,11 +16,18 @@ pub struct Client {
     api: Api,
     user: User,
     fence: Option<Term>,
+    writer: Writer,
 }
 
 impl Client {
     pub(crate) fn new(api: Api, user: User) -> Self {
-        Self { api, user, fence: None }
+        Self { api, writer: Writer::of(&user.groups), user, fence: None }
+    }
+
+    /// The same client, whose writes are counted for `writer`.
+    #[must_use]
+    pub fn counted_for(&self, writer: Writer) -> Self {
+        Self { writer, ..self.clone() }
     }
 
     /// The same client, whose writes fail once `term` is over.
@@ -58,6 +66,13 @@ impl Client {
         value_of(call.update(Input::Value(object)).await?)
     }
 
+    /// The same, for callers that want to know only whether that changed anything.
+    pub async fn update_effect(&self, target: Target<'_>, object: Value) -> Result<Effect, Status> {
+        let mut call = self.call(target, "update")?;
+        call.update(Input::Value(object)).await?;
+        Ok(call.effect)
+    }
+
     /// Patches an object or a subresource. A `resourceVersion` in the patch is a precondition.
     pub async fn patch(&self, target: Target<'_>, kind: PatchKind, patch: Value) -> Result<Value, Status> {
         let mut call = self.call(target, "patch")?;
@@ -65,11 +80,26 @@ impl Client {
         value_of(call.patch(kind, bytes.into()).await?)
     }
 
+    /// The same, for callers that want to know only whether that changed anything.
+    pub async fn patch_effect(&self, target: Target<'_>, kind: PatchKind, patch: Value) -> Result<Effect, Status> {
+        let mut call = self.call(target, "patch")?;
+        let bytes = serde_json::to_vec(&patch).map_err(Status::internal)?;
+        call.patch(kind, bytes.into()).await?;
+        Ok(call.effect)
+    }
+
     /// Deletes an object. Returns the object as it was last, or as it is on its way out, or a
     /// Success status.
     pub async fn delete(&self, target: Target<'_>, options: DeleteOptions) -> Result<Value, Status> {
         let mut call = self.call(target, "delete")?;
         value_of(call.delete(&Request { options, ..Request::default() }).await?)
+    }
+
+    /// The same, for callers that want to know only whether that changed anything.
+    pub async fn delete_effect(&self, target: Target<'_>, options: DeleteOptions) -> Result<Effect, Status> {
+        let mut call = self.call(target, "delete")?;
+        call.delete(&Request { options, ..Request::default() }).await?;
+        Ok(call.effect)
     }
 
     /// A call to `target`, authorized.
@@ -92,6 +122,8 @@ impl Client {
             sub,
             params: Params::default(),
             fence: self.fence,
+            writer: self.writer,
+            effect: Effect::default(),
             warnings: Vec::new(),
         };
         self.api.authorize(&self.user, &call.attributes(verb, None))?;

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use kontiki_model::GroupResource;
 
 use crate::node_proxy::NodeProxy;
+use crate::writes::Writes;
 
 /// Cluster-wide settings of the API.
 pub struct Config {
@@ -33,6 +34,8 @@ pub struct Config {
     pub default_toleration_seconds: i64,
     /// The way to the nodes, for logs, exec, attach and port-forward.
     pub node_proxy: Arc<dyn NodeProxy>,
+    /// Where committed writes are counted.
+    pub writes: Writes,
     /// Routes outside the Kubernetes API, reached after authentication by `system:masters` only.
     pub extra_routes: axum::Router,
 }

@@ -24,6 +24,7 @@ use crate::params::Params;
 use crate::route::{ResourcePath, Route, route};
 use crate::select::Filter;
 use crate::server::Peer;
+use crate::writes::{Effect, Writer};
 use crate::{Api, PatchKind, User, discovery, health, sub};
 
 /// The largest body of a request.
@@ -236,6 +237,8 @@ async fn resource(
     *label = (found.unwrap_or("other"), path.def.plural);
     let mut call = Call {
         api: api.clone(),
+        writer: Writer::of(&user.groups),
+        effect: Effect::default(),
         user,
         def: path.def,
         namespace: path.namespace,

@@ -9,6 +9,7 @@
 //! - Objects lie in the store as the JSON bytes a client gets, without `metadata.resourceVersion`;
 //!   the store's revision is spliced in on the way out ([`object`]).
 //! - Every write is a compare-and-put: nothing is overwritten unseen.
+//! - A write that changes nothing is no write: its answer is the stored object with its version.
 //! - An unknown outcome of a write is answered with 504, never with a failure that may be wrong.
 
 #![allow(clippy::result_large_err, reason = "the error is the answer itself, and errors are not the hot path")]
@@ -40,6 +41,7 @@ mod server;
 mod state;
 mod sub;
 mod verbs;
+pub mod writes;
 
 pub use api::Api;
 pub use auth::tokens::KeyError;
@@ -47,3 +49,4 @@ pub use client::Client;
 pub use config::{Config, DeleteOptions, PatchKind, Propagation, Target, User};
 pub use kontiki_kinds::Status;
 pub use node_proxy::{NodeProxy, NodeProxyError, NodeStream};
+pub use writes::{Effect, Writer, Writes};

@@ -58,11 +58,15 @@ impl Api {
     pub(crate) fn metrics_text(&self) -> String {
         let mut out = String::with_capacity(8 << 10);
         self.inner.metrics.write(&mut out);
+        self.inner.config.writes.write(&mut out);
         let status = self.store().status().borrow().clone();
         let snapshot = self.store().snapshot();
+        let (level, newest) = self.store().feature_level();
         let gauges = [
             ("kontiki_store_revision", "Revision of the local state.", snapshot.revision().0),
             ("kontiki_store_compacted_revision", "Oldest revision that can be read.", self.store().compacted().0),
+            ("kontiki_store_feature_level", "Feature level of the group.", u64::from(level)),
+            ("kontiki_store_feature_level_max", "Newest feature level that this member admits.", u64::from(newest)),
             ("kontiki_raft_term", "Current term.", status.term.0),
             ("kontiki_raft_is_leader", "Whether this member leads.", u64::from(status.is_leader)),
             ("kontiki_raft_applied_index", "Last applied log entry.", status.applied),

@@ -4,21 +4,24 @@
 //! - Recording never waits and never fails its caller: a full queue drops the event and counts it.
 //! - The same thing said again raises a count; it does not make another Event. Names are derived
 //!   from what is said, so that this holds across leaders too.
+//! - What is said on and on is written less and less often ([`Pace`]), with the whole count.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kontiki_model::GroupResource;
+use kontiki_model::pace::Pace;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::{Client, PatchKind, Status, Target};
+use crate::{Client, PatchKind, Status, Target, Writer};
 
 /// Events that may wait to be written. A controller that says more at once has a problem that the
 /// first thousand describe well enough.
@@ -40,9 +43,26 @@ struct Said {
     message: String,
 }
 
+/// What limits how much is written about one object: upstream's spam filter looks at the same.
+type Subject = (&'static str, String, String);
+
+impl Said {
+    fn subject(&self) -> Subject {
+        (self.component, self.kind.clone(), format!("{}/{}/{}", self.namespace, self.name, self.uid))
+    }
+}
+
 struct Occurrence {
     said: Said,
     regarding: ObjectReference,
+    writer: Writer,
+}
+
+/// Occurrences of one thing that came in together.
+struct Heap {
+    regarding: ObjectReference,
+    writer: Writer,
+    count: u32,
 }
 
 /// Records events through a client. Cheap to clone.
@@ -50,13 +70,21 @@ struct Occurrence {
 pub struct Recorder {
     queue: mpsc::Sender<Occurrence>,
     dropped: Arc<AtomicU64>,
+    writer: Writer,
 }
 
 impl Recorder {
-    /// A recorder, and the work behind it, which ends with the last clone or with `stop`.
-    pub fn new(client: Client, stop: CancellationToken) -> (Self, impl Future<Output = ()> + Send) {
+    /// A recorder whose writes are counted for `writer`, and the work behind it, which ends with the last clone or
+    /// with `stop`.
+    pub fn new(client: Client, writer: Writer, stop: CancellationToken) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, inbox) = mpsc::channel(QUEUE);
-        (Self { queue, dropped: Arc::default() }, run(client, inbox, stop))
+        (Self { queue, dropped: Arc::default(), writer }, run(client, inbox, stop))
+    }
+
+    /// The same recorder, for another writer.
+    #[must_use]
+    pub fn counted_for(&self, writer: Writer) -> Self {
+        Self { writer, ..self.clone() }
     }
 
     /// Records that `reason` happened to `regarding`.
@@ -79,7 +107,8 @@ impl Recorder {
             reason: reason.to_owned(),
             message: message.chars().take(1024).collect(),
         };
-        if self.queue.try_send(Occurrence { said, regarding: regarding.clone() }).is_err() {
+        let occurrence = Occurrence { said, regarding: regarding.clone(), writer: self.writer };
+        if self.queue.try_send(occurrence).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -93,6 +122,7 @@ impl Recorder {
 
 async fn run(client: Client, mut inbox: mpsc::Receiver<Occurrence>, stop: CancellationToken) {
     let mut batch = Vec::new();
+    let mut pace: Pace<Subject, Said> = Pace::default();
     loop {
         tokio::select! {
             biased;
@@ -100,20 +130,29 @@ async fn run(client: Client, mut inbox: mpsc::Receiver<Occurrence>, stop: Cancel
             // Cancel-safe: nothing is taken out when it is dropped.
             received = inbox.recv_many(&mut batch, QUEUE) => if received == 0 { return },
         }
-        let mut counted: HashMap<Said, (ObjectReference, u32)> = HashMap::new();
-        for occurrence in batch.drain(..) {
-            counted.entry(occurrence.said).or_insert((occurrence.regarding, 0)).1 += 1;
-        }
-        let writes = counted.into_iter().map(|(said, (regarding, count))| {
-            let client = client.clone();
+        let now = Instant::now();
+        let due = heaps(batch.drain(..)).into_iter().filter_map(|(said, heap)| {
+            let telling = pace.happened(said.subject(), said.clone(), heap.count, now)?;
+            Some((said, heap, telling.untold))
+        });
+        let writes = due.collect::<Vec<_>>().into_iter().map(|(said, heap, count)| {
+            let client = client.counted_for(heap.writer);
             async move {
-                if let Err(error) = write(&client, &said, &regarding, count).await {
+                if let Err(error) = write(&client, &said, &heap.regarding, count).await {
                     debug!(reason = said.reason, object = said.name, %error, "an event was not recorded");
                 }
             }
         });
         futures::stream::iter(writes).buffer_unordered(TOGETHER).collect::<()>().await;
     }
+}
+
+fn heaps(batch: impl Iterator<Item = Occurrence>) -> HashMap<Said, Heap> {
+    let mut heaps: HashMap<Said, Heap> = HashMap::new();
+    for Occurrence { said, regarding, writer } in batch {
+        heaps.entry(said).or_insert(Heap { regarding, writer, count: 0 }).count += 1;
+    }
+    heaps
 }
 
 /// `<object>.<hash of what is said>`.

@@ -7,11 +7,11 @@ mod common;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{World, admin};
+use common::{World, admin, collection, least};
 use futures::StreamExt;
 use http_body_util::BodyExt;
 use kontiki_api::{DeleteOptions, PatchKind, Target, User};
-use kontiki_kinds::{ResourceDef, resources};
+use kontiki_kinds::resources;
 use kontiki_model::{GroupResource, Term};
 use kontiki_store::Tuning;
 use rustls_pki_types::pem::PemObject;
@@ -22,32 +22,6 @@ const PODS: GroupResource<'static> = GroupResource { group: "", resource: "pods"
 
 fn pod(name: &str) -> Value {
     json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
-}
-
-/// The least that a valid object of this row says.
-fn least(def: &ResourceDef) -> Value {
-    let mut object = match (def.group, def.plural) {
-        ("", "pods") => pod("walk"),
-        ("", "services") => json!({"spec": {"ports": [{"port": 80}]}}),
-        ("apps", _) => {
-            json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod("")["spec"]}}})
-        }
-        ("", "events") => json!({"involvedObject": {"namespace": "a", "name": "x"}}),
-        ("events.k8s.io", _) => {
-            json!({"regarding": {"namespace": "a"}, "eventTime": "2001-01-01T00:00:00.000000Z", "reportingController": "x.y/z",
-                                       "reportingInstance": "i", "action": "A", "reason": "R", "type": "Normal"})
-        }
-        ("discovery.k8s.io", _) => json!({"addressType": "IPv4", "endpoints": []}),
-        _ => json!({}),
-    };
-    object["metadata"] = json!({"name": "walk"});
-    object
-}
-
-fn collection(def: &ResourceDef) -> String {
-    let root = if def.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/{}", def.group, def.version) };
-    let place = if def.namespaced() { "/namespaces/a" } else { "" };
-    format!("{root}{place}/{}", def.plural)
 }
 
 #[tokio::test(flavor = "multi_thread")]

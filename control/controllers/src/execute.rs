@@ -6,14 +6,17 @@
 //!   that is new enough to tell why.
 //! - After a creation or deletion failed, the plan's other creations and deletions are left out;
 //!   patches (a status that tells of the failure) go on.
+//! - A creation that is refused because its namespace is on its way out is over: it is not a failure, and
+//!   nobody is told.
 //! - Creations start slowly, so that a refusal costs one request, not hundreds.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kontiki_api::recorder::Recorder;
-use kontiki_api::{Client, DeleteOptions, PatchKind, Propagation, Status, Target};
+use kontiki_api::{Client, DeleteOptions, Effect, PatchKind, Propagation, Status, Target};
 use kontiki_model::{GroupResource, ObjectKey, Revision};
 use kontiki_plan::replicaset::Failure;
 use kontiki_plan::{Action, Announce, DeleteHow, EventRecord, Patch, action};
@@ -23,6 +26,8 @@ use tracing::{debug, warn};
 
 use crate::metrics::Loop;
 
+/// The reason of the event about actions that come to nothing.
+const WITHOUT_EFFECT: &str = "ActionWithoutEffect";
 /// Most requests of one plan under way at once.
 const TOGETHER: usize = 32;
 
@@ -32,6 +37,8 @@ enum Trouble {
     Stale(Status),
     /// The API said no.
     Refused(Status),
+    /// The API said no, and will say so as long as the namespace is there.
+    Final(Status),
     /// It may have happened.
     Unknown(Status),
 }
@@ -43,6 +50,8 @@ pub(crate) struct Done {
     pub floor: Revision,
     /// Whether something went wrong.
     pub failed: bool,
+    /// Whether anything changed.
+    pub effect: bool,
     /// The first refusal of a creation or deletion.
     pub failure: Option<Failure>,
 }
@@ -50,6 +59,8 @@ pub(crate) struct Done {
 /// Applies actions.
 #[derive(Clone)]
 pub(crate) struct Executor {
+    /// Name of the controller.
+    pub controller: &'static str,
     pub client: Client,
     pub store: Store,
     pub recorder: Recorder,
@@ -67,10 +78,11 @@ impl Executor {
             metrics.actions(batch.len());
             let gate = !matches!(batch[0], Action::Event(_));
             let results = self.together(batch).await;
+            done.effect |= results.iter().any(|(_, result)| matches!(result, Ok(Effect::Changed)));
             for (failure_reason, trouble) in
                 results.into_iter().filter_map(|(reason, result)| Some((reason, result.err()?)))
             {
-                done.failed = true;
+                done.failed |= !matches!(trouble, Trouble::Final(_));
                 blocked |= gate;
                 unknown |= matches!(trouble, Trouble::Unknown(_));
                 let refused = matches!(trouble, Trouble::Refused(_));
@@ -89,7 +101,7 @@ impl Executor {
     }
 
     /// Applies a batch, creations in growing groups.
-    async fn together(&self, batch: Vec<Action>) -> Vec<(Option<&'static str>, Result<(), Trouble>)> {
+    async fn together(&self, batch: Vec<Action>) -> Vec<(Option<&'static str>, Result<Effect, Trouble>)> {
         let slow = matches!(batch[0], Action::Create { .. });
         let (mut rest, mut out, mut group) = (batch, Vec::new(), if slow { 1 } else { TOGETHER });
         while !rest.is_empty() {
@@ -108,39 +120,51 @@ impl Executor {
     }
 
     /// Applies one action; the reason is the one that its failure has in a ReplicaSet's status.
-    async fn one(&self, action: Action) -> (Option<&'static str>, Result<(), Trouble>) {
+    async fn one(&self, action: Action) -> (Option<&'static str>, Result<Effect, Trouble>) {
         match action {
             Action::Create { group, resource, namespace, object, announce } => {
                 let resource = GroupResource { group, resource };
                 let result = self.client.create(resource, namespace.as_deref(), object).await;
                 self.announce(announce.as_ref(), result.as_ref().map(name_of));
-                (announce.map(|announce| announce.failed.0), result.map(drop).map_err(judge))
+                (announce.map(|announce| announce.failed.0), result.map(|_| Effect::Changed).map_err(judge))
             }
             Action::Delete { key, uid, how, announce } => {
-                let result = self.client.delete(target(&key, None), options(uid, how)).await;
-                self.announce(announce.as_ref(), result.as_ref().map(|_| key.name.clone()));
+                let result = self.client.delete_effect(target(&key, None), options(uid, how)).await;
+                if !matches!(result, Ok(Effect::Nothing)) {
+                    self.announce(announce.as_ref(), result.as_ref().map(|_| key.name.clone()));
+                }
                 (announce.map(|announce| announce.failed.0), gone_is_fine(result))
             }
             Action::Patch(patch) => (None, self.patch(patch).await),
             Action::FinalizeNamespace { name, object } => {
                 let resource = GroupResource { group: "", resource: "namespaces" };
                 let target = Target { resource, namespace: None, name: &name, subresource: Some("finalize") };
-                (None, gone_is_fine(self.client.update(target, object).await))
+                (None, gone_is_fine(self.client.update_effect(target, object).await))
             }
             Action::Event(event) => {
                 self.record(&event);
-                (None, Ok(()))
+                (None, Ok(Effect::Nothing))
             }
         }
     }
 
-    async fn patch(&self, patch: Patch) -> Result<(), Trouble> {
+    async fn patch(&self, patch: Patch) -> Result<Effect, Trouble> {
         let target = target(&patch.key, patch.subresource);
-        gone_is_fine(self.client.patch(target, PatchKind::Merge, patch.body).await)?;
-        if let Some(event) = &patch.announce {
+        let effect = gone_is_fine(self.client.patch_effect(target, PatchKind::Merge, patch.body).await)?;
+        if let Some(event) = patch.announce.as_ref().filter(|_| effect == Effect::Changed) {
             self.record(event);
         }
-        Ok(())
+        Ok(effect)
+    }
+
+    /// Tells people that what this controller asks for comes to nothing.
+    pub fn complain(&self, verb: &str, key: &ObjectKey, uid: &str) {
+        warn!(controller = self.controller, verb, %key, "the same action again and again has no lasting effect; it waits");
+        let message = format!(
+            "{} asks again and again to {verb} this object, without lasting effect; it waits longer each time",
+            self.controller
+        );
+        self.recorder.record(&reference(key, uid), self.controller, true, WITHOUT_EFFECT, &message);
     }
 
     fn record(&self, event: &EventRecord) {
@@ -151,8 +175,10 @@ impl Executor {
         let Some(announce) = announce else { return };
         let (warning, (reason, before), what) = match outcome {
             Ok(name) => (false, announce.done, name),
-            // Somebody else was faster, or the leadership is over: nothing that a person should act on.
-            Err(status) if matches!(judge(status.clone()), Trouble::Stale(_)) => return,
+            // Somebody else was faster, or the leadership is over, or the namespace goes: nothing that a person
+            // should act on.
+            Err(status) if status.is_not_found() => return,
+            Err(status) if matches!(judge(status.clone()), Trouble::Stale(_) | Trouble::Final(_)) => return,
             Err(status) => (true, announce.failed, status.message.clone()),
         };
         self.recorder.record(&announce.regarding, announce.component, warning, reason, &format!("{before}{what}"));
@@ -181,17 +207,31 @@ fn options(uid: String, how: DeleteHow) -> DeleteOptions {
     }
 }
 
+/// A reference to the object at `key`, for events.
+fn reference(key: &ObjectKey, uid: &str) -> ObjectReference {
+    let def = kontiki_kinds::resources().iter().find(|def| def.group_resource() == key.group_resource());
+    ObjectReference {
+        api_version: def.map(|def| def.api_version()),
+        kind: def.map(|def| def.kind.to_owned()),
+        namespace: key.namespace.clone(),
+        name: Some(key.name.clone()),
+        uid: Some(uid.to_owned()).filter(|uid| !uid.is_empty()),
+        ..ObjectReference::default()
+    }
+}
+
 /// What is not there any more needs no patch and no deletion.
-fn gone_is_fine(result: Result<Value, Status>) -> Result<(), Trouble> {
+fn gone_is_fine(result: Result<Effect, Status>) -> Result<Effect, Trouble> {
     match result {
-        Err(status) if status.is_not_found() => Ok(()),
-        other => other.map(drop).map_err(judge),
+        Err(status) if status.is_not_found() => Ok(Effect::Nothing),
+        other => other.map_err(judge),
     }
 }
 
 fn judge(status: Status) -> Trouble {
     match status.code {
         409 => Trouble::Stale(status),
+        403 if status.is_namespace_terminating() => Trouble::Final(status),
         400..=499 => Trouble::Refused(status),
         _ => Trouble::Unknown(status),
     }
@@ -201,6 +241,10 @@ fn report(trouble: &Trouble) -> String {
     match trouble {
         Trouble::Stale(status) => {
             debug!(status = status.message, "the view was out of date");
+            status.message.clone()
+        }
+        Trouble::Final(status) => {
+            debug!(status = status.message, "the namespace is on its way out");
             status.message.clone()
         }
         Trouble::Refused(status) => {

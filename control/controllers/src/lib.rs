@@ -7,11 +7,13 @@
 //! - A row's turn is pure reading and planning; only [`execute`] writes.
 //! - All rows share the caches of [`World`], which are kept warm on followers too, so that taking
 //!   over is starting tasks and not reading lists.
+//! - A row whose actions come to nothing waits before it asks for them again, longer each time ([`habit`]).
 //! - Everything ends with the term: the driver watches the term's stop token, and the client is
 //!   fenced by the term.
 
 mod drive;
 mod execute;
+mod habit;
 mod liveness;
 mod metrics;
 mod queue;
@@ -20,9 +22,9 @@ mod world;
 
 use std::sync::Arc;
 
-use kontiki_api::Api;
 use kontiki_api::leader::LeaderContext;
 use kontiki_api::recorder::Recorder;
+use kontiki_api::{Api, Writer};
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
@@ -37,10 +39,8 @@ pub fn warm(api: &Api) {
 
 /// Runs all controllers until the term ends.
 pub async fn run(context: LeaderContext) {
-    let (recorder, recording) = Recorder::new(context.client.clone(), context.stop.clone());
+    let (recorder, recording) = Recorder::new(context.client.clone(), Writer::Server, context.stop.clone());
     let world = Arc::new(World::new(context.api.informers(), context.settings.clone()));
-    let store = context.api.store().clone();
-    let executor = Executor { client: context.client.clone(), store, recorder };
     let mut tasks: JoinSet<()> = JoinSet::new();
     tasks.spawn(recording);
     tasks.spawn(liveness::run(world.clone(), context.stop.clone()));
@@ -48,7 +48,13 @@ pub async fn run(context: LeaderContext) {
     for row in rows::TABLE {
         let metrics = Arc::new(metrics::Loop::default());
         loops.push((row.name, metrics.clone()));
-        tasks.spawn(drive::run(row, world.clone(), executor.clone(), metrics, context.stop.clone()));
+        let executor = Executor {
+            controller: row.name,
+            client: context.client.counted_for(Writer::Controller(row.name)),
+            store: context.api.store().clone(),
+            recorder: recorder.counted_for(Writer::Controller(row.name)),
+        };
+        tasks.spawn(drive::run(row, world.clone(), executor, metrics, context.stop.clone()));
     }
     context.api.add_metrics("controllers", Arc::new(move |out: &mut String| metrics::write(&loops, out)));
     info!(controllers = rows::TABLE.len(), "controllers are running");

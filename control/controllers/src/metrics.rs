@@ -14,6 +14,7 @@ pub(crate) struct Loop {
     actions: AtomicU64,
     micros: AtomicU64,
     depth: AtomicU64,
+    held: AtomicU64,
 }
 
 impl Loop {
@@ -27,6 +28,10 @@ impl Loop {
         self.actions.fetch_add(count as u64, Ordering::Relaxed);
     }
 
+    pub fn held(&self) {
+        self.held.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub fn depth(&self, depth: usize) {
         self.depth.store(depth as u64, Ordering::Relaxed);
     }
@@ -35,10 +40,16 @@ impl Loop {
 /// Writes the series of all loops.
 pub(crate) fn write(loops: &[(&'static str, Arc<Loop>)], out: &mut String) {
     type Read = fn(&Loop) -> &AtomicU64;
-    let series: [(&str, &str, &str, Read); 4] = [
+    let series: [(&str, &str, &str, Read); 5] = [
         ("kontiki_controller_turns_total", "counter", "Turns by controller.", |l| &l.turns),
         ("kontiki_controller_failed_turns_total", "counter", "Turns in which an action failed.", |l| &l.failures),
         ("kontiki_controller_actions_total", "counter", "Actions by controller.", |l| &l.actions),
+        (
+            "kontiki_controller_held_turns_total",
+            "counter",
+            "Turns put off because the same actions had come to nothing before.",
+            |l| &l.held,
+        ),
         ("kontiki_controller_queue_depth", "gauge", "Keys with a turn to come.", |l| &l.depth),
     ];
     for (name, kind, help, read) in series {

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Sec
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kontiki_api::informer::{Informer, Informers, Object};
 use kontiki_api::leader::Settings;
-use kontiki_plan::object::{controller, namespace};
+use kontiki_plan::object::{controller, deleting, namespace};
 use kontiki_plan::pod;
 
 use crate::liveness::Liveness;
@@ -105,6 +105,14 @@ impl World {
             absent: FirstSeen::default(),
             taints: FirstSeen::default(),
         }
+    }
+}
+
+impl World {
+    /// Whether a namespace is on its way out: nothing can be created in it any more. One that is not in the cache
+    /// may be too new for it.
+    pub fn namespace_going(&self, name: &str) -> bool {
+        self.caches.namespaces.get(None, name).is_some_and(|namespace| deleting(&namespace.metadata))
     }
 }
 

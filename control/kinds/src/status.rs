@@ -353,6 +353,13 @@ impl Status {
         self.reason == "Conflict"
     }
 
+    /// Whether a creation was refused because its namespace is on its way out: it will never be allowed.
+    #[must_use]
+    pub fn is_namespace_terminating(&self) -> bool {
+        let causes = self.details.iter().flat_map(|details| &details.causes);
+        causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+    }
+
     /// Whether the name is taken.
     #[must_use]
     pub fn is_already_exists(&self) -> bool {

@@ -1,5 +1,7 @@
 //! What planners ask for. Plain data; one executor carries all of it out.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -80,6 +82,87 @@ pub enum Action {
     Event(EventRecord),
 }
 
+impl Action {
+    /// What it writes to, with the incarnation it means; `None` for what has no name yet, and for events.
+    #[must_use]
+    pub fn subject(&self) -> Option<(ObjectKey, String)> {
+        match self {
+            Self::Patch(patch) => {
+                let uid = patch.body["metadata"]["uid"].as_str().unwrap_or_default();
+                Some((patch.key.clone(), uid.to_owned()))
+            }
+            Self::Delete { key, uid, .. } => Some((key.clone(), uid.clone())),
+            Self::FinalizeNamespace { name, object } => {
+                let resource = GroupResource { group: "", resource: "namespaces" };
+                let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
+                Some((ObjectKey::new(resource, None, name), uid.to_owned()))
+            }
+            Self::Create { .. } | Self::Event(_) => None,
+        }
+    }
+
+    /// What it does, in a few words for people.
+    #[must_use]
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create",
+            Self::Patch(Patch { subresource: Some(_), .. }) => "patch the status of",
+            Self::Patch(_) => "patch",
+            Self::Delete { .. } => "delete",
+            Self::FinalizeNamespace { .. } => "finalize",
+            Self::Event(_) => "tell of",
+        }
+    }
+}
+
+/// A number that is the same for plans that ask for the same, however new their view is and whatever the time:
+/// versions and times in the actions do not count. `None` for a plan that writes nothing.
+#[must_use]
+pub fn gist(actions: &[Action]) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    let mut writes = false;
+    for action in actions {
+        writes |= !matches!(action, Action::Event(_));
+        match action {
+            Action::Create { group, resource, namespace, object, .. } => {
+                (0u8, group, resource, namespace).hash(&mut hasher);
+                hash_value(object, &mut hasher);
+            }
+            Action::Patch(patch) => {
+                (1u8, &patch.key, patch.subresource).hash(&mut hasher);
+                hash_value(&patch.body, &mut hasher);
+            }
+            Action::Delete { key, uid, how, .. } => {
+                (2u8, key, uid, how.grace_seconds, how.propagation).hash(&mut hasher);
+            }
+            Action::FinalizeNamespace { name, object } => {
+                (3u8, name).hash(&mut hasher);
+                hash_value(&object["spec"], &mut hasher);
+            }
+            Action::Event(_) => {}
+        }
+    }
+    writes.then(|| hasher.finish())
+}
+
+fn hash_value(value: &Value, hasher: &mut DefaultHasher) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields.iter().filter(|(key, _)| *key != "resourceVersion") {
+                key.hash(hasher);
+                hash_value(value, hasher);
+            }
+        }
+        Value::Array(items) => {
+            items.len().hash(hasher);
+            items.iter().for_each(|item| hash_value(item, hasher));
+        }
+        Value::String(text) if text.parse::<Timestamp>().is_ok() => "time".hash(hasher),
+        Value::String(text) => text.hash(hasher),
+        other => other.to_string().hash(hasher),
+    }
+}
+
 /// A merge patch (RFC 7386) of one object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Patch {
@@ -116,7 +199,7 @@ impl DeleteHow {
 }
 
 /// What a deletion means for what the object owns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Propagation {
     /// Collected afterwards.
     Background,
@@ -270,6 +353,34 @@ pub fn merge_diff(old: &Value, new: &Value) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn plans_that_ask_for_the_same_have_one_gist() {
+        let key = |name: &str| ObjectKey::new(GroupResource { group: "", resource: "pods" }, Some("ns"), name);
+        let patch = |name: &str, version: &str, status: &str, time: &str| {
+            let body = json!({"metadata": {"resourceVersion": version}, "status": {"phase": status, "at": time}});
+            Action::Patch(Patch { key: key(name), subresource: Some("status"), body, announce: None })
+        };
+        let delete = |revision| Action::Delete {
+            key: key("a"),
+            uid: "u".into(),
+            how: DeleteHow { revision, ..DeleteHow::FORCE },
+            announce: None,
+        };
+        let event = Action::Event(EventRecord::normal(ObjectReference::default(), "c", "Reason", "text".into()));
+        let one = [patch("a", "1", "Failed", "2026-01-01T00:00:00Z"), delete(None)];
+        for (name, other, same) in [
+            ("itself", vec![one[0].clone(), one[1].clone()], true),
+            ("later", vec![patch("a", "7", "Failed", "2026-01-01T00:05:00Z"), delete(Some(7))], true),
+            ("with an event", vec![one[0].clone(), event.clone(), one[1].clone()], true),
+            ("another object", vec![patch("b", "1", "Failed", "2026-01-01T00:00:00Z"), delete(None)], false),
+            ("another value", vec![patch("a", "1", "Running", "2026-01-01T00:00:00Z"), delete(None)], false),
+            ("less", vec![one[1].clone()], false),
+        ] {
+            assert_eq!(gist(&one) == gist(&other), same, "{name}");
+        }
+        assert_eq!(gist(&[event]), None, "nothing is written");
+    }
 
     #[test]
     fn a_diff_says_only_what_changed() {

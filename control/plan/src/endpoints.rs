@@ -30,13 +30,17 @@ pub struct View<'a> {
     pub endpoints: Option<&'a Endpoints>,
     /// The pods that it selects.
     pub pods: &'a [Arc<Pod>],
+    /// Whether its namespace is on its way out: nothing can be created there.
+    pub namespace_going: bool,
 }
 
 /// Decides the next write for one Service name.
 #[must_use]
 pub fn plan(view: &View<'_>) -> Plan {
     let Some(service) = view.service.filter(|service| !deleting(&service.metadata)) else {
-        let ours = view.endpoints.filter(|endpoints| label(&endpoints.metadata, MANAGED_BY) == Some(MANAGER));
+        let ours = view.endpoints.filter(|endpoints| {
+            label(&endpoints.metadata, MANAGED_BY) == Some(MANAGER) && !deleting(&endpoints.metadata)
+        });
         return Plan::now(ours.map(|endpoints| delete(endpoints, DeleteHow::default(), None)).into_iter().collect());
     };
     if !has_endpoints(service) {
@@ -44,6 +48,7 @@ pub fn plan(view: &View<'_>) -> Plan {
     }
     let (subsets, truncated) = subsets(service, view.pods);
     let action = match view.endpoints {
+        None if view.namespace_going => None,
         None => Some(create(&filled(service, ObjectMeta::default(), subsets, truncated), None)),
         Some(old) => patch_to(old, &filled(service, old.metadata.clone(), subsets, truncated), None),
     };
@@ -158,7 +163,8 @@ mod tests {
     use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
 
     use super::*;
-    use crate::testing::{World, map, meta, pods, show};
+    use crate::object::time;
+    use crate::testing::{NOW, World, map, meta, pods, show};
 
     fn service() -> Service {
         let spec = ServiceSpec {
@@ -187,12 +193,29 @@ mod tests {
             let endpoints = world.list::<Endpoints>();
             let service = service();
             let endpoints = endpoints.first().map(Arc::as_ref);
-            plan(&View { service: Some(&service), endpoints, pods: &pods }).actions
+            plan(&View { service: Some(&service), endpoints, pods: &pods, namespace_going: false }).actions
         });
         assert!(rested, "{}", world.trace());
         let endpoints: Endpoints = world.only();
-        let gone = |endpoints: &Endpoints| plan(&View { service: None, endpoints: Some(endpoints), pods: &[] }).actions;
-        assert_eq!(show(&gone(&endpoints)), "-web");
-        assert_eq!(show(&gone(&Endpoints { metadata: meta("web"), subsets: None })), "");
+        let gone = |endpoints: &Endpoints| {
+            show(&plan(&View { service: None, endpoints: Some(endpoints), pods: &[], namespace_going: false }).actions)
+        };
+        assert_eq!(gone(&endpoints), "-web");
+        assert_eq!(gone(&Endpoints { metadata: meta("web"), subsets: None }), "");
+        let mut going = endpoints;
+        going.metadata.deletion_timestamp = Some(time(NOW));
+        assert_eq!(gone(&going), "", "a finalizer holds it");
+    }
+
+    #[test]
+    fn a_namespace_on_its_way_out_gets_no_new_ones() {
+        let (service, pods) = (service(), pods("web", "a"));
+        let old = Endpoints { metadata: meta("web"), subsets: None };
+        for (namespace_going, endpoints, expect) in
+            [(false, None, "+web"), (true, None, ""), (true, Some(&old), "patch web")]
+        {
+            let view = View { service: Some(&service), endpoints, pods: &pods, namespace_going };
+            assert_eq!(show(&plan(&view).actions), expect);
+        }
     }
 }

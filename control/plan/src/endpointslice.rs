@@ -42,6 +42,8 @@ pub struct View<'a> {
     pub slices: &'a [Arc<EndpointSlice>],
     /// The nodes.
     pub zones: Zones<'a>,
+    /// Whether its namespace is on its way out: nothing can be created there.
+    pub namespace_going: bool,
 }
 
 /// Decides the next writes for one Service.
@@ -256,6 +258,9 @@ fn plan_ports(
             actions.extend(patch_to(*slice, &with_labels(view, new), None));
         }
     }
+    if view.namespace_going {
+        return actions;
+    }
     let rest: Vec<Endpoint> = left.collect();
     if rest.is_empty() && !some {
         actions.push(create(&fresh(view, family, ports, Vec::new()), None));
@@ -329,7 +334,7 @@ mod tests {
     fn settle(world: &mut World, pods: &[Arc<Pod>]) -> bool {
         world.settle(6, |world| {
             let (service, slices) = (world.only::<Service>(), world.list::<EndpointSlice>());
-            plan(&View { service: &service, pods, slices: &slices, zones: &somewhere }).actions
+            plan(&View { service: &service, pods, slices: &slices, zones: &somewhere, namespace_going: false }).actions
         })
     }
 
@@ -350,7 +355,7 @@ mod tests {
             let mut pod = pod("p", &[("app", "web")]);
             change(&mut pod);
             let service = service();
-            let view = View { service: &service, pods: &[], slices: &[], zones: &somewhere };
+            let view = View { service: &service, pods: &[], slices: &[], zones: &somewhere, namespace_going: false };
             let got = endpoint(&view, &pod, "IPv4").map(|endpoint| {
                 let conditions = endpoint.conditions.unwrap();
                 (conditions.ready.unwrap(), conditions.serving.unwrap(), conditions.terminating.unwrap())
@@ -362,15 +367,25 @@ mod tests {
     #[test]
     fn a_service_without_pods_has_an_empty_slice() {
         let service = service();
-        let view = View { service: &service, pods: &[], slices: &[], zones: &somewhere };
+        let view = View { service: &service, pods: &[], slices: &[], zones: &somewhere, namespace_going: false };
         assert_eq!(show(&plan(&view).actions), "+web-");
+    }
+
+    #[test]
+    fn a_namespace_on_its_way_out_gets_no_new_ones() {
+        let (service, pods) = (service(), [backend(1)]);
+        let view = View { service: &service, pods: &pods, slices: &[], zones: &somewhere, namespace_going: false };
+        assert_eq!(show(&plan(&view).actions), "+web-");
+        for pods in [&pods[..], &[]] {
+            assert_eq!(show(&plan(&View { pods, namespace_going: true, ..view }).actions), "");
+        }
     }
 
     #[test]
     fn a_service_without_selector_is_left_alone() {
         let mut service = service();
         service.spec.as_mut().unwrap().selector = None;
-        let view = View { service: &service, pods: &[], slices: &[], zones: &somewhere };
+        let view = View { service: &service, pods: &[], slices: &[], zones: &somewhere, namespace_going: false };
         assert_eq!(show(&plan(&view).actions), "");
     }
 

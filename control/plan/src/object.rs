@@ -53,6 +53,14 @@ pub fn deleting(meta: &ObjectMeta) -> bool {
     meta.deletion_timestamp.is_some()
 }
 
+/// Whether it was deleted without grace and only its finalizers hold it: to delete it again changes
+/// nothing.
+#[must_use]
+pub fn only_held(meta: &ObjectMeta) -> bool {
+    let held = meta.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty());
+    deleting(meta) && meta.deletion_grace_period_seconds == Some(0) && held
+}
+
 /// When it was created; the beginning of time before that.
 #[must_use]
 pub fn created(meta: &ObjectMeta) -> Timestamp {

@@ -4,15 +4,16 @@
 //! - A pod is removed without its agent's word only if its node is gone, has been declared out of
 //!   service, or has been unreachable until well after the pod had to be gone.
 //! - An identity that must not run twice (StatefulSet) is never removed on a mere suspicion.
+//! - A pod that only its finalizers hold is not deleted once more: that is up to whoever set them.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
-use crate::action::{Action, DeleteHow, Plan, delete};
+use crate::action::{DeleteHow, Plan, delete};
 use crate::node_lifecycle::{UNREACHABLE, state};
-use crate::object::{after_seconds, controller, deleting};
+use crate::object::{after_seconds, controller, deleting, only_held};
 use crate::pod;
 
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
@@ -49,7 +50,9 @@ fn remove(pod: &Pod, why: Option<&str>, now: Timestamp, plan: &mut Plan) {
     if let Some(why) = why.filter(|_| !pod::finished(pod)) {
         plan.actions.extend(pod::disrupt(pod, "DeletionByPodGC", why, now));
     }
-    plan.actions.push(delete(pod, DeleteHow::FORCE, None) as Action);
+    if !only_held(&pod.metadata) {
+        plan.actions.push(delete(pod, DeleteHow::FORCE, None));
+    }
 }
 
 /// When the pod is to be removed, and what its status says about it.
@@ -115,6 +118,26 @@ mod tests {
             pod.metadata.deletion_timestamp = overdue.map(|seconds: i64| time(after_seconds(NOW, -seconds)));
             let absent_since = gone_for.map(|seconds: i64| after_seconds(NOW, -seconds));
             let view = View { node, absent_since, pods: &[Arc::new(pod)] };
+            assert_eq!(show(&plan(&view, NOW).actions), expect, "{name}");
+        }
+    }
+
+    #[test]
+    fn asks_once_for_a_pod_that_finalizers_hold() {
+        for (name, bound_to, gone_for, grace, expect) in [
+            ("unbound, with grace left", "", None, Some(30), "-a"),
+            ("unbound, without", "", None, Some(0), ""),
+            ("of a node that is gone, not deleted yet", "n1", Some(10), None, "status a -a"),
+            ("of a node that is gone, with grace left", "n1", Some(10), Some(30), "status a -a"),
+            ("of a node that is gone, without", "n1", Some(10), Some(0), "status a"),
+        ] {
+            let mut pod = pods("web", "a")[0].as_ref().clone();
+            pod.spec.as_mut().unwrap().node_name = Some(bound_to.into());
+            pod.metadata.finalizers = Some(vec!["example.com/keep".into()]);
+            pod.metadata.deletion_timestamp = grace.map(|_| time(NOW));
+            pod.metadata.deletion_grace_period_seconds = grace;
+            let absent_since = gone_for.map(|seconds: i64| after_seconds(NOW, -seconds));
+            let view = View { node: None, absent_since, pods: &[Arc::new(pod)] };
             assert_eq!(show(&plan(&view, NOW).actions), expect, "{name}");
         }
     }

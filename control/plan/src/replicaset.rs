@@ -35,6 +35,8 @@ pub struct View<'a> {
     pub crowding: HashMap<String, usize>,
     /// What went wrong when the last plan was carried out.
     pub failure: Option<Failure>,
+    /// Whether its namespace is on its way out: nothing can be created there.
+    pub namespace_going: bool,
 }
 
 /// A creation or deletion that the API refused.
@@ -89,6 +91,9 @@ fn wanted(set: &ReplicaSet) -> usize {
 fn scale(view: &View<'_>, pods: &[&Pod], now: Timestamp) -> Vec<Action> {
     let want = wanted(view.set);
     if pods.len() < want {
+        if view.namespace_going {
+            return Vec::new();
+        }
         let template = view.set.spec.template.clone().unwrap_or_default();
         let pod = create(&pod::from_template(&template, view.set), Some(announce(view.set)));
         return vec![pod; (want - pods.len()).min(BURST)];
@@ -252,7 +257,7 @@ mod tests {
     use crate::testing::{NOW, World, pods, replica_set, show};
 
     fn view<'a>(set: &'a ReplicaSet, pods: &'a [Arc<Pod>]) -> View<'a> {
-        View { set, pods, crowding: HashMap::new(), failure: None }
+        View { set, pods, crowding: HashMap::new(), failure: None, namespace_going: false }
     }
 
     /// `a` ready, `a!` not ready, `a~` going away, `a.` ended, `a?` nobody's, `a^` somebody else's,
@@ -287,6 +292,16 @@ mod tests {
         set.metadata.deletion_timestamp = Some(object::time(NOW));
         let plan = plan(&view(&set, &pods("web", "a b?")), NOW);
         assert!(plan.actions.iter().all(is_status), "{}", show(&plan.actions));
+    }
+
+    #[test]
+    fn a_namespace_on_its_way_out_gets_no_new_pods() {
+        for (want, have, expect) in [(3, "a", ""), (1, "a b!", "-b")] {
+            let (set, pods) = (replica_set("web", want), pods("web", have));
+            let plan = plan(&View { namespace_going: true, ..view(&set, &pods) }, NOW);
+            let writes: Vec<Action> = plan.actions.into_iter().filter(|action| !is_status(action)).collect();
+            assert_eq!(show(&writes), expect, "{want} of {have}");
+        }
     }
 
     #[test]

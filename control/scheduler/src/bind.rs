@@ -65,7 +65,12 @@ impl Binder {
     async fn not_bound(&self, candidate: Candidate, status: &Status) -> Outcome {
         match status.code {
             404 | 409 => debug!(pod = name(&candidate.pod.metadata), status = status.message, "not bound"),
-            _ => warn!(pod = name(&candidate.pod.metadata), status = status.message, "not bound"),
+            _ => {
+                warn!(pod = name(&candidate.pod.metadata), status = status.message, "not bound");
+                // It is tried again, later each time; a person who wonders why finds it here.
+                let message = format!("binding rejected: {}", status.message);
+                self.record(&candidate.pod, true, "FailedScheduling", &message);
+            }
         }
         if self.store.barrier().await.is_ok() {
             self.informers.wait_for(self.store.snapshot().revision()).await;

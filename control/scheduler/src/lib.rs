@@ -6,8 +6,8 @@
 //!   room from that moment (it is *assumed*), whether or not its binding has landed.
 //! - Bindings run beside the decisions, many at a time; each ends with the pod bound, or with its
 //!   room given back and the pod looked at again on a cache that shows what really happened.
-//! - A pod that fits nowhere is tried again when something changed that may help it, and once a
-//!   minute; never in a tight loop.
+//! - A pod that fits nowhere is tried again when something changed that may help it, and every five
+//!   minutes; never in a tight loop. What is already said of it is not written again.
 //! - Everything ends with the term.
 
 mod bind;
@@ -17,9 +17,9 @@ mod state;
 
 use std::sync::Arc;
 
-use kontiki_api::Api;
 use kontiki_api::leader::LeaderContext;
 use kontiki_api::recorder::Recorder;
+use kontiki_api::{Api, Writer};
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
@@ -40,18 +40,14 @@ pub fn warm(api: &Api) {
 
 /// Runs the scheduler until the term ends.
 pub async fn run(context: LeaderContext) {
-    let (recorder, recording) = Recorder::new(context.client.clone(), context.stop.clone());
+    let client = context.client.counted_for(Writer::Scheduler);
+    let (recorder, recording) = Recorder::new(client.clone(), Writer::Scheduler, context.stop.clone());
     let mut recording = JoinSet::from_iter([recording]);
     let metrics = Arc::new(Metrics::default());
     let shown = metrics.clone();
     context.api.add_metrics("scheduler", Arc::new(move |out: &mut String| shown.write(out)));
     let informers = context.api.informers().clone();
-    let binder = Binder {
-        client: context.client.clone(),
-        store: context.api.store().clone(),
-        informers: informers.clone(),
-        recorder,
-    };
+    let binder = Binder { client, store: context.api.store().clone(), informers: informers.clone(), recorder };
     let caches = Caches::new(&informers);
     let (mut pods, mut nodes, mut services) =
         (caches.pods.subscribe(), caches.nodes.subscribe(), caches.services.subscribe());

@@ -15,8 +15,8 @@ use kontiki_plan::scheduler::PodInfo;
 /// Pause after the first failure; it doubles with each.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LAST_BACKOFF: Duration = Duration::from_secs(10);
-/// A pod that nothing has helped is tried again after this long all the same.
-const FLUSH: Duration = Duration::from_secs(60);
+/// A pod that nothing has helped is tried again after this long all the same, as upstream.
+const FLUSH: Duration = Duration::from_secs(300);
 
 /// A pod to be placed.
 #[derive(Clone)]
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(next(&mut pending, now), "", "help does not shorten the backoff");
         assert_eq!(next(&mut pending, now + FIRST_BACKOFF), "a");
         pending.failed("a", now);
-        assert_eq!(next(&mut pending, now + FLUSH), "a", "once a minute anyway");
+        assert_eq!(next(&mut pending, now + FLUSH), "a", "once in five minutes anyway");
     }
 
     #[test]

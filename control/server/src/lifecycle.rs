@@ -8,7 +8,7 @@
 use std::{sync::Arc, time::Duration};
 
 use kontiki_api::{
-    Api, User,
+    Api, User, Writer,
     leader::{LeaderContext, Settings},
 };
 use kontiki_store::{Status, Store, Term};
@@ -62,7 +62,7 @@ pub async fn run(api: Api, store: Store, settings: Arc<Settings>, basics: basics
         let user = User::new("system:kontiki-leader", &[pki::MASTERS, "system:authenticated"]);
         let context = LeaderContext {
             api: api.clone(),
-            client: api.client(user).fenced(term),
+            client: api.client(user).fenced(term).counted_for(Writer::Server),
             term,
             stop: over.clone(),
             settings: settings.clone(),

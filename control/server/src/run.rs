@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
-use kontiki_api::{Api, User, leader};
+use kontiki_api::{Api, User, Writer, Writes, leader};
 use kontiki_etcd::Admit;
 use kontiki_proto::node::AdmitRequest;
 use kontiki_store::{PeerTls, Store};
@@ -276,12 +276,14 @@ async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) 
     let Started { dir, state, pki, identity, store, api_listener, node_listener, etcd_listener } = started;
     let cluster = state.cluster;
     let sessions = Sessions::new(&settings.name, store.clone(), tls::between_servers(&identity)?);
-    let api = Api::new(store.clone(), api_config(settings, &cluster, &pki, &store, sessions.clone()))
+    let writes = Writes::default();
+    let api = Api::new(store.clone(), api_config(settings, &cluster, &pki, &store, sessions.clone(), &writes))
         .context("the ServiceAccount key")?;
     // Followers keep the leader's caches too: taking over is starting tasks.
     kontiki_controllers::warm(&api);
     kontiki_scheduler::warm(&api);
     let masters = api.client(User::new("system:kontiki-server", &[pki::MASTERS, "system:authenticated"]));
+    let masters = masters.counted_for(Writer::Server);
     let context = Arc::new(SessionContext {
         api: api.clone(),
         store: store.clone(),
@@ -312,7 +314,8 @@ async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) 
     tasks.spawn(essential("the store", store_stops(store.clone()), front.clone(), failed.clone()));
     tasks.spawn(identity.rotate(front.clone()));
     tasks.spawn(sessions.clone().watch_over(front.clone()));
-    tasks.spawn(leases::keep(store.clone(), sessions, masters, front.clone()));
+    let leases = leases::Leases { store: store.clone(), client: masters.counted_for(Writer::NodeGateway), writes };
+    tasks.spawn(leases.keep(sessions, front.clone()));
     tasks.spawn(publish(store.clone(), record(settings, state.member_id), front.clone()));
     let leader_settings = Arc::new(leader_settings(&cluster, &pki));
     let basics = Basics { service_ip: service_ip(&cluster) };
@@ -416,6 +419,7 @@ fn api_config(
     pki: &Pki,
     store: &Store,
     sessions: Arc<Sessions>,
+    writes: &Writes,
 ) -> kontiki_api::Config {
     kontiki_api::Config {
         server_name: settings.name.clone(),
@@ -429,7 +433,8 @@ fn api_config(
         issuer: format!("https://kubernetes.default.svc.{}", cluster.cluster_domain),
         default_toleration_seconds: TOLERATION_SECONDS,
         node_proxy: sessions,
-        extra_routes: status::routes(store.clone()),
+        writes: writes.clone(),
+        extra_routes: status::routes(store.clone(), writes.clone()),
     }
 }
 

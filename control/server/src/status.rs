@@ -2,7 +2,8 @@
 //!
 //! Invariants
 //! - Reached by `system:masters` only; the API sees to that before these routes.
-//! - `status` answers from this member's own memory, so it works without a leader.
+//! - `status` answers from this member's own memory, so it works without a leader. The writes in it are those
+//!   that this member carried: only the sum over the members is the cluster's.
 //! - `snapshot` holds everything that was acknowledged before it was asked for, unless what this member
 //!   happens to have is asked for (`?local=true`).
 
@@ -11,11 +12,12 @@ use std::time::Duration;
 use axum::{
     Router,
     body::Body,
-    extract::{Path, RawQuery, State},
+    extract::{FromRef, Path, RawQuery, State},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
+use kontiki_api::{Writes, writes::Share};
 use kontiki_kinds::status::Status as ApiStatus;
 use kontiki_model::{GroupResource, key};
 use kontiki_store::{Member, MemberError, Role, Snapshot, Store};
@@ -28,18 +30,31 @@ use crate::servers;
 const CHANGE: Duration = Duration::from_secs(30);
 const NODES: GroupResource<'static> = GroupResource { group: "", resource: "nodes" };
 
+/// What the routes answer from.
+#[derive(Clone)]
+struct Sources {
+    store: Store,
+    writes: Writes,
+}
+
+impl FromRef<Sources> for Store {
+    fn from_ref(sources: &Sources) -> Self {
+        sources.store.clone()
+    }
+}
+
 /// The routes.
-pub fn routes(store: Store) -> Router {
+pub fn routes(store: Store, writes: Writes) -> Router {
     Router::new()
         .route("/kontiki/v1/status", get(status))
         .route("/kontiki/v1/members", get(members))
         .route("/kontiki/v1/members/{member}", delete(remove))
         .route("/kontiki/v1/leader/transfer", post(transfer))
         .route("/kontiki/v1/snapshot", get(snapshot))
-        .with_state(store)
+        .with_state(Sources { store, writes })
 }
 
-async fn status(State(store): State<Store>) -> Response {
+async fn status(State(Sources { store, writes }): State<Sources>) -> Response {
     let snapshot = store.snapshot();
     let status = store.status().borrow().clone();
     let leader = status.members.iter().find(|m| Some(m.id) == status.leader).map(|m| m.name.clone());
@@ -53,8 +68,16 @@ async fn status(State(store): State<Store>) -> Response {
             "revision": snapshot.revision(),
             "members": list(&store),
             "nodes": nodes(&snapshot),
+            "writes": shares(&writes),
         }),
     )
+}
+
+/// Who wrote how much through this member in the last minute, the busiest first.
+fn shares(writes: &Writes) -> Vec<Value> {
+    let show =
+        |share: Share| json!({"writer": share.writer.name(), "kind": share.kind, "per_second": share.per_second});
+    writes.last_minute().into_iter().map(show).collect()
 }
 
 async fn members(State(store): State<Store>) -> Response {

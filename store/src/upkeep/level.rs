@@ -43,9 +43,10 @@ pub(crate) async fn raise(core: Arc<Core>) {
                 core.local.level() < core.local.newest
             }
             Lead::Of(_) => !members.each_knows(&core, level).await,
-            Lead::Soon | Lead::No => {
+            lead => {
                 members = Members::default();
-                false
+                // Nobody tells when a new leader has applied what it has to know.
+                matches!(lead, Lead::Soon)
             }
         };
         tokio::select! {

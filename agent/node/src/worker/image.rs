@@ -1,4 +1,8 @@
 //! Finding the image of a container: here, or in a registry.
+//!
+//! Invariants
+//! - A pull that fails again is no news: the status says `ImagePullBackOff` from the second failure on, and does
+//!   not change while the reason stays the same.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -71,14 +75,7 @@ impl Worker {
 
     fn start_pull(&mut self, pod: &Pod, container: &Container, attempt: u32, image: String) {
         let name = container.name.clone();
-        if let Some((backoff, failed, reason)) = self.image_backoff.get(&image)
-            && let Some(until) = Backoff::until(Some(*backoff), *failed).filter(|until| *until > Timestamp::now())
-        {
-            let short = format!("Back-off pulling image \"{image}\"");
-            let message = format!("{short}: ErrImagePull: {reason}");
-            self.tell(pod, &name, Kind::Normal, "BackOff", &short);
-            let wait = until.duration_since(Timestamp::now());
-            self.refuse(pod, &name, "ImagePullBackOff", message, wait);
+        if self.back_off(pod, &name, &image) {
             return;
         }
         self.tell(pod, &name, Kind::Normal, "Pulling", &format!("Pulling image \"{image}\""));
@@ -112,6 +109,18 @@ impl Worker {
         self.pulls.insert(container, task);
     }
 
+    /// Whether the image must not be pulled yet; that is told then.
+    fn back_off(&mut self, pod: &Pod, name: &str, image: &str) -> bool {
+        let Some((backoff, failed, reason)) = self.image_backoff.get(image) else { return false };
+        let now = Timestamp::now();
+        let Some(until) = Backoff::until(Some(*backoff), *failed).filter(|until| *until > now) else { return false };
+        let short = format!("Back-off pulling image \"{image}\"");
+        let message = format!("{short}: ErrImagePull: {reason}");
+        self.tell(pod, name, Kind::Normal, "BackOff", &short);
+        self.refuse(pod, name, "ImagePullBackOff", message, until.duration_since(now));
+        true
+    }
+
     fn credentials(&self, pod: &Pod, image: &str) -> Vec<k8s_cri::v1::AuthConfig> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let names = self.spec(pod).image_pull_secrets.iter().flatten().map(|s| s.name.as_str());
@@ -131,13 +140,16 @@ impl Worker {
                 self.image_ready(name, attempt, id);
             }
             Err(reason) => {
-                let now = Timestamp::now();
+                let (now, reason) = (Timestamp::now(), images::without_own_end(&reason));
+                let known = self.memory.failures.get(name).is_some_and(|f| f.reason == "ImagePullBackOff");
                 let backoff = Backoff::next(self.image_backoff.get(&image).map(|(b, _, _)| *b), now);
                 let message = format!("failed to pull and unpack image \"{image}\": {reason}");
                 let text = if reason.contains("failed to pull") { reason.clone() } else { message };
                 self.image_backoff.insert(image.clone(), (backoff, now, reason));
                 self.tell(&pod, name, Kind::Warning, "Failed", &format!("Failed to pull image \"{image}\": {text}"));
-                self.refuse(&pod, name, "ErrImagePull", text, SHOWN);
+                if !(known && self.back_off(&pod, name, &image)) {
+                    self.refuse(&pod, name, "ErrImagePull", text, SHOWN);
+                }
             }
         }
     }

@@ -32,10 +32,8 @@ impl Operation<'_> {
 
     /// 403 by an admission step.
     fn forbid(&self, object: &Value, message: impl std::fmt::Display) -> Status {
-        let name = match crate::object::meta_str(object, "name") {
-            "" => "Unknown",
-            name => name,
-        };
+        let named = ["name", "generateName"].map(|field| crate::object::meta_str(object, field));
+        let name = named.into_iter().find(|name| !name.is_empty()).unwrap_or("Unknown");
         Status::forbidden(self.call.def.group_resource(), name, message)
     }
 }

@@ -5,6 +5,8 @@
 //!   decision on the newer object.
 //! - The first look is at local memory, which may be behind. So neither an error nor "nothing to
 //!   do" is believed before a barrier has shown that the object is what it seemed.
+//! - What is to be done to an object is compared with it as a whole: an update that changes nothing is
+//!   no write, whoever asks, and is answered with the stored object and its version.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +50,8 @@ impl From<Next> for Decision {
 pub(crate) struct Changed {
     pub object: Object,
     pub removed: bool,
+    /// Whether anything was written.
+    pub written: bool,
     /// The object's version before.
     pub before: Revision,
     pub warnings: Vec<String>,
@@ -83,7 +87,7 @@ impl Call {
             }
             match self.write(current, &next).await? {
                 Written::Done { object, removed } => {
-                    return Ok(Changed { object, removed, before: current.mod_revision, warnings });
+                    return Ok(Changed { object, removed, written: true, before: current.mod_revision, warnings });
                 }
                 Written::Moved(newer) => {
                     fresh = false;
@@ -117,11 +121,12 @@ impl Call {
             set_resource_version(&mut value, Some(before));
             Object::Built(value)
         };
-        Ok(match next {
-            Next::Keep => Changed { object: Object::of_entry(self.def, current)?, removed: false, before, warnings },
-            Next::Put(value, _) => Changed { object: shown(value), removed: false, before, warnings },
-            Next::Remove(value, _) => Changed { object: shown(value), removed: true, before, warnings },
-        })
+        let (object, removed) = match next {
+            Next::Keep => (Object::of_entry(self.def, current)?, false),
+            Next::Put(value, _) => (shown(value), false),
+            Next::Remove(value, _) => (shown(value), true),
+        };
+        Ok(Changed { object, removed, written: false, before, warnings })
     }
 
     async fn write(&self, current: &Arc<Entry>, next: &Next) -> Result<Written, Status> {
@@ -138,6 +143,7 @@ impl Call {
         if !result.succeeded {
             return Ok(Written::Moved(result.current(0).cloned()));
         }
+        self.committed();
         let mut value = value.clone();
         set_resource_version(&mut value, Some(result.revision));
         Ok(Written::Done { object: Object::Built(value), removed })

@@ -98,10 +98,11 @@ impl Call {
 
     /// Default, admit, fill in, validate, allocate.
     fn prepare(&self, state: &Snapshot, mut object: Value) -> Result<(Value, Extra, Vec<String>), Status> {
-        generate_name(&mut object);
         let mut warnings: Vec<String> = meta::dedup_owners(&mut object).into_iter().collect();
         let operation = Operation { call: self, state, old: None };
         let mut extra = admission::admit(&operation, &mut object)?;
+        // Only now, as upstream: a refusal names the stem, so that repeated ones are alike.
+        generate_name(&mut object);
         meta::fill_system_fields(&mut object, &uuid::Uuid::new_v4().to_string(), &now());
         self.def.strategy.prepare_create(&mut object);
         let errors = validate_create(self.def, &object);
@@ -139,6 +140,7 @@ impl Call {
         txn.success.extend(extra.ops);
         let result = self.api.propose(txn).await?;
         if result.succeeded {
+            self.committed();
             set_resource_version(&mut object, Some(result.revision));
             return Ok(Inserted::Done(Object::Built(object)));
         }

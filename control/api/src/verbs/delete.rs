@@ -1,4 +1,10 @@
 //! Delete and deletecollection: grace, finalizers, propagation, preconditions.
+//!
+//! Invariants
+//! - As upstream's `BeforeDelete` and `updateForGracefulDeletionAndFinalizers` decide. A delete may be
+//!   sent any number of times: one that finds nothing to change writes nothing.
+
+use std::collections::BTreeSet;
 
 use futures::{StreamExt, stream};
 use kontiki_kinds::FieldError;
@@ -56,8 +62,9 @@ impl Call {
         if self.def.storage.resource == "namespaces" && IMMORTAL.contains(&self.name()) {
             return Err(Status::forbidden(self.def.group_resource(), self.name(), "this namespace may not be deleted"));
         }
-        let Changed { object, removed, .. } =
+        let Changed { object, removed, written, .. } =
             self.change(request.dry_run, |_, current| self.decide_delete(current, request)).await?;
+        self.effect = written.into();
         if !removed || RETURN_OBJECT.contains(&self.def.plural) {
             return Ok(Answer::Object { code: 200, object });
         }
@@ -80,20 +87,26 @@ impl Call {
         if self.def.storage.resource == "namespaces" {
             return Ok(self.decide_namespace(new).into());
         }
+        let now = jiff::Timestamp::now();
+        let requested = request.options.grace_period_seconds;
+        let grace = self.def.strategy.grace_period(&new, requested);
+        let end = give_grace(&mut new, grace, requested, now);
+        if end == End::Pending {
+            return Ok(Next::Keep.into());
+        }
         set_collection_finalizers(&mut new, request, self.def.strategy.orphans_by_default());
         let held = !finalizers(&new).is_empty();
-        let Some(grace) = self.def.strategy.grace_period(&new, request.options.grace_period_seconds) else {
-            return Ok(if held { mark(new, &old).into() } else { self.remove(new) });
-        };
-        if deleting(&new) {
-            if !shorten(&mut new, request.options.grace_period_seconds) {
-                return Ok(if new == old { Next::Keep } else { Next::Put(new, Extra::default()) }.into());
-            }
-        } else {
-            begin(&mut new, grace);
+        if end == End::Now && held {
+            mark(&mut new, now);
         }
-        let now = new["metadata"]["deletionGracePeriodSeconds"] == 0;
-        Ok(if now && !held { self.remove(new) } else { Next::Put(new, Extra::default()).into() })
+        let over = end == End::Now || new["metadata"]["deletionGracePeriodSeconds"] == 0;
+        Ok(if over && !held {
+            self.remove(new)
+        } else if new == old {
+            Next::Keep.into()
+        } else {
+            Next::Put(new, Extra::default()).into()
+        })
     }
 
     fn remove(&self, object: Value) -> Decision {
@@ -233,6 +246,11 @@ fn set_collection_finalizers(object: &mut Value, request: &Request, orphan_by_de
     if foreground {
         kept.push(FOREGROUND.into());
     }
+    let (had, wanted): (BTreeSet<&str>, BTreeSet<&str>) =
+        (finalizers(object).into_iter().collect(), kept.iter().map(String::as_str).collect());
+    if had == wanted {
+        return; // their order says nothing
+    }
     let metadata = metadata_mut(object);
     if kept.is_empty() {
         metadata.remove("finalizers");
@@ -241,38 +259,70 @@ fn set_collection_finalizers(object: &mut Value, request: &Request, orphan_by_de
     }
 }
 
-/// Marks an object without grace whose finalizers hold it.
-fn mark(mut object: Value, old: &Value) -> Next {
-    if !deleting(&object) {
-        begin(&mut object, 0);
-    }
-    metadata_mut(&mut object).insert("deletionGracePeriodSeconds".into(), 0.into());
-    if object == *old { Next::Keep } else { Next::Put(object, Extra::default()) }
+/// When an object that is deleted may go, its finalizers apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// At once: its kind knows no grace, or its grace is over.
+    Now,
+    /// After the grace that this request gave or shortened.
+    Later,
+    /// After the grace that an earlier request gave: this one changes nothing, finalizers included.
+    Pending,
 }
 
-fn begin(object: &mut Value, grace: i64) {
-    let end =
-        jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(grace)).unwrap_or(jiff::Timestamp::MAX);
+/// Gives the object its grace, or shortens what is left of it. `grace` is the strategy's answer.
+fn give_grace(object: &mut Value, grace: Option<i64>, requested: Option<i64>, now: jiff::Timestamp) -> End {
+    let Some(grace) = grace else { return End::Now };
+    if !deleting(object) {
+        begin(object, grace, now);
+        return End::Later;
+    }
+    let left = object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+    match requested.map(|seconds| if seconds < 0 { 1 } else { seconds }) {
+        _ if left == 0 => End::Now,
+        Some(wanted) if wanted < left => {
+            shorten(object, left, wanted, now);
+            End::Later
+        }
+        _ => End::Pending,
+    }
+}
+
+/// Marks an object whose finalizers alone hold it.
+fn mark(object: &mut Value, now: jiff::Timestamp) {
+    match deletion_time(object) {
+        None => begin(object, 0, now),
+        Some(later) if later > now => set_deletion(object, now, 0),
+        Some(_) => {
+            metadata_mut(object).insert("deletionGracePeriodSeconds".into(), 0.into());
+        }
+    }
+}
+
+fn begin(object: &mut Value, grace: i64, now: jiff::Timestamp) {
+    set_deletion(object, after(now, grace), grace);
     let metadata = metadata_mut(object);
-    metadata.insert("deletionTimestamp".into(), format_time(end).into());
-    metadata.insert("deletionGracePeriodSeconds".into(), grace.into());
     if let Some(generation) = metadata.get("generation").and_then(Value::as_i64).filter(|g| *g > 0) {
         metadata.insert("generation".into(), (generation + 1).into());
     }
 }
 
-/// Shortens the grace of an object on its way out. `false`: nothing was shortened.
-fn shorten(object: &mut Value, requested: Option<i64>) -> bool {
+/// Moves the end of the grace from `left` seconds after the deletion was asked for to `wanted`.
+fn shorten(object: &mut Value, left: i64, wanted: i64, now: jiff::Timestamp) {
+    let end = deletion_time(object).unwrap_or(now);
+    set_deletion(object, after(end, wanted - left), wanted);
+}
+
+fn deletion_time(object: &Value) -> Option<jiff::Timestamp> {
+    object["metadata"]["deletionTimestamp"].as_str()?.parse().ok()
+}
+
+fn set_deletion(object: &mut Value, at: jiff::Timestamp, grace: i64) {
     let metadata = metadata_mut(object);
-    let left = metadata.get("deletionGracePeriodSeconds").and_then(Value::as_i64);
-    let (Some(left), Some(wanted)) = (left, requested.map(|seconds| seconds.max(0))) else { return false };
-    if wanted >= left && !(wanted == 0 && left == 0) {
-        return false;
-    }
-    let end = metadata.get("deletionTimestamp").and_then(Value::as_str).and_then(|t| t.parse::<jiff::Timestamp>().ok());
-    let end = end.unwrap_or_else(jiff::Timestamp::now);
-    let moved = end.checked_sub(jiff::SignedDuration::from_secs(left - wanted)).unwrap_or(end);
-    metadata.insert("deletionTimestamp".into(), format_time(moved).into());
-    metadata.insert("deletionGracePeriodSeconds".into(), wanted.into());
-    true
+    metadata.insert("deletionTimestamp".into(), format_time(at).into());
+    metadata.insert("deletionGracePeriodSeconds".into(), grace.into());
+}
+
+fn after(at: jiff::Timestamp, seconds: i64) -> jiff::Timestamp {
+    at.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(jiff::Timestamp::MAX)
 }

@@ -52,6 +52,7 @@ impl Call {
     /// The answer to an update or patch.
     pub fn answer_change(&mut self, changed: Changed) -> Result<Answer, Status> {
         self.warnings.extend(changed.warnings);
+        self.effect = changed.written.into();
         let object = match self.sub_name() {
             Some("scale") => Object::Built(crate::sub::scale::scale_of(&changed.object.value()?)),
             _ if changed.removed => {

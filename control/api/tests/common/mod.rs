@@ -10,6 +10,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http_body_util::BodyExt;
 use kontiki_api::{Api, Config, NodeProxy, NodeProxyError, NodeStream, User};
+use kontiki_kinds::ResourceDef;
 use kontiki_proto::node::Open;
 use kontiki_store::{PeerTls, Store, Tuning};
 use rcgen::{
@@ -66,6 +67,33 @@ impl Authority {
     }
 }
 
+/// The least that a valid object of this row says.
+pub fn least(def: &ResourceDef) -> Value {
+    let spec = json!({"containers": [{"name": "c", "image": "i"}]});
+    let mut object = match (def.group, def.plural) {
+        ("", "pods") => json!({ "spec": spec }),
+        ("", "services") => json!({"spec": {"ports": [{"port": 80}]}}),
+        ("apps", _) => {
+            json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": spec}}})
+        }
+        ("", "events") => json!({"involvedObject": {"namespace": "a", "name": "x"}}),
+        ("events.k8s.io", _) => {
+            json!({"regarding": {"namespace": "a"}, "eventTime": "2001-01-01T00:00:00.000000Z", "reportingController": "x.y/z",
+                                       "reportingInstance": "i", "action": "A", "reason": "R", "type": "Normal"})
+        }
+        ("discovery.k8s.io", _) => json!({"addressType": "IPv4", "endpoints": []}),
+        _ => json!({}),
+    };
+    object["metadata"] = json!({"name": "walk"});
+    object
+}
+
+pub fn collection(def: &ResourceDef) -> String {
+    let root = if def.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/{}", def.group, def.version) };
+    let place = if def.namespaced() { "/namespaces/a" } else { "" };
+    format!("{root}{place}/{}", def.plural)
+}
+
 pub struct World {
     pub api: Api,
     pub authority: Authority,
@@ -108,6 +136,7 @@ impl World {
             issuer: "https://kubernetes.default.svc".into(),
             default_toleration_seconds: 10,
             node_proxy: Arc::new(Nodes(tx)),
+            writes: kontiki_api::Writes::default(),
             extra_routes: axum::Router::new(),
         };
         let api = Api::new(store.clone(), config).expect("a good key");

@@ -38,7 +38,7 @@ pub(super) fn namespace_inputs(world: &Arc<World>, queue: &Arc<Queue>) -> Vec<Re
         let (world, queue) = (world.clone(), queue.clone());
         world.caches.objects.clone().on_change(move |change| {
             let Some(space) = change.key.namespace.as_deref() else { return };
-            if world.caches.namespaces.get(None, space).is_some_and(|namespace| deleting(&namespace.metadata)) {
+            if world.namespace_going(space) {
                 queue.add(space);
             }
         })

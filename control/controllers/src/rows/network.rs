@@ -121,7 +121,14 @@ pub(super) fn slices(world: &World, key: &str, _: Timestamp, _: Option<&Failure>
         let node = world.caches.nodes.get(None, node)?;
         Some(label(&node.metadata, ZONE).map(str::to_owned))
     };
-    endpointslice::plan(&endpointslice::View { service: &service, pods: &pods, slices: &slices, zones: &zones })
+    let namespace_going = world.namespace_going(space);
+    endpointslice::plan(&endpointslice::View {
+        service: &service,
+        pods: &pods,
+        slices: &slices,
+        zones: &zones,
+        namespace_going,
+    })
 }
 
 pub(super) fn endpoints(world: &World, key: &str, _: Timestamp, _: Option<&Failure>) -> Plan {
@@ -129,5 +136,10 @@ pub(super) fn endpoints(world: &World, key: &str, _: Timestamp, _: Option<&Failu
     let service = world.caches.services.get(Some(space), name);
     let endpoints = world.caches.endpoints.get(Some(space), name);
     let pods = service.as_ref().map(|service| selected(world, service)).unwrap_or_default();
-    endpoints::plan(&endpoints::View { service: service.as_deref(), endpoints: endpoints.as_deref(), pods: &pods })
+    endpoints::plan(&endpoints::View {
+        service: service.as_deref(),
+        endpoints: endpoints.as_deref(),
+        pods: &pods,
+        namespace_going: world.namespace_going(space),
+    })
 }

@@ -86,7 +86,8 @@ pub(super) fn deployment(world: &World, key: &str, now: Timestamp, _: Option<&Fa
     } else {
         Vec::new()
     };
-    deployment::plan(&deployment::View { deployment: &deployment, sets: &sets, pods: &pods }, now)
+    let namespace_going = world.namespace_going(space);
+    deployment::plan(&deployment::View { deployment: &deployment, sets: &sets, pods: &pods, namespace_going }, now)
 }
 
 pub(super) fn replica_set_inputs(world: &Arc<World>, queue: &Arc<Queue>) -> Vec<Registration> {
@@ -133,7 +134,8 @@ pub(super) fn replica_set(world: &World, key: &str, now: Timestamp, failure: Opt
     let wanted = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
     let crowding = if pods.len() > wanted { crowding(world, &set) } else { HashMap::new() };
     let failure = failure.cloned();
-    replicaset::plan(&replicaset::View { set: &set, pods: &pods, crowding, failure }, now)
+    let namespace_going = world.namespace_going(space);
+    replicaset::plan(&replicaset::View { set: &set, pods: &pods, crowding, failure, namespace_going }, now)
 }
 
 /// Active pods per node of all sets with the same manager.

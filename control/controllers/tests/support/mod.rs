@@ -1,5 +1,7 @@
 //! A master in this process: store, API, controllers, scheduler; and nodes that only pretend.
 
+#![allow(dead_code, reason = "each test file uses its own part of it")]
+
 use std::collections::HashSet;
 use std::future::Future;
 use std::net::TcpListener;
@@ -13,7 +15,7 @@ use kontiki_api::{Api, Client, DeleteOptions, NodeProxy, NodeProxyError, NodeStr
 use kontiki_model::GroupResource;
 use kontiki_plan::object::{deleting, name, namespace};
 use kontiki_plan::pod;
-use kontiki_store::{Config, PeerTls, Store};
+use kontiki_store::{Config, PeerTls, Store, WatchItem};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -162,6 +164,29 @@ impl Master {
         }
     }
 
+    /// Waits until nothing but Leases has changed for `silence`.
+    pub async fn still(&self, silence: Duration) {
+        let began = Instant::now();
+        let mut changes = self.api.store().watch(Default::default(), None).unwrap();
+        let (mut last, mut seen) = (Instant::now(), Vec::<String>::new());
+        while last.elapsed() < silence {
+            assert!(
+                began.elapsed() < PATIENCE,
+                "{} changes, the last: {:?}",
+                seen.len(),
+                seen.iter().rev().take(9).collect::<Vec<_>>()
+            );
+            let left = silence.saturating_sub(last.elapsed());
+            let Ok(Some(WatchItem::Events(batch))) = tokio::time::timeout(left, changes.next()).await else { continue };
+            let keys = batch.iter().map(|event| String::from_utf8_lossy(&event.entry.key).into_owned());
+            let before = seen.len();
+            seen.extend(keys.filter(|key| !key.contains("/leases/")));
+            if seen.len() > before {
+                last = Instant::now();
+            }
+        }
+    }
+
     pub fn pods(&self) -> Vec<Arc<Pod>> {
         self.api.informers().get::<Pod>().by_namespace("default")
     }
@@ -180,6 +205,7 @@ fn api_config() -> kontiki_api::Config {
         issuer: "https://kubernetes.default.svc.cluster.local".into(),
         default_toleration_seconds: 1,
         node_proxy: Arc::new(NoNodes),
+        writes: kontiki_api::Writes::default(),
         extra_routes: axum::Router::new(),
     }
 }

@@ -37,6 +37,8 @@ pub struct View<'a> {
     pub sets: &'a [Arc<ReplicaSet>],
     /// The pods of the ReplicaSets that it manages.
     pub pods: &'a [Arc<Pod>],
+    /// Whether its namespace is on its way out: nothing can be created there.
+    pub namespace_going: bool,
 }
 
 /// Decides the next writes for one deployment.

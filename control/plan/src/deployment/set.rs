@@ -133,7 +133,7 @@ impl Work<'_> {
                 self.refresh(at, newest_old + 1);
                 true
             }
-            None if make => self.make(newest_old + 1),
+            None if make && !self.view.namespace_going => self.make(newest_old + 1),
             None => false,
         }
     }

@@ -110,8 +110,21 @@ fn sizes_follow_the_fences() {
             (status.replicas, status.updated_replicas, status.available_replicas) = (Some(2), Some(2), Some(2));
         }
         let sets = sets(&deployment, have);
-        let plan = plan(&View { deployment: &deployment, sets: &sets, pods: &[] }, NOW);
+        let plan = plan(&View { deployment: &deployment, sets: &sets, pods: &[], namespace_going: false }, NOW);
         assert_eq!(sizes(&plan), expect, "{name}");
+    }
+}
+
+#[test]
+fn a_namespace_on_its_way_out_gets_no_new_set() {
+    let deployment = deployment(3, "1,0", "z");
+    for (namespace_going, have, expect) in
+        [(false, "", "+3"), (true, "", ""), (true, "a:3/3", ""), (true, "z:2/2", "z=3")]
+    {
+        let sets = sets(&deployment, have);
+        let plan = plan(&View { deployment: &deployment, sets: &sets, pods: &[], namespace_going }, NOW);
+        assert_eq!(sizes(&plan), expect, "{have}");
+        assert!(!format!("{plan:?}").contains("NewReplicaSetCreated") || !namespace_going, "nothing is claimed");
     }
 }
 
@@ -126,7 +139,7 @@ fn a_change_of_size_keeps_proportions() {
         let before = deployment(from, limits, "z");
         let sets = sets(&before, have);
         let after = deployment(to, limits, "z");
-        let plan = plan(&View { deployment: &after, sets: &sets, pods: &[] }, NOW);
+        let plan = plan(&View { deployment: &after, sets: &sets, pods: &[], namespace_going: false }, NOW);
         assert_eq!(sizes(&plan), expect, "{name}");
     }
 }
@@ -136,7 +149,7 @@ fn a_paused_deployment_scales_but_does_not_roll() {
     let mut deployment = deployment(4, "1,0", "z");
     deployment.spec.paused = Some(true);
     let sets = sets(&deployment, "a:4/4");
-    let view = View { deployment: &deployment, sets: &sets, pods: &[] };
+    let view = View { deployment: &deployment, sets: &sets, pods: &[], namespace_going: false };
     let plan = plan(&view, NOW);
     assert_eq!(sizes(&plan), "");
     assert!(format!("{plan:?}").contains("DeploymentPaused"));
@@ -146,14 +159,14 @@ fn a_paused_deployment_scales_but_does_not_roll() {
 fn a_stuck_rollout_is_reported_after_its_deadline() {
     let mut deployment = deployment(1, "1,0", "z");
     let sets = sets(&deployment, "z:1/0");
-    let first = plan(&View { deployment: &deployment, sets: &sets, pods: &[] }, NOW);
+    let first = plan(&View { deployment: &deployment, sets: &sets, pods: &[], namespace_going: false }, NOW);
     let Some(Action::Patch(patch)) =
         first.actions.iter().find(|a| matches!(a, Action::Patch(p) if p.subresource.is_some()))
     else {
         panic!("no status in {}", show(&first.actions))
     };
     deployment.status = serde_json::from_value(patch.body["status"].clone()).unwrap();
-    let view = View { deployment: &deployment, sets: &sets, pods: &[] };
+    let view = View { deployment: &deployment, sets: &sets, pods: &[], namespace_going: false };
     let waiting = plan(&view, NOW);
     assert_eq!(show(&waiting.actions), "");
     assert_eq!(waiting.wake, Some(object::after_seconds(NOW, 601)));
@@ -168,7 +181,7 @@ fn a_namesake_of_another_template_is_counted_as_a_collision() {
     let mut other = replica_set(&format!("web-{hash}"), 1);
     other.metadata.labels = Some(map(&[("app", "other")]));
     let sets = [Arc::new(other)];
-    let plan = plan(&View { deployment: &deployment, sets: &sets, pods: &[] }, NOW);
+    let plan = plan(&View { deployment: &deployment, sets: &sets, pods: &[], namespace_going: false }, NOW);
     assert_eq!(sizes(&plan), "");
     assert!(format!("{plan:?}").contains("collisionCount"));
 }
@@ -177,9 +190,16 @@ fn a_namesake_of_another_template_is_counted_as_a_collision() {
 fn turn(world: &World) -> Vec<Action> {
     let deployment: Deployment = world.only();
     let (sets, pods) = (world.list::<ReplicaSet>(), world.list::<Pod>());
-    let mut actions = plan(&View { deployment: &deployment, sets: &sets, pods: &pods }, NOW).actions;
+    let mut actions =
+        plan(&View { deployment: &deployment, sets: &sets, pods: &pods, namespace_going: false }, NOW).actions;
     for set in &sets {
-        let view = replicaset::View { set, pods: &pods, crowding: std::collections::HashMap::new(), failure: None };
+        let view = replicaset::View {
+            set,
+            pods: &pods,
+            crowding: std::collections::HashMap::new(),
+            failure: None,
+            namespace_going: false,
+        };
         actions.extend(replicaset::plan(&view, NOW).actions);
     }
     actions

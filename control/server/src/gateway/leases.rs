@@ -7,9 +7,9 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use kontiki_api::Client;
+use kontiki_api::{Client, Writer, Writes};
 use kontiki_model::{GroupResource, ObjectKey};
-use kontiki_store::{Compare, Op, Snapshot, Store, Txn};
+use kontiki_store::{Compare, Op, Snapshot, Store, Txn, WriteError};
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -28,66 +28,86 @@ const PER_TXN: usize = 256;
 /// What clients are told; the leader's own grace is shorter.
 const DURATION_SECONDS: u32 = 40;
 
-/// Renews until `stop`. `client` may create Leases.
-pub async fn keep(store: Store, sessions: Arc<Sessions>, client: Client, stop: CancellationToken) {
-    let mut renewed: std::collections::HashMap<String, Instant> = std::collections::HashMap::new();
-    let mut tick = tokio::time::interval(SOON);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            // Cancel-safe: a tick carries nothing.
-            _ = tick.tick() => {}
-        }
-        let now = Instant::now();
-        let live: Vec<String> = sessions.live().iter().map(|handle| handle.node.clone()).collect();
-        renewed.retain(|node, _| live.contains(node));
-        // All at once when the first is due: one transaction instead of many.
-        let due = |node: &String| renewed.get(node).is_none_or(|at| now - *at + SOON >= EVERY);
-        if !live.iter().any(due) {
-            continue;
-        }
-        let late: Vec<String> =
-            live.into_iter().filter(|n| renewed.get(n).is_none_or(|at| now - *at >= EVERY / 2)).collect();
-        for chunk in late.chunks(PER_TXN) {
-            for node in renew(&store, &client, chunk).await {
-                renewed.insert(node, now);
-            }
-        }
-    }
+/// What Leases are written through.
+pub struct Leases {
+    /// Renewals go straight to it.
+    pub store: Store,
+    /// May create Leases.
+    pub client: Client,
+    /// Where renewals are counted.
+    pub writes: Writes,
 }
 
-/// Renews the Leases of `nodes`; returns those that were.
-async fn renew(store: &Store, client: &Client, nodes: &[String]) -> Vec<String> {
-    let snapshot = store.snapshot();
-    let now = Timestamp::now();
-    let (mut done, mut batch) = (Vec::new(), Vec::new());
-    for node in nodes {
-        match renewal(&snapshot, node, now) {
-            Some(write) => batch.push((node.clone(), write)),
-            None if create(client, &snapshot, node, now).await => done.push(node.clone()),
-            None => {}
-        }
-    }
-    let (compares, puts) = batch.iter().map(|(_, (compare, put))| (compare.clone(), put.clone())).unzip();
-    if batch.is_empty() {
-        return done;
-    }
-    match store.txn(Txn::guarded(compares, puts)).await {
-        Ok(result) if result.succeeded => done.extend(batch.into_iter().map(|(node, _)| node)),
-        // Somebody touched one of them: each for itself, over what is there now.
-        Ok(_) => {
-            let snapshot = store.snapshot();
-            for (node, _) in batch {
-                let Some((compare, put)) = renewal(&snapshot, &node, now) else { continue };
-                if store.txn(Txn::guarded(vec![compare], vec![put])).await.is_ok_and(|r| r.succeeded) {
-                    done.push(node);
+impl Leases {
+    /// Renews until `stop`.
+    pub async fn keep(self, sessions: Arc<Sessions>, stop: CancellationToken) {
+        let mut renewed: std::collections::HashMap<String, Instant> = std::collections::HashMap::new();
+        let mut tick = tokio::time::interval(SOON);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                // Cancel-safe: a tick carries nothing.
+                _ = tick.tick() => {}
+            }
+            let now = Instant::now();
+            let live: Vec<String> = sessions.live().iter().map(|handle| handle.node.clone()).collect();
+            renewed.retain(|node, _| live.contains(node));
+            // All at once when the first is due: one transaction instead of many.
+            let due = |node: &String| renewed.get(node).is_none_or(|at| now - *at + SOON >= EVERY);
+            if !live.iter().any(due) {
+                continue;
+            }
+            let late: Vec<String> =
+                live.into_iter().filter(|n| renewed.get(n).is_none_or(|at| now - *at >= EVERY / 2)).collect();
+            for chunk in late.chunks(PER_TXN) {
+                for node in self.renew(chunk).await {
+                    renewed.insert(node, now);
                 }
             }
         }
-        Err(error) => debug!(%error, "leases could not be renewed"),
     }
-    done
+
+    /// Renews the Leases of `nodes`; returns those that were.
+    async fn renew(&self, nodes: &[String]) -> Vec<String> {
+        let snapshot = self.store.snapshot();
+        let now = Timestamp::now();
+        let (mut done, mut batch) = (Vec::new(), Vec::new());
+        for node in nodes {
+            match renewal(&snapshot, node, now) {
+                Some(write) => batch.push((node.clone(), write)),
+                None if create(&self.client, &snapshot, node, now).await => done.push(node.clone()),
+                None => {}
+            }
+        }
+        let (compares, puts) = batch.iter().map(|(_, (compare, put))| (compare.clone(), put.clone())).unzip();
+        if batch.is_empty() {
+            return done;
+        }
+        match self.write(Txn::guarded(compares, puts)).await {
+            Ok(true) => done.extend(batch.into_iter().map(|(node, _)| node)),
+            // Somebody touched one of them: each for itself, over what is there now.
+            Ok(false) => {
+                let snapshot = self.store.snapshot();
+                for (node, _) in batch {
+                    let Some((compare, put)) = renewal(&snapshot, &node, now) else { continue };
+                    if self.write(Txn::guarded(vec![compare], vec![put])).await.is_ok_and(|done| done) {
+                        done.push(node);
+                    }
+                }
+            }
+            Err(error) => debug!(%error, "leases could not be renewed"),
+        }
+        done
+    }
+
+    async fn write(&self, txn: Txn) -> Result<bool, WriteError> {
+        let succeeded = self.store.txn(txn).await?.succeeded;
+        if succeeded {
+            self.writes.committed(Writer::NodeGateway, LEASES.resource);
+        }
+        Ok(succeeded)
+    }
 }
 
 fn key(node: &str) -> bytes::Bytes {

@@ -11,7 +11,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kontiki_api::{Api, Client, PatchKind, Status as ApiStatus, Target, User};
+use kontiki_api::{Api, Client, PatchKind, Status as ApiStatus, Target, User, Writer};
 use kontiki_model::GroupResource;
 use kontiki_proto::node::{
     FromAgent, Heartbeat, Hello, Object, Refused, Servers, Synced, ToAgent, TokenRequest, TokenResponse, from_agent,
@@ -72,8 +72,8 @@ pub fn start(
 ) -> mpsc::Receiver<Result<ToAgent, Status>> {
     let (out, rx) = mpsc::channel(OUTGOING);
     let tunnels = Tunnels::new(node, out.clone(), stop.clone());
-    let client =
-        context.api.client(User::new(&format!("system:node:{node}"), &[crate::pki::NODES, "system:authenticated"]));
+    let user = User::new(&format!("system:node:{node}"), &[crate::pki::NODES, "system:authenticated"]);
+    let client = context.api.client(user).counted_for(Writer::NodeGateway);
     let session = Session {
         handle: Handle::new(node, stop, tunnels),
         outbox: Outbox::new(node, client.clone(), context.caches.clone()),
