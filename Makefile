@@ -27,11 +27,13 @@ install:
 peers:
 	deploy/get-etcd.sh >/dev/null || [ $$? = 3 ]
 
-# Unit and story tests of every crate, then the stories on a real cluster of their own.
-# Upgrades start from an older store, built once.
+# Unit and story tests of every crate, then the stories on a real cluster of their own; and stories of the etcd API
+# told of etcd itself, which proves them. Upgrades start from an older store, built once.
+STORIES = etcdctl client_crate leases access
 test: install peers build
 	deploy/older.sh >/dev/null
 	cargo test --workspace --lib --bins --tests --quiet
+	if deploy/get-etcd.sh >/dev/null; then STORE=etcd-3.7 cargo test --workspace --test etcd --quiet -- $(STORIES); fi
 
 # Read-only: formatting, lints, tidy rules.
 check: install

@@ -9,8 +9,12 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-/// Builds the older store where it was not built before; says what it does on standard error.
-const OLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/older.sh");
+/// A script of the checkout that Cargo runs this in: several may share what was built. Without Cargo the one it was
+/// built in.
+fn script(name: &str) -> PathBuf {
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").map_or(env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    here.join("../../deploy").join(name)
+}
 
 /// Debian's etcd 3.4, unpacked and not installed: the package would start a service. The lock is for
 /// test programs that run at the same time.
@@ -60,7 +64,7 @@ pub fn etcd37() -> Result<Option<EtcdBinaries>> {
 }
 
 fn build() -> Result<Option<PathBuf>> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/get-etcd.sh");
+    let script = script("get-etcd.sh");
     let built = Command::new(&script).output().with_context(|| format!("starting {}", script.display()))?;
     if built.status.code() == Some(WITHOUT_GO) {
         // Past what the test harness captures: a skip is to be seen.
@@ -100,8 +104,11 @@ pub fn older() -> Result<Option<PathBuf>> {
         ensure!(path.is_file(), "KONTIKI_OLDER_BIN: {} is missing", path.display());
         return Ok(Some(path));
     }
-    let built = Command::new(OLDER).stderr(Stdio::inherit()).output().with_context(|| format!("starting {OLDER}"))?;
-    ensure!(built.status.success(), "{OLDER}: {}", built.status);
+    // Builds it where it was not built before; says what it does on standard error.
+    let script = script("older.sh");
+    let name = script.display();
+    let built = Command::new(&script).stderr(Stdio::inherit()).output().with_context(|| format!("starting {name}"))?;
+    ensure!(built.status.success(), "{name}: {}", built.status);
     let path = String::from_utf8(built.stdout)?.trim().to_owned();
     Ok((!path.is_empty()).then(|| path.into()))
 }

@@ -127,7 +127,8 @@ async fn newer_refusals_come_in_the_order_of_operations() -> Result<()> {
             (vec![&put], lease),
             (vec![&range, &put], future),
             (vec![&put, &range], lease),
-            (vec![&missing, &range, &put], key),
+            (vec![&missing, &range], key),
+            (vec![&range, &missing], future),
         ] {
             let op = |request: &Request| pb::RequestOp { request: Some(request.clone()) };
             let plain = pb::TxnRequest { success: ops.into_iter().map(op).collect(), ..pb::TxnRequest::default() };
