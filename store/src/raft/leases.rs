@@ -65,7 +65,7 @@ impl Leases {
 
     /// Until a lease may be due.
     pub async fn next(&self) {
-        let next = self.lessor.lock().next();
+        let next = self.lessor.lock().soonest();
         let over = async {
             match next {
                 Some(at) => sleep(at.saturating_sub(self.now())).await,

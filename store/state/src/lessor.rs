@@ -68,7 +68,7 @@ impl Lessor {
     /// The leases whose time is over; they count as ending from now on.
     pub fn due(&mut self, now: Duration) -> Vec<i64> {
         let mut due = Vec::new();
-        while let Some(at) = self.next().filter(|at| *at <= now) {
+        while let Some(at) = self.soonest().filter(|at| *at <= now) {
             let Some(Reverse((_, id))) = self.queue.pop() else { break };
             if let Some(end) = self.ends.get_mut(&id).filter(|end| end.queued == Some(at)) {
                 end.queued = None;
@@ -79,7 +79,7 @@ impl Lessor {
     }
 
     /// When the first lease ends, as things are.
-    pub fn next(&mut self) -> Option<Duration> {
+    pub fn soonest(&mut self) -> Option<Duration> {
         while let Some(mut first) = self.queue.peek_mut() {
             let Reverse((at, id)) = *first;
             match self.ends.get_mut(&id).filter(|end| end.queued == Some(at)) {
@@ -145,13 +145,13 @@ mod tests {
         let lease = Lease { ttl: 10, ..Lease::default() };
         let leases: OrdMap<i64, Lease> = [(1, lease.clone()), (2, lease.clone())].into_iter().collect();
         lessor.lead(Term(1), || leases.clone(), at(0));
-        assert_eq!(lessor.next(), Some(at(10)));
+        assert_eq!(lessor.soonest(), Some(at(10)));
         assert!(lessor.keep_alive(1, &lease, at(6)));
         assert_eq!(lessor.remaining(Term(1), 2, &lease, at(6)), at(4));
         assert!(lessor.due(at(9)).is_empty());
         assert_eq!(lessor.due(at(10)), [2]);
         assert!(lessor.due(at(11)).is_empty(), "proposed once");
-        assert_eq!(lessor.next(), Some(at(16)), "as long as the other was kept alive");
+        assert_eq!(lessor.soonest(), Some(at(16)), "as long as the other was kept alive");
         assert!(!lessor.keep_alive(2, &lease, at(11)), "too late");
         lessor.not_ended(2);
         assert!(lessor.keep_alive(2, &lease, at(11)), "it did not end after all");
@@ -165,7 +165,7 @@ mod tests {
         lessor.granted(1, 10, 9, at(65));
         assert_eq!(lessor.due(at(70)), [1], "told twice, and counted from the first");
         lessor.resign();
-        assert_eq!((lessor.next(), lessor.due(at(99))), (None, vec![]));
+        assert_eq!((lessor.soonest(), lessor.due(at(99))), (None, vec![]));
     }
 
     proptest! {
