@@ -2,8 +2,10 @@
 # The store of an earlier commit, which upgrades are tested from. Prints the path of its binary, which knows
 # `store` and nothing else. Safe to run again, and by several at once.
 #
-# It is built once and kept in ~/.cache/kontiki/older. The build shares the compiled dependencies of the normal one:
-# same build directory, same features (those of the tests of the whole workspace), so RocksDB is not compiled again.
+# It is built once and kept in ~/.cache/kontiki/older. The build begins with a copy of what the normal one has compiled,
+# so RocksDB is not compiled again. A copy: Cargo knows crates of a workspace by their path in it and by how new their
+# files are, so two checkouts that share a directory take each other's for their own. That is also why the older files
+# are new here.
 #
 # Where the history lacks the commit (a shallow clone) it prints nothing; with CI=true that is an error.
 set -eu
@@ -30,16 +32,15 @@ fi
 
 build() {
   say "building the store of commit $(echo $commit | cut -c1-7) once"
-  # At a path of its own for good: crates below another path would be others, and be compiled again.
-  tree=$dir/tree
-  rm -rf "$tree" "$dir/out"
-  trap 'rm -rf "$tree" "$dir/out"' EXIT
-  mkdir "$tree"
-  git archive "$commit" | tar -x -C "$tree"
-  # What it links goes elsewhere: a `store` of the checkout's own is not replaced.
-  (cd "$tree" && CARGO_BUILD_BUILD_DIR="${CARGO_TARGET_DIR:-$cache/target}" CARGO_TARGET_DIR="$dir/out" \
-    CARGO_INCREMENTAL=0 cargo build --locked --quiet --workspace --example store >&2)
-  cp "$dir/out/debug/examples/store" "$store.new"
+  tree=$dir/tree out=$dir/target
+  rm -rf "$tree" "$out"
+  trap 'rm -rf "$tree" "$out"' EXIT
+  mkdir "$tree" "$out"
+  git archive "$commit" | tar -xm -C "$tree"
+  compiled=${CARGO_TARGET_DIR:-$cache/target}
+  [ ! -d "$compiled/debug" ] || tar -C "$compiled" --exclude=incremental -cf - debug | tar -x -C "$out"
+  (cd "$tree" && CARGO_TARGET_DIR="$out" CARGO_INCREMENTAL=0 cargo build --locked --quiet --workspace --example store >&2)
+  cp "$out/debug/examples/store" "$store.new"
   mv "$store.new" "$store"
 }
 
