@@ -11,6 +11,7 @@ pub mod codec;
 pub mod command;
 pub mod digest;
 pub mod keys;
+mod lease;
 pub mod lessor;
 mod level;
 pub mod packed;
@@ -23,8 +24,9 @@ mod types;
 
 pub use digest::Digest;
 pub use keys::{End, KeyRange};
+pub use lease::Lease;
 pub use level::Level;
-pub use snapshot::{Lease, Snapshot};
+pub use snapshot::Snapshot;
 pub use types::{
     Batch, Compare, CompareOp, Entry, EntryId, Event, EventKind, Op, Order, Put, PutLease, RangeQuery, RangeResult,
     Refusal, Response, ResponseKind, Revision, SortBy, Target, Term, Txn, TxnResult,

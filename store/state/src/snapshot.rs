@@ -10,32 +10,13 @@ use bytes::Bytes;
 use imbl::{OrdMap, OrdSet};
 
 use crate::{
-    Compare, CompareOp, Digest, Entry, KeyRange, Level, Op, Put, PutLease, RangeQuery, RangeResult, Refusal, Response,
-    ResponseKind, Revision, Target, Txn, TxnResult,
+    Compare, CompareOp, Digest, Entry, KeyRange, Lease, Level, Op, Put, PutLease, RangeQuery, RangeResult, Refusal,
+    Response, ResponseKind, Revision, Target, Txn, TxnResult,
     digest::Sum,
     keys::{End, prefix_end},
     packed::{Numbers, Packed},
     query::{between, in_range, query},
 };
-
-/// A lease: keys that live as long as somebody keeps it alive.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Lease {
-    /// How long it lives after it was last kept alive, in seconds.
-    pub ttl: i64,
-    /// Index of the log entry that granted it: what tells it from an earlier one of the same id.
-    pub granted: u64,
-    /// The keys attached to it.
-    pub keys: OrdSet<Bytes>,
-}
-
-impl Lease {
-    /// The lease alone, which is cheap to keep.
-    #[must_use]
-    pub fn without_keys(&self) -> Self {
-        Self { keys: OrdSet::new(), ..*self }
-    }
-}
 
 /// All current keys and leases at one revision.
 #[derive(Clone, PartialEq, Debug)]

@@ -18,14 +18,14 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    Entry, Event, EventKind, KeyRange, Level, Op, Put, PutLease, Refusal, Response, ResponseKind, Revision, Snapshot,
-    Term, Txn, TxnResult,
+    Entry, Event, EventKind, KeyRange, Lease, Level, Op, Put, PutLease, Refusal, Response, ResponseKind, Revision,
+    Snapshot, Term, Txn, TxnResult,
     command::{Action, Outcome},
     keys::End,
     packed::{Numbers, Packed},
     planted::{self, Bug},
     rows::{LeaseRow, RowKind},
-    snapshot::{Lease, Path},
+    snapshot::Path,
 };
 
 /// All current keys and leases, and the counters that every member agrees on.
