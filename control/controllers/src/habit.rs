@@ -8,11 +8,12 @@
 //!   with each time, has jitter and an end. What changed something and is asked for again all the same gets
 //!   [`PATIENCE`] turns first: then somebody undoes it each time, or the API does not keep what was written.
 //! - A habit is told of once, however long it lasts.
-//! - Memory is bounded: beyond [`REMEMBERED`] keys those whose pause is over are forgotten.
+//! - Memory is bounded: beyond [`REMEMBERED`](kontiki_model::pace::REMEMBERED) keys those whose pause is over are forgotten.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use kontiki_model::pace::make_room;
 use rand::Rng as _;
 
 /// The first pause.
@@ -23,7 +24,6 @@ const LAST_PAUSE: Duration = Duration::from_secs(300);
 const PATIENCE: u32 = 10;
 /// The pause at which people are told.
 const TOLD: u32 = 5;
-const REMEMBERED: usize = 4096;
 
 struct Habit {
     gist: u64,
@@ -54,7 +54,8 @@ impl Habits {
 
     /// The plan `gist` of `key` was carried out. True if people should be told.
     pub fn done(&mut self, key: &str, gist: u64, effect: bool, now: Instant) -> bool {
-        self.make_room(now);
+        // Whatever is forgotten gets one more chance at once.
+        make_room(&mut self.known, |habit| habit.until > now);
         let habit = self.known.entry(key.to_owned()).or_insert(Habit { gist, times: 0, strikes: 0, until: now });
         if habit.gist != gist {
             *habit = Habit { gist, times: 0, strikes: 0, until: now };
@@ -73,19 +74,12 @@ impl Habits {
     pub fn forget(&mut self, key: &str) {
         self.known.remove(key);
     }
-
-    fn make_room(&mut self, now: Instant) {
-        if self.known.len() >= REMEMBERED {
-            self.known.retain(|_, habit| habit.until > now);
-        }
-        if self.known.len() >= REMEMBERED {
-            self.known.clear(); // each gets one more chance at once
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use kontiki_model::pace::REMEMBERED;
+
     use super::*;
 
     /// Asks for the plans of `text` in turn, one each `step`: small letters have an effect, capitals have none,

@@ -21,7 +21,8 @@ const WIDEST_GAP: Duration = Duration::from_secs(1800);
 const FORGOTTEN: Duration = Duration::from_secs(3600);
 const BURST: u32 = 25;
 const REFILL: Duration = Duration::from_secs(300);
-const REMEMBERED: usize = 4096;
+/// Things remembered by one memory, at most.
+pub const REMEMBERED: usize = 4096;
 
 /// What is to be told now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +94,9 @@ impl<S, K> Default for Pace<S, K> {
 impl<S: Hash + Eq, K: Hash + Eq> Pace<S, K> {
     /// `what` happened to `subject`, `times` times. `None`: it is counted, and told with a later one.
     pub fn happened(&mut self, subject: S, what: K, times: u32, now: Instant) -> Option<Telling> {
-        self.make_room(now);
+        // Without their memory counts start anew; nothing else is lost.
+        make_room(&mut self.series, |series| now.saturating_duration_since(series.last) < GAP);
+        make_room(&mut self.subjects, |bucket| now.saturating_duration_since(bucket.filled) < REFILL);
         let series = self.series.entry(what).or_insert_with(|| Series::new(now));
         if now.saturating_duration_since(series.last) >= FORGOTTEN {
             *series = Series::new(now);
@@ -107,20 +110,15 @@ impl<S: Hash + Eq, K: Hash + Eq> Pace<S, K> {
         let bucket = self.subjects.entry(subject).or_insert_with(|| Bucket { tokens: BURST, filled: now });
         bucket.take(now).then(|| series.told(now))
     }
+}
 
-    fn make_room(&mut self, now: Instant) {
-        if self.series.len() >= REMEMBERED {
-            self.series.retain(|_, series| now.saturating_duration_since(series.last) < GAP);
-        }
-        if self.series.len() >= REMEMBERED {
-            self.series.clear(); // counts start anew; nothing else is lost
-        }
-        if self.subjects.len() >= REMEMBERED {
-            self.subjects.retain(|_, bucket| now.saturating_duration_since(bucket.filled) < REFILL);
-        }
-        if self.subjects.len() >= REMEMBERED {
-            self.subjects.clear();
-        }
+/// Keeps `known` below [`REMEMBERED`] before something is added: what `matters` no longer goes first, then all.
+pub fn make_room<K: Hash + Eq, V>(known: &mut HashMap<K, V>, matters: impl Fn(&V) -> bool) {
+    if known.len() >= REMEMBERED {
+        known.retain(|_, value| matters(value));
+    }
+    if known.len() >= REMEMBERED {
+        known.clear();
     }
 }
 

@@ -7,7 +7,6 @@
 //! - It is switched to only if it is whole: all rows there, and the state that they make the one it was taken of.
 
 use std::{
-    fs,
     io::{self, Read},
     path::PathBuf,
     sync::atomic::{AtomicU64, Ordering},
@@ -69,11 +68,8 @@ struct Files(Vec<PathBuf>);
 impl Drop for Files {
     fn drop(&mut self) {
         for path in &self.0 {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::debug!(%error, "a part of a snapshot could not be removed");
-                }
-                _ => {}
+            if let Err(error) = sorted::remove(path) {
+                tracing::debug!(%error, "a part of a snapshot could not be removed");
             }
         }
     }

@@ -12,10 +12,7 @@ use crate::disk::{failure::db_error, options::family_options, writer::Health};
 pub(crate) fn write(health: &Health, path: &Path, rows: &[(Vec<u8>, Bytes)]) -> io::Result<()> {
     health.when_there_is_space(|| {
         // What an attempt left behind that a full disk ended.
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove(path)?;
         let options = family_options(0, &BlockBasedOptions::default());
         let mut file = SstFileWriter::create(&options);
         file.open(path).map_err(db_error)?;
@@ -24,6 +21,14 @@ pub(crate) fn write(health: &Health, path: &Path, rows: &[(Vec<u8>, Bytes)]) -> 
         }
         file.finish().map_err(db_error)
     })
+}
+
+/// Removes a file, if there is one.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

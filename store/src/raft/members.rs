@@ -70,6 +70,18 @@ fn member(own: u64, last: u64, metrics: &Metrics, voters: &BTreeSet<u64>, id: u6
     }
 }
 
+/// All members but `own`.
+pub(crate) fn others(metrics: &Metrics, own: u64) -> impl Iterator<Item = (u64, &Node)> {
+    let nodes = metrics.membership_config.membership().nodes().filter(move |(id, _)| **id != own);
+    nodes.map(|(id, node)| (*id, node))
+}
+
+/// Whether something of the current term was applied here. A leader for which that is not so may still show an old
+/// state.
+pub(crate) fn shows_own_term(metrics: &Metrics) -> bool {
+    metrics.last_applied.is_some_and(|id| id.leader_id.term == metrics.current_term)
+}
+
 fn answered(metrics: &Metrics, id: u64) -> bool {
     let last = metrics.heartbeat.as_ref().and_then(|heartbeat| heartbeat.get(&id)?.as_ref());
     last.is_some_and(|last| last.elapsed() < SILENT)

@@ -34,14 +34,12 @@ pub(crate) fn status(core: &Core, name: &str, told: &[Member]) -> Status {
             false => metrics.last_quorum_acked.as_ref().and_then(|at| Instant::now().checked_sub(at.elapsed())),
         };
         let acked = last_quorum_ack.is_some_and(|at| at.elapsed() < core.timing.election);
-        // A leader whose own term has nothing applied yet may still show an old state.
-        let current = metrics.last_applied.is_some_and(|id| id.leader_id.term == metrics.current_term);
         Status {
             id: core.id,
             name: name.to_owned(),
             leader: metrics.current_leader,
             term: Term(metrics.current_term),
-            is_leader: metrics.state.is_leader() && acked && current,
+            is_leader: metrics.state.is_leader() && acked && members::shows_own_term(metrics),
             last_quorum_ack: last_quorum_ack.map(Instant::into_std),
             applied,
             last_log: core.log.last_index(),

@@ -17,6 +17,7 @@ use crate::{
     raft::{
         engine::Core,
         forward::{Ask, decode_digest},
+        members,
     },
     rt,
 };
@@ -86,10 +87,9 @@ pub(crate) async fn compare(core: Arc<Core>) {
 /// Compares all members; tells the entry as of which all were equal.
 async fn compare_once(core: &Core) -> Option<u64> {
     let (voters, others) = core.metrics(|metrics| {
-        let membership = metrics.membership_config.membership();
-        let others = membership.nodes().filter(|(id, _)| **id != core.id);
-        let others: BTreeMap<u64, String> = others.map(|(id, node)| (*id, node.address.clone())).collect();
-        (membership.voter_ids().collect::<BTreeSet<u64>>(), others)
+        let others = members::others(metrics, core.id).map(|(id, node)| (id, node.address.clone()));
+        let others: BTreeMap<u64, String> = others.collect();
+        (metrics.membership_config.membership().voter_ids().collect::<BTreeSet<u64>>(), others)
     });
     let (index, digests) = gather(core, &others).await?;
     match judge(&voters, &digests) {

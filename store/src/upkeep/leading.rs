@@ -1,6 +1,6 @@
 //! Whether this member leads, for tasks that only a leader does.
 
-use crate::raft::engine::Core;
+use crate::raft::{engine::Core, members::shows_own_term};
 use kontiki_state::Term;
 
 /// See [`leading`].
@@ -14,12 +14,9 @@ pub(crate) enum Lead {
 
 /// Whether this member leads, as far as it knows.
 pub(crate) fn leading(core: &Core) -> Lead {
-    core.metrics(|metrics| {
-        let current = metrics.last_applied.is_some_and(|id| id.leader_id.term == metrics.current_term);
-        match metrics.state.is_leader() {
-            true if current => Lead::Of(Term(metrics.current_term)),
-            true => Lead::Soon,
-            false => Lead::No,
-        }
+    core.metrics(|metrics| match metrics.state.is_leader() {
+        true if shows_own_term(metrics) => Lead::Of(Term(metrics.current_term)),
+        true => Lead::Soon,
+        false => Lead::No,
     })
 }

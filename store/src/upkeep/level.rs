@@ -14,6 +14,7 @@ use crate::{
     raft::{
         engine::Core,
         forward::{Ask, decode_level},
+        members,
         peer::ForwardError,
     },
     rt,
@@ -108,10 +109,7 @@ impl Members {
 }
 
 fn others(core: &Core) -> Vec<(u64, Node)> {
-    core.metrics(|metrics| {
-        let nodes = metrics.membership_config.membership().nodes().filter(|(id, _)| **id != core.id);
-        nodes.map(|(id, node)| (*id, node.clone())).collect()
-    })
+    core.metrics(|metrics| members::others(metrics, core.id).map(|(id, node)| (id, node.clone())).collect())
 }
 
 /// The newest level that a member knows, if it answers. A program that knows no levels refuses the question.

@@ -32,11 +32,8 @@ enum Command {
     Run {
         #[command(flatten)]
         common: Common,
-        #[arg(long, default_value_t = 5.0)]
-        minutes: f64,
-        /// Only these, with commas between them.
-        #[arg(long, default_value = "")]
-        faults: String,
+        #[command(flatten)]
+        weather: Weather,
     },
     /// kill -9 of random members, many times.
     Kills {
@@ -49,11 +46,8 @@ enum Command {
     Upgrade {
         #[command(flatten)]
         common: Common,
-        #[arg(long, default_value_t = 5.0)]
-        minutes: f64,
-        /// Only these, with commas between them.
-        #[arg(long, default_value = "")]
-        faults: String,
+        #[command(flatten)]
+        weather: Weather,
         /// The store that knows no feature levels [default: as deploy/older.sh builds it].
         #[arg(long)]
         older: Option<PathBuf>,
@@ -87,6 +81,26 @@ struct Common {
     lie: Option<Lie>,
 }
 
+// Which faults, and for how long. No docstring: clap would take it for the command that has them.
+#[derive(Args)]
+struct Weather {
+    #[arg(long, default_value_t = 5.0)]
+    minutes: f64,
+    /// Only these, with commas between them.
+    #[arg(long, default_value = "")]
+    faults: String,
+}
+
+impl Weather {
+    fn faults(&self) -> Result<Vec<Fault>> {
+        Fault::parse(&self.faults)
+    }
+
+    fn length(&self) -> Duration {
+        Duration::from_secs_f64(self.minutes * 60.0)
+    }
+}
+
 impl Common {
     fn options(self) -> Result<Options> {
         let pid = std::process::id();
@@ -102,12 +116,8 @@ impl Common {
     }
 }
 
-/// Minutes, as the command line has them.
-fn minutes(minutes: f64) -> Duration {
-    Duration::from_secs_f64(minutes * 60.0)
-}
-
-fn upgrade(common: Common, length: Duration, faults: &[Fault], older: Option<PathBuf>) -> Result<Report> {
+fn upgrade(common: Common, weather: &Weather, older: Option<PathBuf>) -> Result<Report> {
+    let (faults, length) = (weather.faults()?, weather.length());
     let newer = common.binary.clone().map_or_else(binaries::kontiki, Ok)?;
     let older = older.map_or_else(binaries::older, |path| Ok(Some(path)))?;
     let mut options = common.options()?;
@@ -116,7 +126,7 @@ fn upgrade(common: Common, length: Duration, faults: &[Fault], older: Option<Pat
     options.setup.binary = Some(builds.older.binary.clone());
     let mut rng = StdRng::seed_from_u64(options.seed);
     tell(&options, "no-recovery", async |group, shared| {
-        sail(group, &shared.recorder, &builds, faults, length, &mut rng).await
+        sail(group, &shared.recorder, &builds, &faults, length, &mut rng).await
     })
 }
 
@@ -129,14 +139,12 @@ fn check(file: &Path) -> Result<ExitCode> {
 
 fn main() -> Result<ExitCode> {
     let report = match Cli::parse().command {
-        Command::Run { common, minutes: length, faults } => {
-            let plan = Plan::Faults { list: Fault::parse(&faults)?, length: minutes(length) };
+        Command::Run { common, weather } => {
+            let plan = Plan::Faults { list: weather.faults()?, length: weather.length() };
             run(&common.options()?, &plan)?
         }
         Command::Kills { common, count } => run(&common.options()?, &Plan::Kills(count))?,
-        Command::Upgrade { common, minutes: length, faults, older } => {
-            upgrade(common, minutes(length), &Fault::parse(&faults)?, older)?
-        }
+        Command::Upgrade { common, weather, older } => upgrade(common, &weather, older)?,
         Command::Check { file } => return check(&file),
     };
     print!("{}", report.table);
