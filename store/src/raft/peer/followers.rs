@@ -9,7 +9,11 @@
 //! answer may have waited: a leader that was frozen for seconds read the first follower's answer,
 //! told the second one of the commit, read its old answer, and believed to lead still.
 //!
-//! Invariant
+//! A voter that is alone in its set of voters keeps no such promise in openraft: it elects itself as soon as it
+//! learns that it is alone. A leader that has left such a voter behind, removing itself from a group of two, finds out
+//! with every read whether it still leads.
+//!
+//! Invariants
 //! - A time is noted only of an append that is known to have arrived: one with entries that the
 //!   follower has since said to have, or the only one on its way.
 
@@ -74,11 +78,16 @@ impl Followers {
         moment: Instant,
         lease: Duration,
     ) -> bool {
-        let begin = moment - lease;
+        let begin = if keep_leases(leader, configs) { moment - lease } else { moment };
         let mut heard = self.heard.subscribe();
         let confirmed = heard.wait_for(|heard| heard.since(term, leader, configs, begin));
         rt::timeout(lease, confirmed).await.is_ok_and(|seen| seen.is_ok())
     }
+}
+
+/// Whether followers that vote in `configs` grant no vote while their promise to `leader` holds.
+fn keep_leases(leader: u64, configs: &[BTreeSet<u64>]) -> bool {
+    configs.iter().all(|config| config.len() > 1 || config.contains(&leader))
 }
 
 /// What one stream of appends to one member has sent and is not known to have arrived.
@@ -197,6 +206,31 @@ mod tests {
             }
             assert_eq!(all.since(term, 1, &configs, now), expect, "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_voter_left_alone_is_asked_at_every_read() {
+        let alone = || vec![BTreeSet::from([2])];
+        let leaving = || vec![BTreeSet::from([1, 2]), BTreeSet::from([2])];
+        for (name, configs, keeps) in [
+            ("two", vec![BTreeSet::from([1, 2])], true),
+            ("the leader alone", vec![BTreeSet::from([1])], true),
+            ("the leader is leaving one", leaving(), false),
+            ("the leader has left one", alone(), false),
+            ("the leader has left two", vec![BTreeSet::from([2, 3])], true),
+        ] {
+            assert_eq!(keep_leases(1, &configs), keeps, "{name}");
+        }
+        let followers = Followers::default();
+        let confirmed = async |configs: Vec<_>, moment| followers.confirm(2, 1, &configs, moment, LEASE).await;
+        let stream = OnItsWay::new(2, true);
+        stream.sends(&append(None));
+        stream.answered(&answer(7), &followers);
+        let asked = Instant::now();
+        assert!(!confirmed(alone(), asked).await && !confirmed(leaving(), asked).await, "it may lead already");
+        stream.sends(&append(None));
+        stream.answered(&answer(7), &followers);
+        assert!(confirmed(alone(), asked).await && confirmed(leaving(), asked).await, "it followed when asked");
     }
 
     #[tokio::test]
