@@ -15,6 +15,7 @@ use clap::Parser;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kontiki_api::{Api, Config, NodeProxy, NodeProxyError, NodeStream, User};
+use kontiki_kinds::rows::service::Ranges;
 use kontiki_model::GroupResource;
 use kontiki_proto::node::Open;
 use kontiki_store::{PeerTls, Store};
@@ -88,7 +89,7 @@ async fn main() -> Result<()> {
     std::fs::create_dir_all(&args.dir)?;
     let authority = Authority::new()?;
     let store = open_store(&args, &authority).await?;
-    let api = Api::new(store.clone(), config(&args, &authority)?)?;
+    let api = Api::new(store.clone(), config(&args)?)?;
     prepare(&api).await?;
     write_kubeconfig(&args.dir.join("kubeconfig"), args.port, &authority)?;
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, args.port))).await?;
@@ -131,18 +132,18 @@ async fn open_store(args: &Args, authority: &Authority) -> Result<Store> {
     Ok(store)
 }
 
-fn config(args: &Args, authority: &Authority) -> Result<Config> {
+fn config(args: &Args) -> Result<Config> {
     Ok(Config {
-        server_name: "dev".into(),
-        cluster_domain: "cluster.local".into(),
-        pod_cidr: "10.244.0.0/16".parse()?,
-        service_cidr: "10.96.0.0/16".parse()?,
-        node_ports: 30000..=32767,
+        registry: kontiki_kinds::registry(&kontiki_kinds::Settings {
+            services: Ranges { addresses: "10.96.0.0/16".parse()?, node_ports: 30000..=32767 },
+        }),
+        admission: kontiki_kinds::admission::chain(&kontiki_kinds::admission::Settings {
+            default_toleration_seconds: args.toleration_seconds,
+        }),
+        authorizers: kontiki_kinds::authorize::chain(),
         version: env!("CARGO_PKG_VERSION").into(),
-        ca_pem: authority.0.pem(),
         service_account_key_pem: KeyPair::generate()?.serialize_pem(),
         issuer: "https://kubernetes.default.svc".into(),
-        default_toleration_seconds: args.toleration_seconds,
         node_proxy: Arc::new(NoNodes),
         writes: kontiki_api::Writes::default(),
         extra_routes: axum::Router::new(),

@@ -3,13 +3,13 @@
 use std::io;
 use std::sync::Arc;
 
+use kontiki_machinery::Registry;
 use kontiki_store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::tokens::{KeyError, Keys};
-use crate::documents::Documents;
 use crate::informer::Informers;
 use crate::metrics::Metrics;
 use crate::verbs::list::Pages;
@@ -27,8 +27,6 @@ pub(crate) struct Inner {
     pub config: Config,
     pub keys: Keys,
     pub informers: Informers,
-    /// Documents made from the resource table.
-    pub documents: Documents,
     pub pages: Pages,
     pub lines: Lines,
     pub metrics: Metrics,
@@ -51,7 +49,6 @@ impl Api {
                 store,
                 config,
                 keys,
-                documents: Documents::default(),
                 pages: Pages::default(),
                 lines: Lines::default(),
                 metrics: Metrics::default(),
@@ -98,6 +95,12 @@ impl Api {
     #[must_use]
     pub fn informers(&self) -> &Informers {
         &self.inner.informers
+    }
+
+    /// The kinds that are served.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.inner.config.registry
     }
 
     /// The store below.

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use axum::body::Body;
 use bytes::Bytes;
 use http::Response;
-use kontiki_kinds::{ResourceDef, Subresource};
+use kontiki_machinery::{FieldError, ResourceDef, Subresource, access::Attributes};
 use kontiki_store::{Entry, Revision, Term};
 use serde_json::Value;
 
-use crate::auth::access::Attributes;
 use crate::object;
 use crate::params::Params;
-use crate::state::{is_view, served};
+use crate::state::served;
 use crate::writes::{Effect, Writer};
 use crate::{Api, Status, User};
 
@@ -20,10 +19,10 @@ use crate::{Api, Status, User};
 pub(crate) struct Call {
     pub api: Api,
     pub user: User,
-    pub def: &'static ResourceDef,
+    pub def: Arc<ResourceDef>,
     pub namespace: Option<String>,
     pub name: Option<String>,
-    pub sub: Option<&'static Subresource>,
+    pub sub: Option<Arc<Subresource>>,
     pub params: Params,
     pub fence: Option<Term>,
     /// Whom its writes are counted for.
@@ -50,7 +49,7 @@ pub(crate) enum Object {
 
 impl Object {
     pub fn of_entry(def: &ResourceDef, entry: &Entry) -> Result<Self, Status> {
-        if is_view(def) {
+        if def.is_view() {
             return Ok(Self::Built(served(def, entry)?));
         }
         Ok(Self::Stored { bytes: entry.value.clone(), revision: entry.mod_revision })
@@ -96,8 +95,8 @@ pub(crate) enum Answer {
 }
 
 impl Call {
-    pub fn sub_name(&self) -> Option<&'static str> {
-        self.sub.map(|sub| sub.name)
+    pub fn sub_name(&self) -> Option<&str> {
+        self.sub.as_ref().map(|sub| sub.name.as_ref())
     }
 
     /// The object's name; only asked for where the route has one.
@@ -110,7 +109,7 @@ impl Call {
     }
 
     pub fn key(&self) -> Bytes {
-        crate::state::object_key(self.def, self.namespace(), self.name())
+        crate::state::object_key(&self.def, self.namespace(), self.name())
     }
 
     pub fn not_found(&self) -> Status {
@@ -119,20 +118,20 @@ impl Call {
 
     /// A write of this call was committed.
     pub fn committed(&self) {
-        self.api.inner.config.writes.committed(self.writer, self.def.plural);
+        self.api.inner.config.writes.committed(self.writer, self.def.plural.clone());
     }
 
     /// What authorization is asked about.
-    pub fn attributes<'a>(&'a self, verb: &'a str, node: Option<&'a str>) -> Attributes<'a> {
+    pub fn attributes<'a>(&'a self, verb: &'a str, fields: &'a [(&'a str, &'a str)]) -> Attributes<'a> {
         Attributes {
             verb,
-            resource: self.def.plural,
-            group: self.def.group,
+            resource: &self.def.plural,
+            group: &self.def.group,
             subresource: self.sub_name().unwrap_or_default(),
             namespace: self.namespace().unwrap_or_default(),
             name: self.name(),
             path: "",
-            node,
+            fields,
         }
     }
 
@@ -141,7 +140,7 @@ impl Call {
         Call {
             api: self.api.clone(),
             user: self.user.clone(),
-            def: self.def,
+            def: Arc::clone(&self.def),
             namespace: self.namespace.clone(),
             name: self.name.clone(),
             sub: None,
@@ -154,8 +153,8 @@ impl Call {
     }
 
     /// A failed validation.
-    pub fn invalid(&self, name: &str, errors: &[kontiki_kinds::FieldError]) -> Status {
-        // Two views of one store answer as the stored kind, as upstream does for events.
-        Status::invalid(self.def.storage.group, self.def.kind, name, errors)
+    pub fn invalid(&self, name: &str, errors: &[FieldError]) -> Status {
+        // Two views of one store answer as the stored kind, as upstream does.
+        Status::invalid(&self.def.storage.group, &self.def.kind, name, errors)
     }
 }

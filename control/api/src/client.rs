@@ -1,6 +1,8 @@
 //! The in-process client: the same pipeline as HTTP, without the HTTP.
 
-use kontiki_kinds::ResourceDef;
+use std::sync::Arc;
+
+use kontiki_machinery::{Registry, Verb};
 use kontiki_model::{GroupResource, Term};
 use serde_json::Value;
 
@@ -30,6 +32,12 @@ impl Client {
         Self { writer, ..self.clone() }
     }
 
+    /// The kinds that are served.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        self.api.registry()
+    }
+
     /// The same client, whose writes fail once `term` is over.
     #[must_use]
     pub fn fenced(&self, term: Term) -> Self {
@@ -38,7 +46,7 @@ impl Client {
 
     /// Reads one object, or a `scale`.
     pub async fn get(&self, target: Target<'_>) -> Result<Value, Status> {
-        let mut call = self.call(target, "get")?;
+        let mut call = self.call(target, Verb::Get)?;
         value_of(call.read_object().await?)
     }
 
@@ -50,39 +58,39 @@ impl Client {
         object: Value,
     ) -> Result<Value, Status> {
         let target = Target { resource, namespace, name: "", subresource: None };
-        let mut call = self.call(target, "create")?;
+        let mut call = self.call(target, Verb::Create)?;
         value_of(call.post(Input::Value(object)).await?)
     }
 
     /// Creates through a subresource: `binding`, `eviction`, `token`.
     pub async fn create_sub(&self, target: Target<'_>, object: Value) -> Result<Value, Status> {
-        let mut call = self.call(target, "create")?;
+        let mut call = self.call(target, Verb::Create)?;
         value_of(call.post(Input::Value(object)).await?)
     }
 
     /// Replaces an object, or its `status` or `scale`. A `resourceVersion` in it is a precondition.
     pub async fn update(&self, target: Target<'_>, object: Value) -> Result<Value, Status> {
-        let mut call = self.call(target, "update")?;
+        let mut call = self.call(target, Verb::Update)?;
         value_of(call.update(Input::Value(object)).await?)
     }
 
     /// The same, for callers that want to know only whether that changed anything.
     pub async fn update_effect(&self, target: Target<'_>, object: Value) -> Result<Effect, Status> {
-        let mut call = self.call(target, "update")?;
+        let mut call = self.call(target, Verb::Update)?;
         call.update(Input::Value(object)).await?;
         Ok(call.effect)
     }
 
     /// Patches an object or a subresource. A `resourceVersion` in the patch is a precondition.
     pub async fn patch(&self, target: Target<'_>, kind: PatchKind, patch: Value) -> Result<Value, Status> {
-        let mut call = self.call(target, "patch")?;
+        let mut call = self.call(target, Verb::Patch)?;
         let bytes = serde_json::to_vec(&patch).map_err(Status::internal)?;
         value_of(call.patch(kind, bytes.into()).await?)
     }
 
     /// The same, for callers that want to know only whether that changed anything.
     pub async fn patch_effect(&self, target: Target<'_>, kind: PatchKind, patch: Value) -> Result<Effect, Status> {
-        let mut call = self.call(target, "patch")?;
+        let mut call = self.call(target, Verb::Patch)?;
         let bytes = serde_json::to_vec(&patch).map_err(Status::internal)?;
         call.patch(kind, bytes.into()).await?;
         Ok(call.effect)
@@ -91,26 +99,27 @@ impl Client {
     /// Deletes an object. Returns the object as it was last, or as it is on its way out, or a
     /// Success status.
     pub async fn delete(&self, target: Target<'_>, options: DeleteOptions) -> Result<Value, Status> {
-        let mut call = self.call(target, "delete")?;
+        let mut call = self.call(target, Verb::Delete)?;
         value_of(call.delete(&Request { options, ..Request::default() }).await?)
     }
 
     /// The same, for callers that want to know only whether that changed anything.
     pub async fn delete_effect(&self, target: Target<'_>, options: DeleteOptions) -> Result<Effect, Status> {
-        let mut call = self.call(target, "delete")?;
+        let mut call = self.call(target, Verb::Delete)?;
         call.delete(&Request { options, ..Request::default() }).await?;
         Ok(call.effect)
     }
 
     /// A call to `target`, authorized.
-    fn call(&self, target: Target<'_>, verb: &str) -> Result<Call, Status> {
-        let def = row_of(target.resource).ok_or_else(Status::no_such_resource)?;
+    fn call(&self, target: Target<'_>, verb: Verb) -> Result<Call, Status> {
+        let table = self.api.registry().table();
+        let def = Arc::clone(table.find_resource(target.resource).ok_or_else(Status::no_such_resource)?);
         let sub = match target.subresource {
             None => None,
-            Some(name) => Some(def.subresource(name).ok_or_else(Status::no_such_resource)?),
+            Some(name) => Some(Arc::clone(def.subresource(name).ok_or_else(Status::no_such_resource)?)),
         };
-        let verbs = sub.map_or(def.verbs, |sub| sub.verbs);
-        if def.namespaced() != target.namespace.is_some() || !verbs.contains(&verb) {
+        let verbs = sub.as_ref().map_or(def.verbs, |sub| sub.verbs);
+        if def.namespaced() != target.namespace.is_some() || !verbs.contains(verb) {
             return Err(Status::method_not_allowed());
         }
         let call = Call {
@@ -126,14 +135,9 @@ impl Client {
             effect: Effect::default(),
             warnings: Vec::new(),
         };
-        self.api.authorize(&self.user, &call.attributes(verb, None))?;
+        self.api.authorize(&self.user, &call.attributes(verb.as_str(), &[]))?;
         Ok(call)
     }
-}
-
-/// The row of a resource in its preferred version, which comes first in the table.
-fn row_of(resource: GroupResource<'_>) -> Option<&'static ResourceDef> {
-    kontiki_kinds::resources().iter().copied().find(|def| def.group_resource() == resource)
 }
 
 fn value_of(answer: Answer) -> Result<Value, Status> {

@@ -1,8 +1,8 @@
 //! Bodies into objects: format, type, unknown fields, canonical form, defaults.
 
-use kontiki_kinds::decode::{DecodeError, Decoded, Findings, decode_json, decode_protobuf, decode_yaml};
-use kontiki_kinds::schema::{self, Schema};
-use kontiki_kinds::{GroupVersionKind, ResourceDef};
+use kontiki_machinery::decode::{DecodeError, Decoded, Findings, decode_json, decode_protobuf, decode_yaml};
+use kontiki_machinery::schema::{self, Schema};
+use kontiki_machinery::{GroupVersionKind, ResourceDef};
 use serde_json::Value;
 
 use crate::Status;
@@ -12,34 +12,35 @@ use crate::params::FieldValidation;
 
 const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 
-/// Types of subresources that are not their parent's.
-const SUBRESOURCE_TYPES: &[(&str, &str)] = &[
-    ("Scale", "io.k8s.api.autoscaling.v1.Scale"),
-    ("Eviction", "io.k8s.api.policy.v1.Eviction"),
-    ("Binding", "io.k8s.api.core.v1.Binding"),
-    ("TokenRequest", "io.k8s.api.authentication.v1.TokenRequest"),
-];
-
 /// The type that a request's body has to be of.
 pub(crate) struct Wanted {
     pub gvk: GroupVersionKind,
-    pub schema: &'static Schema,
+    pub schema: Schema,
     /// Whether it is the resource's own type, which has defaults.
     own: bool,
+    /// An earlier `apiVersion` that is taken for it.
+    earlier: Option<&'static str>,
 }
 
 /// The type that the body of `call` has to be of.
 pub(crate) fn wanted(call: &Call) -> Wanted {
-    let def = call.def;
-    if let Some(sub) = call.sub
-        && let Some((_, name)) = SUBRESOURCE_TYPES.iter().find(|(kind, _)| *kind == sub.kind)
-        && let Some(schema) = schema::get(name)
+    let (def, sub) = (&call.def, call.sub.as_deref());
+    let gvk = |group: &str, version: &str, kind: &str| GroupVersionKind {
+        group: group.into(),
+        version: version.into(),
+        kind: kind.into(),
+    };
+    if let Some(sub) = sub
+        && let Some(schema) = sub.handler.schema()
     {
-        let gvk = GroupVersionKind { group: sub.group.into(), version: sub.version.into(), kind: sub.kind.into() };
-        return Wanted { gvk, schema, own: false };
+        return Wanted {
+            gvk: gvk(&sub.group, &sub.version, &sub.kind),
+            schema: schema.clone(),
+            own: false,
+            earlier: sub.handler.earlier_version(),
+        };
     }
-    let gvk = GroupVersionKind { group: def.group.into(), version: def.version.into(), kind: def.kind.into() };
-    Wanted { gvk, schema: schema::of(def), own: true }
+    Wanted { gvk: gvk(&def.group, &def.version, &def.kind), schema: def.schema.clone(), own: true, earlier: None }
 }
 
 /// Whether a body is in Kubernetes' protobuf form, as kubectl's typed commands send it. Answers are
@@ -68,15 +69,15 @@ pub(crate) fn decode_object(call: &mut Call, input: Input, validation: FieldVali
     let wanted = wanted(call);
     if let Input::Value(mut value) = input {
         // From this process: unknown fields are dropped, wrong types are still refused.
-        finish(call.def, &wanted, &mut value)?;
+        finish(&call.def, &wanted, &mut value)?;
         return Ok(value);
     }
     let unrecognized = |error: DecodeError| Status::unrecognized(&wanted.gvk.kind, error);
     let decoded = decode(&input)?.and_then(Decoded::into_object).map_err(unrecognized)?;
     check_type(&decoded, &wanted)?;
-    let findings = decoded.findings(wanted.schema);
+    let findings = decoded.findings(&wanted.schema);
     let mut value = decoded.value;
-    finish(call.def, &wanted, &mut value)?;
+    finish(&call.def, &wanted, &mut value)?;
     judge(call, findings, validation, |detail| undecodable(&wanted, detail))?;
     Ok(value)
 }
@@ -107,8 +108,8 @@ fn check_type(decoded: &Decoded, wanted: &Wanted) -> Result<(), Status> {
     let own = wanted.gvk.api_version();
     let kind = if kind.is_empty() { &wanted.gvk.kind } else { kind };
     let version = if version.is_empty() { &own } else { version };
-    let older_eviction = kind == "Eviction" && version == "policy/v1beta1";
-    if kind == wanted.gvk.kind && (version == own || older_eviction) {
+    let fits = version == own || wanted.earlier.is_some_and(|earlier| version == earlier);
+    if kind == wanted.gvk.kind && fits {
         return Ok(());
     }
     let got = GroupVersionKind::new(version, kind);
@@ -136,7 +137,7 @@ pub(crate) fn settle(def: &ResourceDef, wanted: &Wanted, value: &mut Value) {
 }
 
 /// DeleteOptions from a body. Any group's version of them will do.
-pub(crate) fn decode_delete_options(_def: &ResourceDef, input: Input) -> Result<Value, Status> {
+pub(crate) fn decode_delete_options(input: Input) -> Result<Value, Status> {
     let bad = |error: DecodeError| Status::bad_request(error.to_string());
     let decoded = decode(&input)?.and_then(Decoded::into_object).map_err(bad)?;
     let (version, kind) = decoded.type_meta().map_err(bad)?;

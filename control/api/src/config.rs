@@ -1,70 +1,35 @@
 //! What an [`Api`](crate::Api) is built from, and the plain types of its in-process client.
 
-use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use kontiki_machinery::Registry;
+use kontiki_machinery::access::Authorizer;
+use kontiki_machinery::admission::Step;
 use kontiki_model::GroupResource;
 
 use crate::node_proxy::NodeProxy;
 use crate::writes::Writes;
 
-/// Cluster-wide settings of the API.
+/// What the API is assembled from.
 pub struct Config {
-    /// Name of this server.
-    pub server_name: String,
-    /// Cluster DNS domain, `cluster.local`.
-    pub cluster_domain: String,
-    /// Range of pod addresses of the whole cluster.
-    pub pod_cidr: IpNet,
-    /// Range that ClusterIPs are taken from. Its first address is the API's own Service.
-    pub service_cidr: IpNet,
-    /// Range that node ports are taken from.
-    pub node_ports: RangeInclusive<u16>,
+    /// The kinds that are served.
+    pub registry: Registry,
+    /// Steps of admission, in order.
+    pub admission: Vec<Arc<dyn Step>>,
+    /// Who may allow what, in the order in which they are asked, after `system:masters`, who may do everything.
+    pub authorizers: Vec<Arc<dyn Authorizer>>,
     /// Version of this project, e.g. `0.1.0`; part of `/version`.
     pub version: String,
-    /// The cluster CA, which client certificates must chain to.
-    pub ca_pem: String,
     /// Private key (EC or RSA, PEM) that signs ServiceAccount tokens.
     pub service_account_key_pem: String,
     /// Issuer of ServiceAccount tokens.
     pub issuer: String,
-    /// Seconds a pod stays bound to a node that is not ready or unreachable, unless it says so itself.
-    pub default_toleration_seconds: i64,
     /// The way to the nodes, for logs, exec, attach and port-forward.
     pub node_proxy: Arc<dyn NodeProxy>,
     /// Where committed writes are counted.
     pub writes: Writes,
     /// Routes outside the Kubernetes API, reached after authentication by `system:masters` only.
     pub extra_routes: axum::Router,
-}
-
-/// Who asks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct User {
-    /// User name.
-    pub name: String,
-    /// Unique id, where the authenticator knows one.
-    pub uid: String,
-    /// Groups.
-    pub groups: Vec<String>,
-    /// Whatever else the authenticator found.
-    pub extra: BTreeMap<String, Vec<String>>,
-}
-
-impl User {
-    /// A user of `groups`, without id and extras.
-    #[must_use]
-    pub fn new(name: &str, groups: &[&str]) -> Self {
-        Self { name: name.to_owned(), groups: groups.iter().map(|g| (*g).to_owned()).collect(), ..Self::default() }
-    }
-
-    /// Whether the user is a member of `group`.
-    #[must_use]
-    pub fn in_group(&self, group: &str) -> bool {
-        self.groups.iter().any(|g| g == group)
-    }
 }
 
 /// The address of one object, or of one of its subresources.

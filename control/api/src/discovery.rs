@@ -3,24 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use kontiki_kinds::{ResourceDef, Subresource, resources};
+use kontiki_machinery::{ResourceDef, Subresource, Table, Verb};
 use serde_json::{Value, json};
 
 /// The content type of aggregated discovery.
 pub(crate) const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-
-/// Groups in table order, each with its versions.
-fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
-    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
-    for def in resources() {
-        match groups.iter_mut().find(|(group, _)| *group == def.group) {
-            Some((_, versions)) if versions.contains(&def.version) => {}
-            Some((_, versions)) => versions.push(def.version),
-            None => groups.push((def.group, vec![def.version])),
-        }
-    }
-    groups
-}
 
 fn group_version(group: &str, version: &str) -> String {
     if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
@@ -33,9 +20,9 @@ pub(crate) fn core_versions(server: IpAddr, port: u16) -> Value {
 }
 
 /// `GET /apis`
-pub(crate) fn group_list() -> Value {
+pub(crate) fn group_list(table: &Table) -> Value {
     let groups: Vec<Value> =
-        groups().into_iter().filter(|(group, _)| !group.is_empty()).map(|(g, v)| group_value(g, &v)).collect();
+        table.groups().into_iter().filter(|(group, _)| !group.is_empty()).map(|(g, v)| group_value(g, &v)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
@@ -46,8 +33,8 @@ fn group_value(group: &str, versions: &[&str]) -> Value {
 }
 
 /// `GET /apis/<group>`
-pub(crate) fn group(name: &str) -> Option<Value> {
-    let (group, versions) = groups().into_iter().find(|(group, _)| *group == name)?;
+pub(crate) fn group(table: &Table, name: &str) -> Option<Value> {
+    let (group, versions) = table.groups().into_iter().find(|(group, _)| *group == name)?;
     let mut value = group_value(group, &versions);
     value["kind"] = "APIGroup".into();
     value["apiVersion"] = "v1".into();
@@ -55,11 +42,11 @@ pub(crate) fn group(name: &str) -> Option<Value> {
 }
 
 /// `GET /api/v1`, `GET /apis/<group>/<version>`
-pub(crate) fn resource_list(group: &str, version: &str) -> Value {
+pub(crate) fn resource_list(table: &Table, group: &str, version: &str) -> Value {
     let mut rows = BTreeMap::new();
-    for def in resources().iter().filter(|def| def.group == group && def.version == version) {
-        rows.insert(def.plural.to_owned(), resource_row(def));
-        for sub in def.subresources {
+    for def in table.rows().iter().filter(|def| def.group == group && def.version == version) {
+        rows.insert(def.plural.to_string(), resource_row(def));
+        for sub in &def.subresources {
             rows.insert(format!("{}/{}", def.plural, sub.name), sub_row(def, sub));
         }
     }
@@ -79,7 +66,7 @@ fn resource_row(def: &ResourceDef) -> Value {
     if !def.categories.is_empty() {
         row["categories"] = json!(def.categories);
     }
-    if def.verbs.contains(&"get") {
+    if def.verbs.contains(Verb::Get) {
         row["storageVersionHash"] = storage_hash(def).into();
     }
     row
@@ -88,7 +75,7 @@ fn resource_row(def: &ResourceDef) -> Value {
 /// Lets a client see whether two resources share one stored form.
 fn storage_hash(def: &ResourceDef) -> String {
     use base64::Engine;
-    let text = format!("{}/{}", def.storage_kind.0, def.storage_kind.1);
+    let text = format!("{}/{}", def.storage.api_version, def.storage.kind);
     let digest = <sha2::Sha256 as sha2::Digest>::digest(text.as_bytes());
     base64::engine::general_purpose::STANDARD.encode(&digest[..8])
 }
@@ -102,29 +89,30 @@ fn sub_row(def: &ResourceDef, sub: &Subresource) -> Value {
     let mut row = json!({"name": format!("{}/{}", def.plural, sub.name), "singularName": "", "namespaced": def.namespaced(),
                          "kind": sub.kind, "verbs": sub.verbs});
     if !own_type(def, sub) {
-        row["group"] = sub.group.into();
-        row["version"] = sub.version.into();
+        row["group"] = sub.group.as_ref().into();
+        row["version"] = sub.version.as_ref().into();
     }
     row
 }
 
 /// `GET /api` or `/apis` in the aggregated form.
-pub(crate) fn aggregated(core: bool) -> Value {
-    let items: Vec<Value> = groups()
+pub(crate) fn aggregated(table: &Table, core: bool) -> Value {
+    let items: Vec<Value> = table
+        .groups()
         .into_iter()
         .filter(|(group, _)| group.is_empty() == core)
-        .map(|(g, v)| aggregated_group(g, &v))
+        .map(|(g, v)| aggregated_group(table, g, &v))
         .collect();
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
 }
 
-fn aggregated_group(group: &str, versions: &[&str]) -> Value {
+fn aggregated_group(table: &Table, group: &str, versions: &[&str]) -> Value {
     let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
     let versions: Vec<Value> = versions
         .iter()
         .map(|version| {
-            let mut defs: Vec<_> = resources().iter().filter(|d| d.group == group && d.version == *version).collect();
-            defs.sort_by_key(|def| def.plural);
+            let mut defs: Vec<_> = table.rows().iter().filter(|d| d.group == group && d.version == *version).collect();
+            defs.sort_by(|a, b| a.plural.cmp(&b.plural));
             let rows: Vec<Value> = defs.into_iter().map(|def| aggregated_row(def)).collect();
             json!({"version": version, "resources": rows, "freshness": "Current"})
         })
@@ -151,6 +139,6 @@ fn aggregated_row(def: &ResourceDef) -> Value {
 }
 
 fn aggregated_sub(def: &ResourceDef, sub: &Subresource) -> Value {
-    let (group, version) = if own_type(def, sub) { ("", "") } else { (sub.group, sub.version) };
+    let (group, version) = if own_type(def, sub) { ("", "") } else { (sub.group.as_ref(), sub.version.as_ref()) };
     json!({"subresource": sub.name, "responseKind": {"group": group, "version": version, "kind": sub.kind}, "verbs": sub.verbs})
 }

@@ -14,8 +14,7 @@ use flate2::write::GzEncoder;
 use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
-use kontiki_kinds::rows::scale;
-use kontiki_kinds::{ResourceDef, Status, table};
+use kontiki_machinery::{ResourceDef, Status, table};
 use kontiki_store::Entry;
 use serde_json::{Value, json};
 
@@ -23,7 +22,7 @@ use crate::call::{Answer, Call, List, Object};
 use crate::negotiate::{self, Form, Media, Shape};
 use crate::object::{list_item_head, splice_item_into};
 use crate::params::Params;
-use crate::state::{is_view, served};
+use crate::state::served;
 
 /// Smaller answers are not worth compressing.
 const GZIP_FROM: usize = 128 << 10;
@@ -33,7 +32,7 @@ const MAX_CROWDED_WARNING: usize = 256;
 /// Size of the pieces of a long list.
 const PIECE: usize = 64 << 10;
 
-pub(crate) use kontiki_kinds::table::IncludeObject as Include;
+pub(crate) use kontiki_machinery::table::IncludeObject as Include;
 
 pub(crate) fn include_object(params: &Params) -> Result<Include, Status> {
     let text = params.raw("includeObject").unwrap_or_default();
@@ -78,7 +77,7 @@ fn object_bytes(call: &Call, object: &Object, form: &Form) -> Result<Bytes, Stat
     }
     let value = object.value()?;
     let shown = match &form.shape {
-        Shape::PartialList(_) => return Err(wrong_shape(call.def, "PartialObjectMetadataList", "not a list", "")),
+        Shape::PartialList(_) => return Err(wrong_shape(&call.def, "PartialObjectMetadataList", "not a list", "")),
         shape => shape_one(call, shape, value)?,
     };
     Ok(formatted(&shown, form))
@@ -92,10 +91,10 @@ fn shape_one(call: &Call, shape: &Shape, value: Value) -> Result<Value, Status> 
             let include = include_object(&call.params)?;
             let metadata = list_metadata(value["metadata"]["resourceVersion"].as_str(), "", None);
             let mut shown =
-                table::table(call.def, vec![row(call.def, version, include, &value)], metadata, version, true);
-            if value["kind"] == "Scale" {
-                shown["columnDefinitions"] = scale_columns();
-                shown["rows"][0]["cells"] = scale::row(&value, Timestamp::now()).into();
+                table::table(&call.def, vec![row(&call.def, version, include, &value)], metadata, version, true);
+            if let Some(view) = call.view() {
+                shown["columnDefinitions"] = view.columns();
+                shown["rows"][0]["cells"] = view.row(&value, Timestamp::now()).into();
             }
             shown
         }
@@ -106,17 +105,6 @@ fn wrong_shape(def: &ResourceDef, asked: &str, is: &str, suffix: &str) -> Status
     let package = if def.group.is_empty() { "core" } else { def.group.split('.').next().unwrap_or_default() };
     let text = format!("you requested {asked}, but the requested object is {is} (*{package}.{}{suffix})", def.kind);
     Status::failure(406, "NotAcceptable", text)
-}
-
-fn scale_columns() -> Value {
-    let column =
-        |name: &str, ty: &str| json!({"name": name, "type": ty, "format": "", "description": "", "priority": 0});
-    json!([
-        column("Name", "string"),
-        column("Desired", "integer"),
-        column("Available", "integer"),
-        column("Age", "string")
-    ])
 }
 
 fn meta_version(version: &str) -> String {
@@ -168,11 +156,11 @@ pub(crate) fn shape_event(def: &ResourceDef, shape: &Shape, include: Include, ob
 }
 
 async fn list_response(call: &Call, list: List, form: &Form, gzip: bool) -> Result<Response<Body>, Status> {
-    let def = call.def;
+    let def = &*call.def;
     let metadata = list_metadata(Some(&list.revision.to_string()), &list.continue_token, list.remaining);
     let bytes = match &form.shape {
         Shape::Partial(_) => return Err(wrong_shape(def, "PartialObjectMetadata", "a list", "List")),
-        Shape::Full if form.media == Media::Json && !form.pretty && !is_view(def) => {
+        Shape::Full if form.media == Media::Json && !form.pretty && !def.is_view() => {
             return stream_list(def, list.items, &metadata, gzip).await;
         }
         Shape::Full => {
@@ -259,7 +247,7 @@ async fn stream_list(
     let total: usize = items.iter().map(|entry| entry.value.len()).sum();
     let pieces = Pieces {
         items: items.into_iter(),
-        head: list_item_head(&api_version, def.kind),
+        head: list_item_head(&api_version, &def.kind),
         opening: Some(BytesMut::from(opening.as_bytes())),
         first: true,
         done: false,

@@ -10,14 +10,14 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request, Response};
 use http_body_util::{BodyExt, Limited};
-use kontiki_kinds::Status;
+use kontiki_machinery::access::Attributes;
+use kontiki_machinery::subresource::NodeCall;
+use kontiki_machinery::{Handler, Name, Status, Table, Verb};
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::auth::access::Attributes;
 use crate::auth::identity::MASTERS;
 use crate::call::{Answer, Call, Input};
-use crate::documents::Documents;
 use crate::encode;
 use crate::negotiate::{self, Form, clauses};
 use crate::params::Params;
@@ -25,7 +25,7 @@ use crate::route::{ResourcePath, Route, route};
 use crate::select::Filter;
 use crate::server::Peer;
 use crate::writes::{Effect, Writer};
-use crate::{Api, PatchKind, User, discovery, health, sub};
+use crate::{Api, PatchKind, User, discovery, health};
 
 /// The largest body of a request.
 const MAX_BODY: usize = 3 << 20;
@@ -42,17 +42,17 @@ pub(crate) async fn handle(api: &Api, peer: &Peer, request: Request<Body>) -> Re
     let (mut head, body) = request.into_parts();
     let mut body = Some(body);
     let accept = header(&head.headers, &ACCEPT);
-    let mut label = ("other", "");
+    let mut label = Label { verb: "other", resource: Name::default() };
     let answered = AssertUnwindSafe(dispatch(api, peer, &mut head, &mut body, &mut label)).catch_unwind().await;
     let response = match answered {
         Ok(Ok(response)) => response,
         Ok(Err(status)) => encode::error(&status, accept.as_deref()),
         Err(_) => {
-            tracing::error!(verb = label.0, resource = label.1, "a request handler panicked; this is a bug");
+            tracing::error!(verb = label.verb, resource = %label.resource, "a request handler panicked; this is a bug");
             encode::error(&Status::internal("the request could not be handled"), accept.as_deref())
         }
     };
-    api.inner.metrics.observe(label.0, label.1, response.status().as_u16(), started.elapsed());
+    api.inner.metrics.observe(label.verb, label.resource, response.status().as_u16(), started.elapsed());
     if let Some(unread) = body {
         discard(unread).await;
     }
@@ -70,7 +70,11 @@ pub(crate) fn header(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     (!values.is_empty()).then(|| values.join(","))
 }
 
-type Label = (&'static str, &'static str);
+/// What a request is counted as.
+struct Label {
+    verb: &'static str,
+    resource: Name,
+}
 
 async fn dispatch(
     api: &Api,
@@ -80,12 +84,13 @@ async fn dispatch(
     label: &mut Label,
 ) -> Result<Response<Body>, Status> {
     let user = api.authenticate(&head.headers, peer.user.as_deref()).await?;
-    match route(head.uri.path()) {
+    let table = api.registry().table();
+    match route(&table, head.uri.path()) {
         Route::Resource(path) => resource(api, user, path, head, body, label).await,
         other => {
             let verb = head.method.as_str().to_ascii_lowercase();
             api.authorize(&user, &Attributes { verb: &verb, path: head.uri.path(), ..Attributes::default() })?;
-            plain(api, peer, &user, other, head, body).await
+            plain(api, &table, peer, &user, other, head, body).await
         }
     }
 }
@@ -93,6 +98,7 @@ async fn dispatch(
 /// Everything that is not a resource.
 async fn plain(
     api: &Api,
+    table: &Table,
     peer: &Peer,
     user: &User,
     route: Route,
@@ -113,28 +119,31 @@ async fn plain(
         Route::Versions | Route::Groups => {
             let core = matches!(route, Route::Versions);
             if wants_aggregated(accept)? {
-                return Ok(encode::json_bytes(discovery::AGGREGATED, encode::to_bytes(&discovery::aggregated(core))));
+                return Ok(encode::json_bytes(
+                    discovery::AGGREGATED,
+                    encode::to_bytes(&discovery::aggregated(table, core)),
+                ));
             }
             document(if core {
                 discovery::core_versions(peer.local.ip(), peer.local.port())
             } else {
-                discovery::group_list()
+                discovery::group_list(table)
             })
         }
-        Route::Group(group) => document(discovery::group(&group).ok_or_else(Status::no_such_resource)?),
-        Route::GroupVersion(group, version) => document(discovery::resource_list(&group, &version)),
+        Route::Group(group) => document(discovery::group(table, &group).ok_or_else(Status::no_such_resource)?),
+        Route::GroupVersion(group, version) => document(discovery::resource_list(table, &group, &version)),
         Route::Version => document(version(api)),
-        Route::OpenApiV2 => openapi(api.inner.documents.openapi_v2(&git_version(api)), accept).await,
+        Route::OpenApiV2 => openapi(table.documents().v2(&git_version(api)), accept),
         Route::OpenApiV3(None) => {
-            Ok(encode::json_bytes("text/plain; charset=utf-8", api.inner.documents.openapi_v3_index()))
+            Ok(encode::json_bytes("text/plain; charset=utf-8", encode::to_bytes(&table.documents().v3_index())))
         }
-        Route::OpenApiV3(Some(path)) => match Documents::openapi_v3(&path) {
-            Some(bytes) => openapi(bytes, accept).await,
+        Route::OpenApiV3(Some(path)) => match table.documents().v3(&path) {
+            Some(text) => openapi(text, accept),
             None => Ok(encode::empty(404)),
         },
         Route::Health(endpoint, check) => Ok(health::answer(api, endpoint, check.as_deref(), &params)),
         Route::Metrics => Ok(health::text(200, api.metrics_text())),
-        Route::Root => document(root()),
+        Route::Root => document(root(table)),
         Route::Resource(_) | Route::Unknown | Route::UnknownInApi => Err(Status::no_such_resource()),
     }
 }
@@ -169,9 +178,13 @@ fn wants_aggregated(accept: Option<&str>) -> Result<bool, Status> {
 }
 
 /// OpenAPI goes out as JSON; a client that takes only protobuf is told so.
-async fn openapi(bytes: Bytes, accept: Option<&str>) -> Result<Response<Body>, Status> {
+fn openapi(text: &str, accept: Option<&str>) -> Result<Response<Body>, Status> {
     let json = clauses(accept).iter().any(|c| matches!(c.media.as_str(), "*/*" | "application/*" | "application/json"));
-    if json { Ok(encode::json_bytes(negotiate::JSON, bytes)) } else { Err(Status::not_acceptable(&[negotiate::JSON])) }
+    if json {
+        Ok(encode::json_bytes(negotiate::JSON, Bytes::copy_from_slice(text.as_bytes())))
+    } else {
+        Err(Status::not_acceptable(&[negotiate::JSON]))
+    }
 }
 
 fn git_version(api: &Api) -> String {
@@ -187,9 +200,9 @@ fn version(api: &Api) -> Value {
     })
 }
 
-fn root() -> Value {
+fn root(table: &Table) -> Value {
     let mut paths = vec!["/api".to_owned(), "/api/v1".into(), "/apis".into()];
-    for def in kontiki_kinds::resources().iter().filter(|def| !def.group.is_empty()) {
+    for def in table.rows().iter().filter(|def| !def.group.is_empty()) {
         for path in [format!("/apis/{}", def.group), format!("/apis/{}/{}", def.group, def.version)] {
             if !paths.contains(&path) {
                 paths.push(path);
@@ -203,25 +216,25 @@ fn root() -> Value {
 }
 
 /// The verb of a method on a path; `None`: the path does not have the method.
-fn verb(path: &ResourcePath, method: &Method, params: &Params) -> Option<&'static str> {
+fn verb(path: &ResourcePath, method: &Method, params: &Params) -> Option<Verb> {
     let watching = path.watch || params.flag("watch").unwrap_or(false);
     let across = path.def.namespaced() && path.namespace.is_none();
-    let verb = match (method.as_str(), path.name.is_some(), path.sub) {
-        ("GET", false, _) if watching => "watch",
-        ("GET", true, None) if path.watch => "watch",
-        ("GET", false, _) => "list",
-        ("GET", true, _) => "get",
+    let verb = match (method.as_str(), path.name.is_some(), &path.sub) {
+        ("GET", false, _) if watching => Verb::Watch,
+        ("GET", true, None) if path.watch => Verb::Watch,
+        ("GET", false, _) => Verb::List,
+        ("GET", true, _) => Verb::Get,
         _ if path.watch || across => return None,
-        ("POST", false, _) => "create",
-        ("DELETE", false, _) => "deletecollection",
-        ("POST", true, Some(_)) => "create",
-        ("PUT", true, _) => "update",
-        ("PATCH", true, _) => "patch",
-        ("DELETE", true, _) => "delete",
+        ("POST", false, _) => Verb::Create,
+        ("DELETE", false, _) => Verb::DeleteCollection,
+        ("POST", true, Some(_)) => Verb::Create,
+        ("PUT", true, _) => Verb::Update,
+        ("PATCH", true, _) => Verb::Patch,
+        ("DELETE", true, _) => Verb::Delete,
         _ => return None,
     };
-    let verbs = path.sub.map_or(path.def.verbs, |sub| sub.verbs);
-    verbs.contains(&verb).then_some(verb)
+    let verbs = path.sub.as_ref().map_or(path.def.verbs, |sub| sub.verbs);
+    verbs.contains(verb).then_some(verb)
 }
 
 async fn resource(
@@ -234,7 +247,7 @@ async fn resource(
 ) -> Result<Response<Body>, Status> {
     let params = Params::parse(head.uri.query());
     let found = verb(&path, &head.method, &params);
-    *label = (found.unwrap_or("other"), path.def.plural);
+    *label = Label { verb: found.map_or("other", Verb::as_str), resource: path.def.plural.clone() };
     let mut call = Call {
         api: api.clone(),
         writer: Writer::of(&user.groups),
@@ -249,21 +262,20 @@ async fn resource(
         warnings: Vec::new(),
     };
     let method = head.method.as_str().to_ascii_lowercase();
-    let node =
-        Filter::parse(call.def, &call.params, None).ok().and_then(|f| f.exact("spec.nodeName").map(str::to_owned));
-    api.authorize(&call.user, &call.attributes(found.unwrap_or(&method), node.as_deref()))?;
+    let filter = Filter::parse(&call.def, &call.params, None).unwrap_or_default();
+    api.authorize(&call.user, &call.attributes(found.map_or(method.as_str(), |verb| verb.as_str()), &filter.fields()))?;
     let verb = found.ok_or_else(Status::method_not_allowed)?;
-    call.warnings.extend(kontiki_kinds::rows::deprecation(call.def).map(str::to_owned));
+    call.warnings.extend(call.def.deprecation.as_ref().map(ToString::to_string));
     let (accept, gzip) = (header(&head.headers, &ACCEPT), encode::accepts_gzip(&head.headers));
     let agent = header(&head.headers, &http::header::USER_AGENT).unwrap_or_default();
     let mut form = match verb {
-        "watch" => negotiate::watch_form(accept.as_deref())?,
+        Verb::Watch => negotiate::watch_form(accept.as_deref())?,
         // The text of a log has one form only.
         _ if is_stream(&call) => Form::PLAIN,
         _ => negotiate::object_form(accept.as_deref())?,
     };
     form.pretty |= wants_pretty(&call.params, &agent);
-    let answer = run(&mut call, verb, head, body, &form, &path.rest).await;
+    let answer = run(&mut call, verb, head, body, &form).await;
     let mut response = match answer {
         Ok(answer) => encode::answer(&call, answer, &form, gzip)
             .await
@@ -275,7 +287,7 @@ async fn resource(
 }
 
 fn is_stream(call: &Call) -> bool {
-    matches!(call.sub_name(), Some("log" | "exec" | "attach" | "portforward" | "proxy"))
+    call.sub.as_ref().is_some_and(|sub| matches!(sub.handler, Handler::Node(..)))
 }
 
 /// Asked for, or a person's tool that did not say otherwise.
@@ -285,35 +297,34 @@ fn wants_pretty(params: &Params, agent: &str) -> bool {
 
 async fn run(
     call: &mut Call,
-    verb: &str,
+    verb: Verb,
     head: &mut Parts,
     body: &mut Option<Body>,
     form: &Form,
-    rest: &str,
 ) -> Result<Answer, Status> {
-    match (call.sub_name(), verb) {
-        (Some("log"), _) => return call.log().await,
-        (Some("exec" | "attach" | "portforward"), _) => return call.stream(head).await,
-        (Some("proxy"), _) => return sub::proxy(call, rest).await,
-        _ => {}
+    if let Some(Handler::Node(asked, on)) = call.sub.as_ref().map(|sub| sub.handler.clone()) {
+        return match asked {
+            NodeCall::Log => call.log(on).await,
+            NodeCall::Stream => call.stream(on, head).await,
+        };
     }
     match verb {
-        "get" => return call.read_object().await,
-        "list" => return call.list().await,
-        "watch" => return call.watch(form.clone()).await,
+        Verb::Get => return call.read_object().await,
+        Verb::List => return call.list().await,
+        Verb::Watch => return call.watch(form.clone()).await,
         _ => {}
     }
     let content_type = header(&head.headers, &CONTENT_TYPE);
     let data = whole(body.take().unwrap_or_default()).await?;
-    if verb == "patch" {
+    if verb == Verb::Patch {
         let kind = patch_kind(content_type.as_deref())?;
         return call.patch(kind, data).await;
     }
     let input = Input::Bytes { content_type, data };
     match verb {
-        "create" => call.post(input).await,
-        "update" => call.update(input).await,
-        "delete" => {
+        Verb::Create => call.post(input).await,
+        Verb::Update => call.update(input).await,
+        Verb::Delete => {
             let request = call.delete_request(Some(input))?;
             call.delete(&request).await
         }

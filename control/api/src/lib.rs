@@ -2,8 +2,8 @@
 //!
 //! Every request, over HTTP or from the in-process [`Client`], walks the same road:
 //! authenticate → authorize → decode → default → admit → validate → write → encode. Handlers
-//! exist per verb, never per kind; what is special about a kind sits in its table row
-//! (`kontiki-kinds`) or in an admission step.
+//! exist per verb, never per kind: what is special about a kind sits in its table row, in a step of
+//! admission or in an authorizer, all of which come from outside ([`Config`]).
 //!
 //! Invariants
 //! - Objects lie in the store as the JSON bytes a client gets, without `metadata.resourceVersion`;
@@ -22,7 +22,6 @@ mod client;
 mod codec;
 pub mod config;
 mod discovery;
-mod documents;
 mod encode;
 mod health;
 mod http;
@@ -34,7 +33,6 @@ pub mod node_proxy;
 pub mod object;
 mod params;
 pub mod recorder;
-pub mod references;
 mod route;
 mod select;
 mod server;
@@ -46,7 +44,8 @@ pub mod writes;
 pub use api::Api;
 pub use auth::tokens::KeyError;
 pub use client::Client;
-pub use config::{Config, DeleteOptions, PatchKind, Propagation, Target, User};
-pub use kontiki_kinds::Status;
+pub use config::{Config, DeleteOptions, PatchKind, Propagation, Target};
+pub use kontiki_machinery::access::User;
+pub use kontiki_machinery::{Registry, Status};
 pub use node_proxy::{NodeProxy, NodeProxyError, NodeStream};
 pub use writes::{Effect, Writer, Writes};

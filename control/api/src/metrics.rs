@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use kontiki_machinery::Name;
+
 use crate::Api;
 
 /// Upper bounds of the latency buckets, in seconds.
@@ -15,7 +17,7 @@ const BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 /// set, so the number of series is bounded.
 #[derive(Default)]
 pub(crate) struct Metrics {
-    requests: Mutex<BTreeMap<(&'static str, &'static str, u16), u64>>,
+    requests: Mutex<BTreeMap<(&'static str, Name, u16), u64>>,
     latency: Mutex<BTreeMap<&'static str, Histogram>>,
     /// Series of others, by who adds them.
     sources: Mutex<BTreeMap<&'static str, Source>>,
@@ -29,7 +31,7 @@ struct Histogram {
 }
 
 impl Metrics {
-    pub fn observe(&self, verb: &'static str, resource: &'static str, code: u16, took: Duration) {
+    pub fn observe(&self, verb: &'static str, resource: Name, code: u16, took: Duration) {
         *self.requests.lock().entry((verb, resource, code)).or_default() += 1;
         if verb == "watch" {
             return; // its duration says nothing

@@ -1,6 +1,6 @@
 //! `Accept` and `Content-Type`: in which form an answer goes out and a body came in.
 
-use kontiki_kinds::Status;
+use kontiki_machinery::Status;
 
 pub(crate) const JSON: &str = "application/json";
 pub(crate) const YAML: &str = "application/yaml";

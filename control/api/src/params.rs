@@ -1,6 +1,6 @@
 //! Query parameters, with upstream's wording for what is wrong with them.
 
-use kontiki_kinds::FieldError;
+use kontiki_machinery::FieldError;
 
 use crate::Status;
 

@@ -13,8 +13,8 @@ use std::time::Instant;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kontiki_model::GroupResource;
 use kontiki_model::pace::Pace;
+use kontiki_model::resource::EVENTS;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
@@ -28,7 +28,6 @@ use crate::{Client, PatchKind, Status, Target, Writer};
 const QUEUE: usize = 1024;
 /// Events written together.
 const TOGETHER: usize = 16;
-const EVENTS: GroupResource<'static> = GroupResource { group: "", resource: "events" };
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

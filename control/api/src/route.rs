@@ -3,7 +3,10 @@
 //! Upstream answers an unknown path inside a known API with a Status and any other one with plain
 //! text; both are told apart here.
 
-use kontiki_kinds::{ResourceDef, Subresource, resources};
+use std::sync::Arc;
+
+use kontiki_machinery::{ResourceDef, Subresource, Table};
+use kontiki_model::resource::NAMESPACES;
 use percent_encoding::percent_decode_str;
 
 /// What a path names.
@@ -33,18 +36,16 @@ pub(crate) enum Route {
 /// A path to a resource, an object or a subresource.
 #[derive(Clone)]
 pub(crate) struct ResourcePath {
-    pub def: &'static ResourceDef,
+    pub def: Arc<ResourceDef>,
     pub namespace: Option<String>,
     pub name: Option<String>,
-    pub sub: Option<&'static Subresource>,
-    /// What follows `…/proxy`.
-    pub rest: String,
+    pub sub: Option<Arc<Subresource>>,
     /// The old `/watch/` form.
     pub watch: bool,
 }
 
 /// Finds out what `path` (as sent) names.
-pub(crate) fn route(path: &str) -> Route {
+pub(crate) fn route(table: &Table, path: &str) -> Route {
     let decoded = percent_decode_str(path).decode_utf8_lossy();
     let trimmed = decoded.strip_suffix('/').filter(|p| !p.is_empty()).unwrap_or(&decoded);
     match trimmed {
@@ -65,15 +66,11 @@ pub(crate) fn route(path: &str) -> Route {
     }
     let mut segments = trimmed.split('/').skip(1);
     match segments.next() {
-        Some("api") => in_api("", &segments.collect::<Vec<_>>()),
+        Some("api") => in_api(table, "", &segments.collect::<Vec<_>>()),
         Some("apis") => {
             let rest: Vec<&str> = segments.collect();
             let group = rest.first().copied().unwrap_or_default();
-            if resources().iter().all(|def| def.group != group) || group.is_empty() {
-                Route::Unknown
-            } else {
-                in_api(group, &rest[1..])
-            }
+            if group.is_empty() || !table.has_group(group) { Route::Unknown } else { in_api(table, group, &rest[1..]) }
         }
         _ => Route::Unknown,
     }
@@ -93,9 +90,9 @@ fn health(path: &str) -> Option<Route> {
 }
 
 /// `segments` follow `/api` or `/apis/<group>`.
-fn in_api(group: &str, segments: &[&str]) -> Route {
+fn in_api(table: &Table, group: &str, segments: &[&str]) -> Route {
     let Some((version, rest)) = segments.split_first() else { return Route::Group(group.to_owned()) };
-    if !resources().iter().any(|def| def.group == group && def.version == *version) {
+    if !table.has_version(group, version) {
         return Route::UnknownInApi;
     }
     if rest.is_empty() {
@@ -105,12 +102,13 @@ fn in_api(group: &str, segments: &[&str]) -> Route {
         ["watch", rest @ ..] if !rest.is_empty() => (true, rest),
         rest => (false, rest),
     };
-    resource(group, version, rest, watch).map_or(Route::UnknownInApi, Route::Resource)
+    resource(table, group, version, rest, watch).map_or(Route::UnknownInApi, Route::Resource)
 }
 
-fn resource(group: &str, version: &str, segments: &[&str], watch: bool) -> Option<ResourcePath> {
-    let find = |plural: &str| kontiki_kinds::find(group, version, plural);
-    if let ["namespaces", namespace, plural, rest @ ..] = segments
+fn resource(table: &Table, group: &str, version: &str, segments: &[&str], watch: bool) -> Option<ResourcePath> {
+    let find = |plural: &str| table.find(group, version, plural);
+    if let [place, namespace, plural, rest @ ..] = segments
+        && *place == NAMESPACES.resource
         && !namespace.is_empty()
         && let Some(def) = find(plural).filter(|def| def.namespaced())
     {
@@ -124,22 +122,18 @@ fn resource(group: &str, version: &str, segments: &[&str], watch: bool) -> Optio
     object(def, None, rest, watch)
 }
 
-fn object(def: &'static ResourceDef, namespace: Option<&str>, rest: &[&str], watch: bool) -> Option<ResourcePath> {
-    let path = |name: Option<&str>, sub, rest: &[&str]| ResourcePath {
-        def,
+fn object(def: &Arc<ResourceDef>, namespace: Option<&str>, rest: &[&str], watch: bool) -> Option<ResourcePath> {
+    let path = |name: Option<&str>, sub: Option<&Arc<Subresource>>| ResourcePath {
+        def: Arc::clone(def),
         namespace: namespace.map(str::to_owned),
         name: name.map(str::to_owned),
-        sub,
-        rest: rest.join("/"),
+        sub: sub.cloned(),
         watch,
     };
     match rest {
-        [] => Some(path(None, None, &[])),
-        [name] if !name.is_empty() => Some(path(Some(name), None, &[])),
-        [name, sub, rest @ ..] if !name.is_empty() && !watch => {
-            let sub = def.subresource(sub)?;
-            (rest.is_empty() || sub.name == "proxy").then(|| path(Some(name), Some(sub), rest))
-        }
+        [] => Some(path(None, None)),
+        [name] if !name.is_empty() => Some(path(Some(name), None)),
+        [name, sub] if !name.is_empty() && !watch => Some(path(Some(name), Some(def.subresource(sub)?))),
         _ => None,
     }
 }

@@ -1,6 +1,6 @@
 //! Label and field selectors of lists and watches, with upstream's errors.
 
-use kontiki_kinds::{ResourceDef, meta};
+use kontiki_machinery::{ResourceDef, meta};
 use kontiki_model::selector::{Operator, Requirement, Selector};
 use serde_json::Value;
 
@@ -53,6 +53,12 @@ impl Filter {
         self.fields.iter().find(|term| term.equal && term.path == path).map(|term| term.value.as_str())
     }
 
+    /// Fields with the values that they must have.
+    pub fn fields(&self) -> Vec<(&str, &str)> {
+        let exact = self.fields.iter().filter(|term| term.equal);
+        exact.map(|term| (term.path.as_str(), term.value.as_str())).collect()
+    }
+
     /// Whether `object` (in its served form) passes.
     pub fn matches(&self, def: &ResourceDef, object: &Value) -> bool {
         let labels = &object["metadata"]["labels"];
@@ -65,7 +71,7 @@ impl FieldTerm {
         let found = match self.path.as_str() {
             "metadata.name" => meta_str(object, "name").to_owned(),
             "metadata.namespace" => meta_str(object, "namespace").to_owned(),
-            path => def.strategy.field(object, path).unwrap_or_default(),
+            path => def.strategy.field(object, path),
         };
         (found == self.value) == self.equal
     }
@@ -117,7 +123,7 @@ fn field_selector(def: &ResourceDef, text: &str) -> Result<Vec<FieldTerm>, Statu
         let known = match term.path.as_str() {
             "metadata.name" => true,
             "metadata.namespace" => def.namespaced(),
-            path => def.strategy.field(&Value::Null, path).is_some(),
+            path => def.fields.iter().any(|field| field == path),
         };
         if !known {
             return Err(Status::bad_request(unknown_field(def, &term.path)));
@@ -127,12 +133,9 @@ fn field_selector(def: &ResourceDef, text: &str) -> Result<Vec<FieldTerm>, Statu
     Ok(terms)
 }
 
-/// Paths of which every kind with field selectors of its own has at least one.
-const OWN_PATHS: &[&str] = &["spec.nodeName", "status.phase", "spec.unschedulable", "type", "spec.clusterIP", "reason"];
-
 /// Upstream words it one way for kinds with selectable fields of their own, another for the rest.
 fn unknown_field(def: &ResourceDef, path: &str) -> String {
-    if OWN_PATHS.iter().any(|own| def.strategy.field(&Value::Null, own).is_some()) {
+    if !def.fields.is_empty() {
         return format!("field label not supported: {path}");
     }
     format!("\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")

@@ -1,16 +1,14 @@
 //! The store as the verbs see it: fresh reads, guarded writes, and errors that say what to do next.
 
 use bytes::Bytes;
-use kontiki_kinds::ResourceDef;
+use kontiki_machinery::ResourceDef;
+use kontiki_machinery::status::{StatusCause, StatusDetails};
 use kontiki_model::{ObjectKey, key};
 use kontiki_store::{Compare, Entry, HistoryError, Op, ReadError, Snapshot, Txn, TxnResult, WriteError};
 use serde_json::Value;
 
 use crate::object;
 use crate::{Api, Status};
-
-/// Seconds an Event is kept.
-const EVENT_SECONDS: i64 = 3600;
 
 /// What has to hold, and what is written, beside the object itself.
 #[derive(Clone, Debug, Default)]
@@ -57,7 +55,7 @@ fn write_error(error: WriteError) -> Status {
 
 fn unavailable(error: &dyn std::fmt::Display) -> Status {
     Status::service_unavailable(format!("the cluster state is not available: {error}"))
-        .with_details(kontiki_kinds::status::StatusDetails { retry_after_seconds: 1, ..Default::default() })
+        .with_details(StatusDetails { retry_after_seconds: 1, ..Default::default() })
 }
 
 /// 410 or 504 for a past or future that cannot be shown.
@@ -71,7 +69,7 @@ pub(crate) fn history_error(error: HistoryError, asked: u64) -> Status {
 
 /// 504: the version asked for has not happened.
 pub(crate) fn too_large_version(asked: u64, current: u64) -> Status {
-    let cause = kontiki_kinds::status::StatusCause {
+    let cause = StatusCause {
         reason: "ResourceVersionTooLarge".into(),
         message: "Too large resource version".into(),
         ..Default::default()
@@ -83,47 +81,42 @@ pub(crate) fn too_large_version(asked: u64, current: u64) -> Status {
     status
 }
 
-/// Whether `def` shows objects that are stored in another form.
-pub(crate) fn is_view(def: &ResourceDef) -> bool {
-    def.storage != def.group_resource()
-}
-
 /// Where an object of `def` is stored.
 pub(crate) fn object_key(def: &ResourceDef, namespace: Option<&str>, name: &str) -> Bytes {
-    ObjectKey::new(def.storage, namespace, name).encode()
+    ObjectKey::new(def.stored_as(), namespace, name).encode()
 }
 
 /// Where the objects of `def` are stored.
 pub(crate) fn collection_prefix(def: &ResourceDef, namespace: Option<&str>) -> Bytes {
-    key::prefix(def.storage, namespace).into()
+    key::prefix(def.stored_as(), namespace).into()
 }
 
 /// The object in its served form, `resourceVersion` included.
 pub(crate) fn served(def: &ResourceDef, entry: &Entry) -> Result<Value, Status> {
     let mut value = object::decode(entry)?;
-    if is_view(def) {
+    if def.is_view() {
         def.strategy.from_storage(&mut value);
         value["apiVersion"] = def.api_version().into();
-        value["kind"] = def.kind.into();
+        value["kind"] = def.kind.as_ref().into();
     }
     Ok(value)
 }
 
 /// The bytes to store for an object in its served form.
 pub(crate) fn stored(def: &ResourceDef, object: &Value) -> Bytes {
-    if !is_view(def) {
+    if !def.is_view() {
         return object::encode(object);
     }
     let mut value = object.clone();
     def.strategy.to_storage(&mut value);
-    value["apiVersion"] = def.storage_kind.0.into();
-    value["kind"] = def.storage_kind.1.into();
+    value["apiVersion"] = def.storage.api_version.as_ref().into();
+    value["kind"] = def.storage.kind.as_ref().into();
     object::encode(&value)
 }
 
-/// The put of an object; Events carry the time at which they are forgotten.
+/// The put of an object, with the time at which it is forgotten if its kind has one.
 pub(crate) fn put(def: &ResourceDef, key: Bytes, value: Bytes) -> Op {
-    let events = def.storage.group.is_empty() && def.storage.resource == "events";
-    let expires = events.then(|| jiff::Timestamp::now().as_second().saturating_add(EVENT_SECONDS).unsigned_abs());
+    let now = jiff::Timestamp::now().as_second().unsigned_abs();
+    let expires = def.time_to_live.map(|time| now.saturating_add(time.as_secs()));
     Op::put_until(key, value, expires)
 }

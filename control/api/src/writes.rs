@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
+use kontiki_machinery::Name;
 use parking_lot::Mutex;
 
 /// Seconds that a rate looks back.
@@ -87,7 +88,7 @@ impl From<bool> for Effect {
 #[derive(Clone)]
 pub struct Writes {
     began: Instant,
-    series: Arc<Mutex<BTreeMap<(Writer, &'static str), Series>>>,
+    series: Arc<Mutex<BTreeMap<(Writer, Name), Series>>>,
 }
 
 /// What one writer did to one kind.
@@ -96,7 +97,7 @@ pub struct Share {
     /// Who.
     pub writer: Writer,
     /// Plural of the kind.
-    pub kind: &'static str,
+    pub kind: Name,
     /// Writes a second, over the last minute.
     pub per_second: f64,
 }
@@ -148,11 +149,11 @@ impl Default for Writes {
 
 impl Writes {
     /// One write was committed.
-    pub fn committed(&self, writer: Writer, kind: &'static str) {
-        self.committed_at(writer, kind, self.began.elapsed().as_secs());
+    pub fn committed(&self, writer: Writer, kind: impl Into<Name>) {
+        self.committed_at(writer, kind.into(), self.began.elapsed().as_secs());
     }
 
-    fn committed_at(&self, writer: Writer, kind: &'static str, second: u64) {
+    fn committed_at(&self, writer: Writer, kind: Name, second: u64) {
         let mut series = self.series.lock();
         let series = series.entry((writer, kind)).or_default();
         series.total += 1;
@@ -169,15 +170,15 @@ impl Writes {
 
     fn last_minute_at(&self, second: u64) -> Vec<Share> {
         let seconds = u32::try_from((second + 1).min(WINDOW as u64)).unwrap_or(1);
-        let mut shares: Vec<(u64, Writer, &'static str)> = Vec::new();
+        let mut shares: Vec<(u64, Writer, Name)> = Vec::new();
         for ((writer, kind), series) in self.series.lock().iter_mut() {
             let count = series.recent.sum(second);
             if count > 0 {
-                shares.push((count, *writer, kind));
+                shares.push((count, *writer, kind.clone()));
             }
         }
-        shares.sort_by_key(|(count, writer, kind)| (std::cmp::Reverse(*count), *writer, *kind));
-        let share = |(count, writer, kind): (u64, Writer, &'static str)| Share {
+        shares.sort_by(|(count, writer, kind), other| (other.0, *writer, kind).cmp(&(*count, other.1, &other.2)));
+        let share = |(count, writer, kind): (u64, Writer, Name)| Share {
             writer,
             kind,
             per_second: f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / f64::from(seconds),
@@ -215,10 +216,10 @@ mod tests {
     fn a_rate_looks_back_one_minute() {
         let writes = Writes::default();
         for second in 0..120 {
-            writes.committed_at(Writer::NodeGateway, "leases", second);
+            writes.committed_at(Writer::NodeGateway, "leases".into(), second);
             if second < 90 {
-                writes.committed_at(Writer::Controller("podgc"), "pods", second);
-                writes.committed_at(Writer::Controller("podgc"), "pods", second);
+                writes.committed_at(Writer::Controller("podgc"), "pods".into(), second);
+                writes.committed_at(Writer::Controller("podgc"), "pods".into(), second);
             }
         }
         for (second, expect) in [
@@ -238,7 +239,7 @@ mod tests {
     #[test]
     fn a_young_server_tells_of_its_life_so_far() {
         let writes = Writes::default();
-        (0..10).for_each(|_| writes.committed_at(Writer::Users, "pods", 3));
+        (0..10).for_each(|_| writes.committed_at(Writer::Users, "pods".into(), 3));
         assert_eq!(show(&writes, 4), "users pods 2.00");
     }
 

@@ -11,7 +11,7 @@ use common::{World, admin, collection, least};
 use futures::StreamExt;
 use http_body_util::BodyExt;
 use kontiki_api::{DeleteOptions, PatchKind, Target, User};
-use kontiki_kinds::resources;
+use kontiki_kinds::Verb;
 use kontiki_model::{GroupResource, Term};
 use kontiki_store::Tuning;
 use rustls_pki_types::pem::PemObject;
@@ -27,7 +27,7 @@ fn pod(name: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_row_can_be_created_read_listed_patched_watched_and_deleted() {
     let world = World::new().await;
-    for def in resources().iter().filter(|def| def.verbs.contains(&"watch")) {
+    for def in world.api.registry().table().rows().iter().filter(|def| def.verbs.contains(Verb::Watch)) {
         let path = collection(def);
         let one = format!("{path}/walk");
         let made = world.post(&path, least(def)).await;

@@ -11,20 +11,17 @@
 //! - Creations start slowly, so that a refusal costs one request, not hundreds.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ObjectReference;
+use kontiki_api::leader::LeaderContext;
 use kontiki_api::recorder::Recorder;
-use kontiki_api::{Client, DeleteOptions, Effect, PatchKind, Propagation, Status, Target};
+use kontiki_api::{Client, DeleteOptions, Effect, PatchKind, Propagation, Registry, Status, Target, Writer};
 use kontiki_model::{GroupResource, ObjectKey, Revision};
-use kontiki_plan::replicaset::Failure;
-use kontiki_plan::{Action, Announce, DeleteHow, EventRecord, Patch, action};
+use kontiki_plan::{Action, Announce, DeleteHow, EventRecord, Patch, Refusal, Verb, action};
 use kontiki_store::Store;
 use serde_json::Value;
 use tracing::{debug, warn};
-
-use crate::metrics::Loop;
 
 /// The reason of the event about actions that come to nothing.
 const WITHOUT_EFFECT: &str = "ActionWithoutEffect";
@@ -32,63 +29,73 @@ const WITHOUT_EFFECT: &str = "ActionWithoutEffect";
 const TOGETHER: usize = 32;
 
 /// Why an action did not happen.
-enum Trouble {
+enum ActionError {
     /// The view was out of date.
     Stale(Status),
     /// The API said no.
     Refused(Status),
     /// The API said no, and will say so as long as the namespace is there.
-    Final(Status),
+    NamespaceTerminating(Status),
     /// It may have happened.
     Unknown(Status),
 }
 
 /// What became of a plan.
 #[derive(Default)]
-pub(crate) struct Done {
+pub struct Applied {
     /// A view has to show this to show what was done.
     pub floor: Revision,
     /// Whether something went wrong.
     pub failed: bool,
     /// Whether anything changed.
     pub effect: bool,
-    /// The first refusal of a creation or deletion.
-    pub failure: Option<Failure>,
+    /// How many actions were asked for.
+    pub actions: usize,
+    /// What the API refused, in order.
+    pub refusals: Vec<Refusal>,
 }
 
 /// Applies actions.
 #[derive(Clone)]
-pub(crate) struct Executor {
+pub struct Executor {
     /// Name of the controller.
-    pub controller: &'static str,
-    pub client: Client,
-    pub store: Store,
-    pub recorder: Recorder,
+    controller: &'static str,
+    client: Client,
+    store: Store,
+    recorder: Recorder,
 }
 
 impl Executor {
+    /// One whose writes carry the term of `context` and are counted for `writer`.
+    #[must_use]
+    pub fn new(context: &LeaderContext, recorder: &Recorder, controller: &'static str, writer: Writer) -> Self {
+        Self {
+            controller,
+            client: context.client.counted_for(writer),
+            store: context.api.store().clone(),
+            recorder: recorder.counted_for(writer),
+        }
+    }
+
     /// Applies a plan's actions in order, those that do not depend on each other together.
-    pub async fn apply(&self, actions: Vec<Action>, metrics: &Arc<Loop>) -> Done {
-        let mut done = Done::default();
+    pub async fn apply(&self, actions: Vec<Action>) -> Applied {
+        let mut applied = Applied::default();
         let (mut blocked, mut unknown) = (false, false);
         for batch in batches(actions) {
             if blocked && !matches!(batch[0], Action::Patch(_) | Action::Event(_)) {
                 continue;
             }
-            metrics.actions(batch.len());
+            applied.actions += batch.len();
             let gate = !matches!(batch[0], Action::Event(_));
             let results = self.together(batch).await;
-            done.effect |= results.iter().any(|(_, result)| matches!(result, Ok(Effect::Changed)));
-            for (failure_reason, trouble) in
-                results.into_iter().filter_map(|(reason, result)| Some((reason, result.err()?)))
-            {
-                done.failed |= !matches!(trouble, Trouble::Final(_));
+            applied.effect |= results.iter().any(|(_, result)| matches!(result, Ok(Effect::Changed)));
+            for (verb, error) in results.into_iter().filter_map(|(verb, result)| Some((verb, result.err()?))) {
+                applied.failed |= !matches!(error, ActionError::NamespaceTerminating(_));
                 blocked |= gate;
-                unknown |= matches!(trouble, Trouble::Unknown(_));
-                let refused = matches!(trouble, Trouble::Refused(_));
-                let message = report(&trouble);
-                if let Some(reason) = failure_reason.filter(|_| refused && done.failure.is_none()) {
-                    done.failure = Some(Failure { reason, message });
+                unknown |= matches!(error, ActionError::Unknown(_));
+                let message = report(&error);
+                if matches!(error, ActionError::Refused(_)) {
+                    applied.refusals.push(Refusal { verb, message });
                 }
             }
         }
@@ -96,12 +103,12 @@ impl Executor {
             // What is under way lands before the barrier or not at all in this term's log order.
             let _ = self.store.barrier().await;
         }
-        done.floor = self.store.snapshot().revision();
-        done
+        applied.floor = self.store.snapshot().revision();
+        applied
     }
 
     /// Applies a batch, creations in growing groups.
-    async fn together(&self, batch: Vec<Action>) -> Vec<(Option<&'static str>, Result<Effect, Trouble>)> {
+    async fn together(&self, batch: Vec<Action>) -> Vec<(Verb, Result<Effect, ActionError>)> {
         let slow = matches!(batch[0], Action::Create { .. });
         let (mut rest, mut out, mut group) = (batch, Vec::new(), if slow { 1 } else { TOGETHER });
         while !rest.is_empty() {
@@ -119,36 +126,37 @@ impl Executor {
         out
     }
 
-    /// Applies one action; the reason is the one that its failure has in a ReplicaSet's status.
-    async fn one(&self, action: Action) -> (Option<&'static str>, Result<Effect, Trouble>) {
-        match action {
+    async fn one(&self, action: Action) -> (Verb, Result<Effect, ActionError>) {
+        let verb = action.verb();
+        let result = match action {
             Action::Create { group, resource, namespace, object, announce } => {
                 let resource = GroupResource { group, resource };
                 let result = self.client.create(resource, namespace.as_deref(), object).await;
                 self.announce(announce.as_ref(), result.as_ref().map(name_of));
-                (announce.map(|announce| announce.failed.0), result.map(|_| Effect::Changed).map_err(judge))
+                result.map(|_| Effect::Changed).map_err(judge)
             }
             Action::Delete { key, uid, how, announce } => {
                 let result = self.client.delete_effect(target(&key, None), options(uid, how)).await;
                 if !matches!(result, Ok(Effect::Nothing)) {
                     self.announce(announce.as_ref(), result.as_ref().map(|_| key.name.clone()));
                 }
-                (announce.map(|announce| announce.failed.0), gone_is_fine(result))
+                gone_is_fine(result)
             }
-            Action::Patch(patch) => (None, self.patch(patch).await),
+            Action::Patch(patch) => self.patch(patch).await,
             Action::FinalizeNamespace { name, object } => {
                 let resource = GroupResource { group: "", resource: "namespaces" };
                 let target = Target { resource, namespace: None, name: &name, subresource: Some("finalize") };
-                (None, gone_is_fine(self.client.update_effect(target, object).await))
+                gone_is_fine(self.client.update_effect(target, object).await)
             }
             Action::Event(event) => {
                 self.record(&event);
-                (None, Ok(Effect::Nothing))
+                Ok(Effect::Nothing)
             }
-        }
+        };
+        (verb, result)
     }
 
-    async fn patch(&self, patch: Patch) -> Result<Effect, Trouble> {
+    async fn patch(&self, patch: Patch) -> Result<Effect, ActionError> {
         let target = target(&patch.key, patch.subresource);
         let effect = gone_is_fine(self.client.patch_effect(target, PatchKind::Merge, patch.body).await)?;
         if let Some(event) = patch.announce.as_ref().filter(|_| effect == Effect::Changed) {
@@ -158,27 +166,38 @@ impl Executor {
     }
 
     /// Tells people that what this controller asks for comes to nothing.
-    pub fn complain(&self, verb: &str, key: &ObjectKey, uid: &str) {
-        warn!(controller = self.controller, verb, %key, "the same action again and again has no lasting effect; it waits");
+    pub(crate) fn tell_without_effect(&self, verb: Verb, key: &ObjectKey, uid: &str) {
+        let controller = self.controller;
+        warn!(controller, %verb, %key, "the same action again and again has no lasting effect; it waits");
         let message = format!(
             "{} asks again and again to {verb} this object, without lasting effect; it waits longer each time",
             self.controller
         );
-        self.recorder.record(&reference(key, uid), self.controller, true, WITHOUT_EFFECT, &message);
+        self.recorder.record(
+            &reference(self.client.registry(), key, uid),
+            self.controller,
+            true,
+            WITHOUT_EFFECT,
+            &message,
+        );
     }
 
     fn record(&self, event: &EventRecord) {
         self.recorder.record(&event.regarding, event.component, event.warning, &event.reason, &event.message);
     }
 
-    fn announce(&self, announce: Option<&Announce>, outcome: Result<String, &Status>) {
+    fn announce(&self, announce: Option<&Announce>, result: Result<String, &Status>) {
         let Some(announce) = announce else { return };
-        let (warning, (reason, before), what) = match outcome {
+        let (warning, (reason, before), what) = match result {
             Ok(name) => (false, announce.done, name),
             // Somebody else was faster, or the leadership is over, or the namespace goes: nothing that a person
             // should act on.
             Err(status) if status.is_not_found() => return,
-            Err(status) if matches!(judge(status.clone()), Trouble::Stale(_) | Trouble::Final(_)) => return,
+            Err(status)
+                if matches!(judge(status.clone()), ActionError::Stale(_) | ActionError::NamespaceTerminating(_)) =>
+            {
+                return;
+            }
             Err(status) => (true, announce.failed, status.message.clone()),
         };
         self.recorder.record(&announce.regarding, announce.component, warning, reason, &format!("{before}{what}"));
@@ -208,11 +227,12 @@ fn options(uid: String, how: DeleteHow) -> DeleteOptions {
 }
 
 /// A reference to the object at `key`, for events.
-fn reference(key: &ObjectKey, uid: &str) -> ObjectReference {
-    let def = kontiki_kinds::resources().iter().find(|def| def.group_resource() == key.group_resource());
+fn reference(registry: &Registry, key: &ObjectKey, uid: &str) -> ObjectReference {
+    let table = registry.table();
+    let def = table.find_resource(key.group_resource());
     ObjectReference {
         api_version: def.map(|def| def.api_version()),
-        kind: def.map(|def| def.kind.to_owned()),
+        kind: def.map(|def| def.kind.to_string()),
         namespace: key.namespace.clone(),
         name: Some(key.name.clone()),
         uid: Some(uid.to_owned()).filter(|uid| !uid.is_empty()),
@@ -221,37 +241,37 @@ fn reference(key: &ObjectKey, uid: &str) -> ObjectReference {
 }
 
 /// What is not there any more needs no patch and no deletion.
-fn gone_is_fine(result: Result<Effect, Status>) -> Result<Effect, Trouble> {
+fn gone_is_fine(result: Result<Effect, Status>) -> Result<Effect, ActionError> {
     match result {
         Err(status) if status.is_not_found() => Ok(Effect::Nothing),
         other => other.map_err(judge),
     }
 }
 
-fn judge(status: Status) -> Trouble {
+fn judge(status: Status) -> ActionError {
     match status.code {
-        409 => Trouble::Stale(status),
-        403 if status.is_namespace_terminating() => Trouble::Final(status),
-        400..=499 => Trouble::Refused(status),
-        _ => Trouble::Unknown(status),
+        409 => ActionError::Stale(status),
+        403 if status.is_namespace_terminating() => ActionError::NamespaceTerminating(status),
+        400..=499 => ActionError::Refused(status),
+        _ => ActionError::Unknown(status),
     }
 }
 
-fn report(trouble: &Trouble) -> String {
-    match trouble {
-        Trouble::Stale(status) => {
+fn report(error: &ActionError) -> String {
+    match error {
+        ActionError::Stale(status) => {
             debug!(status = status.message, "the view was out of date");
             status.message.clone()
         }
-        Trouble::Final(status) => {
+        ActionError::NamespaceTerminating(status) => {
             debug!(status = status.message, "the namespace is on its way out");
             status.message.clone()
         }
-        Trouble::Refused(status) => {
+        ActionError::Refused(status) => {
             warn!(status = status.message, "an action was refused; it is tried again later");
             status.message.clone()
         }
-        Trouble::Unknown(status) => {
+        ActionError::Unknown(status) => {
             warn!(status = status.message, "the outcome of an action is not known; it is looked at again");
             status.message.clone()
         }

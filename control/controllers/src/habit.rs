@@ -8,9 +8,11 @@
 //!   with each time, has jitter and an end. What changed something and is asked for again all the same gets
 //!   [`PATIENCE`] turns first: then somebody undoes it each time, or the API does not keep what was written.
 //! - A habit is told of once, however long it lasts.
-//! - Memory is bounded: beyond [`REMEMBERED`](kontiki_model::pace::REMEMBERED) keys those whose pause is over are forgotten.
+//! - Memory is bounded: beyond [`REMEMBERED`](kontiki_model::pace::REMEMBERED) keys those whose pause is over are
+//!   forgotten.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 use kontiki_model::pace::make_room;
@@ -26,7 +28,7 @@ const PATIENCE: u32 = 10;
 const TOLD: u32 = 5;
 
 struct Habit {
-    gist: u64,
+    fingerprint: u64,
     /// How often in a row these actions were carried out.
     times: u32,
     /// How often of that they should not have been.
@@ -35,9 +37,14 @@ struct Habit {
 }
 
 /// The habits of one controller.
-#[derive(Default)]
-pub(crate) struct Habits {
-    known: HashMap<String, Habit>,
+pub(crate) struct Habits<K> {
+    known: HashMap<K, Habit>,
+}
+
+impl<K> Default for Habits<K> {
+    fn default() -> Self {
+        Self { known: HashMap::new() }
+    }
 }
 
 fn pause(strikes: u32) -> Duration {
@@ -46,19 +53,22 @@ fn pause(strikes: u32) -> Duration {
     longest.mul_f64(rand::rng().random_range(0.5..1.0))
 }
 
-impl Habits {
-    /// Until when `key` has to wait if its plan asks for `gist`; `None`: not at all.
-    pub fn held(&self, key: &str, gist: u64, now: Instant) -> Option<Instant> {
-        self.known.get(key).filter(|habit| habit.gist == gist && habit.until > now).map(|habit| habit.until)
+impl<K: Clone + Eq + Hash> Habits<K> {
+    /// Until when `key` has to wait if its plan asks for `fingerprint`; `None`: not at all.
+    pub fn held(&self, key: &K, fingerprint: u64, now: Instant) -> Option<Instant> {
+        self.known
+            .get(key)
+            .filter(|habit| habit.fingerprint == fingerprint && habit.until > now)
+            .map(|habit| habit.until)
     }
 
-    /// The plan `gist` of `key` was carried out. True if people should be told.
-    pub fn done(&mut self, key: &str, gist: u64, effect: bool, now: Instant) -> bool {
+    /// The plan `fingerprint` of `key` was carried out. True if people should be told.
+    pub fn done(&mut self, key: &K, fingerprint: u64, effect: bool, now: Instant) -> bool {
         // Whatever is forgotten gets one more chance at once.
         make_room(&mut self.known, |habit| habit.until > now);
-        let habit = self.known.entry(key.to_owned()).or_insert(Habit { gist, times: 0, strikes: 0, until: now });
-        if habit.gist != gist {
-            *habit = Habit { gist, times: 0, strikes: 0, until: now };
+        let habit = self.known.entry(key.clone()).or_insert(Habit { fingerprint, times: 0, strikes: 0, until: now });
+        if habit.fingerprint != fingerprint {
+            *habit = Habit { fingerprint, times: 0, strikes: 0, until: now };
         }
         habit.times = habit.times.saturating_add(1);
         if effect && habit.times <= PATIENCE {
@@ -71,7 +81,7 @@ impl Habits {
     }
 
     /// The plan of `key` asks for nothing.
-    pub fn forget(&mut self, key: &str) {
+    pub fn forget(&mut self, key: &K) {
         self.known.remove(key);
     }
 }
@@ -83,20 +93,21 @@ mod tests {
     use super::*;
 
     /// Asks for the plans of `text` in turn, one each `step`: small letters have an effect, capitals have none,
-    /// `.` asks for nothing. Shows those that were carried out, `-` for those that were held, `!` where people are told.
+    /// `.` asks for nothing. Shows those that were carried out, `-` for those that were held, `!` where people are
+    /// told.
     fn show(text: &str, step: Duration) -> String {
         let (mut habits, mut now, mut out) = (Habits::default(), Instant::now(), String::new());
         for letter in text.chars() {
             now += step;
-            let gist = u64::from(letter.to_ascii_lowercase());
+            let fingerprint = u64::from(letter.to_ascii_lowercase());
             if letter == '.' {
-                habits.forget("key");
+                habits.forget(&"key");
                 out.push('.');
-            } else if habits.held("key", gist, now).is_some() {
+            } else if habits.held(&"key", fingerprint, now).is_some() {
                 out.push('-');
             } else {
                 out.push(letter);
-                if habits.done("key", gist, letter.is_ascii_lowercase(), now) {
+                if habits.done(&"key", fingerprint, letter.is_ascii_lowercase(), now) {
                     out.push('!');
                 }
             }
@@ -132,7 +143,7 @@ mod tests {
     fn memory_is_bounded() {
         let (mut habits, now) = (Habits::default(), Instant::now());
         for key in 0..2 * REMEMBERED {
-            habits.done(&key.to_string(), 1, false, now);
+            habits.done(&key, 1, false, now);
         }
         assert!(habits.known.len() <= REMEMBERED);
     }

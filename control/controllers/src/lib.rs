@@ -1,62 +1,71 @@
-//! The shell around the controllers' plans: watches, snapshots, plans, applies. It holds no policy.
+//! The shell around the controllers' plans: watches, views, plans, applies. It holds no policy.
 //!
-//! Every controller is a row of one static table: its name, which changes concern which keys, and
-//! how a key's view becomes a plan. One driver runs all rows.
+//! Every controller is one row of a static table: a [`controller::Controller`] in one file of `rows`, over a plan of
+//! `kontiki-plan`. One driver runs them all.
 //!
 //! Invariants
-//! - A row's turn is pure reading and planning; only [`execute`] writes.
-//! - All rows share the caches of [`World`], which are kept warm on followers too, so that taking
+//! - A turn is pure reading and planning; only [`Executor`] writes.
+//! - All rows share the caches of the master, which are kept warm on followers too, so that taking
 //!   over is starting tasks and not reading lists.
-//! - A row whose actions come to nothing waits before it asks for them again, longer each time ([`habit`]).
+//! - No turn sees less than everything that was acknowledged before the term began.
+//! - A key whose actions come to nothing waits before it asks for them again, longer each time ([`habit`]).
 //! - Everything ends with the term: the driver watches the term's stop token, and the client is
 //!   fenced by the term.
 
+mod controller;
 mod drive;
 mod execute;
 mod habit;
-mod liveness;
+mod index;
 mod metrics;
 mod queue;
 mod rows;
-mod world;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use kontiki_api::leader::LeaderContext;
 use kontiki_api::recorder::Recorder;
 use kontiki_api::{Api, Writer};
+use kontiki_model::Revision;
+use kontiki_plan::clock::Pulse;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{error, info};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
 
-use crate::execute::Executor;
-use crate::world::World;
+pub use crate::execute::{Applied, Executor};
 
 /// Fills the caches that the controllers work on, and keeps them filled. To be called on every
 /// master at start, from within the runtime.
 pub fn warm(api: &Api) {
-    world::Caches::new(api.informers());
+    rows::TABLE.iter().for_each(|row| (row.warm)(api));
 }
 
 /// Runs all controllers until the term ends.
 pub async fn run(context: LeaderContext) {
+    let Some(floor) = beginning(&context).await else { return };
     let (recorder, recording) = Recorder::new(context.client.clone(), Writer::Server, context.stop.clone());
-    let world = Arc::new(World::new(context.api.informers(), context.settings.clone()));
+    let (stalled, stalls) = watch::channel(());
     let mut tasks: JoinSet<()> = JoinSet::new();
     tasks.spawn(recording);
-    tasks.spawn(liveness::run(world.clone(), context.stop.clone()));
-    let mut loops = Vec::new();
+    tasks.spawn(feel_pulse(stalled, context.stop.clone()));
+    let mut measured = Vec::new();
     for row in rows::TABLE {
-        let metrics = Arc::new(metrics::Loop::default());
-        loops.push((row.name, metrics.clone()));
-        let executor = Executor {
-            controller: row.name,
-            client: context.client.counted_for(Writer::Controller(row.name)),
-            store: context.api.store().clone(),
-            recorder: recorder.counted_for(Writer::Controller(row.name)),
+        let metrics = Arc::new(metrics::Measured::default());
+        measured.push((row.name, metrics.clone()));
+        let shell = drive::Shell {
+            api: context.api.clone(),
+            settings: context.settings.clone(),
+            executor: Executor::new(&context, &recorder, row.name, Writer::Controller(row.name)),
+            metrics,
+            floor,
+            stalls: stalls.clone(),
+            stop: context.stop.clone(),
         };
-        tasks.spawn(drive::run(row, world.clone(), executor, metrics, context.stop.clone()));
+        tasks.spawn((row.run)(shell));
     }
-    context.api.add_metrics("controllers", Arc::new(move |out: &mut String| metrics::write(&loops, out)));
+    context.api.add_metrics("controllers", Arc::new(move |out: &mut String| metrics::write(&measured, out)));
     info!(controllers = rows::TABLE.len(), "controllers are running");
     while let Some(ended) = tasks.join_next().await {
         match ended {
@@ -66,6 +75,37 @@ pub async fn run(context: LeaderContext) {
                 error!(?outcome, "a controller task ended by itself");
                 return;
             }
+        }
+    }
+}
+
+/// What all turns of the term have to see at least: two nodes must not get one range because the last leader's writes
+/// are not applied here yet. `None` if the term is over before it is known.
+async fn beginning(context: &LeaderContext) -> Option<Revision> {
+    loop {
+        tokio::select! {
+            () = context.stop.cancelled() => return None,
+            // Cancel-safe: it only reads. It fails late, so that this does not spin.
+            shown = context.api.store().barrier() => match shown {
+                Ok(revision) => return Some(revision),
+                Err(error) => warn!(%error, "what was acknowledged before this term is not known yet"),
+            },
+        }
+    }
+}
+
+/// Watches for stalls of this process until `stop`.
+async fn feel_pulse(stalled: watch::Sender<()>, stop: CancellationToken) {
+    let mut pulse = Pulse::new(Instant::now());
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            // Cancel-safe: a timer holds nothing.
+            () = tokio::time::sleep(Pulse::EVERY) => {}
+        }
+        if let Some(gap) = pulse.beat(Instant::now()) {
+            warn!(gap_ms = gap.as_millis(), "this process stood still; nobody is blamed for the time it missed");
+            stalled.send_replace(());
         }
     }
 }

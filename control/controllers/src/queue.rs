@@ -2,18 +2,20 @@
 //!
 //! Invariants
 //! - A key is in one turn at a time. What comes in meanwhile makes one more turn afterwards.
-//! - A turn sees caches that are at least as new as the key's own last write.
+//! - A turn sees caches that are at least as new as the key's own last write, and as the queue's beginning.
 //! - A failing key waits, longer each time, with jitter; it never holds up another.
 //! - Memory is bounded by the number of keys with work, a wait or a failure.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use kontiki_model::Revision;
-use kontiki_plan::replicaset::Failure;
 use rand::Rng as _;
 use tokio::sync::Notify;
+
+use crate::controller::Key;
+use crate::metrics::Measured;
 
 /// Wait after the first failure; it doubles with each.
 const FIRST_RETRY: Duration = Duration::from_millis(10);
@@ -22,128 +24,133 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// How a turn ended.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Outcome {
+pub(crate) struct TurnEnd {
     /// The next turn has to see this.
     pub floor: Revision,
     /// When to look again, if nothing happens before.
     pub wake: Option<Instant>,
     /// Whether to try again after a pause.
     pub retry: bool,
-    /// What the API refused.
-    pub failure: Option<Failure>,
 }
 
 /// What a turn starts with.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Start {
-    pub key: String,
+#[derive(Clone, Debug)]
+pub(crate) struct Turn<K> {
+    pub key: K,
     pub floor: Revision,
-    pub failure: Option<Failure>,
 }
 
 #[derive(Default)]
-struct Key {
-    waiting: bool,
-    running: bool,
+struct Work {
+    /// Since when it waits for a turn.
+    waiting: Option<Instant>,
+    /// Since when it is in one.
+    running: Option<Instant>,
     again: bool,
     retries: u32,
     due: Option<Instant>,
     floor: Revision,
-    failure: Option<Failure>,
 }
 
-impl Key {
+impl Work {
     fn idle(&self) -> bool {
-        !self.waiting && !self.running && self.due.is_none() && self.retries == 0 && self.failure.is_none()
+        self.waiting.is_none() && self.running.is_none() && self.due.is_none() && self.retries == 0
     }
 }
 
-#[derive(Default)]
-struct State {
-    keys: HashMap<String, Key>,
-    ready: VecDeque<String>,
-    due: BTreeSet<(Instant, String)>,
+struct State<K> {
+    keys: HashMap<K, Work>,
+    ready: VecDeque<K>,
+    due: BTreeSet<(Instant, K)>,
     /// The highest floor of keys that are not remembered any more.
     floor: Revision,
+    metrics: Arc<Measured>,
 }
 
-impl State {
-    fn add(&mut self, name: &str) {
-        let key = self.keys.entry(name.to_owned()).or_default();
-        if key.running {
-            key.again = true;
-        } else if !key.waiting {
-            key.waiting = true;
-            self.ready.push_back(name.to_owned());
+impl<K: Key> State<K> {
+    fn add(&mut self, key: K, now: Instant) {
+        let work = self.keys.entry(key.clone()).or_default();
+        if work.running.is_some() {
+            if !std::mem::replace(&mut work.again, true) {
+                self.metrics.added();
+            }
+        } else if work.waiting.is_none() {
+            work.waiting = Some(now);
+            self.ready.push_back(key);
+            self.metrics.added();
+            self.metrics.depth(self.ready.len());
         }
     }
 
-    fn add_at(&mut self, name: &str, at: Instant) {
-        let key = self.keys.entry(name.to_owned()).or_default();
-        if key.due.is_some_and(|due| due <= at) {
+    fn add_at(&mut self, key: &K, at: Instant) {
+        let work = self.keys.entry(key.clone()).or_default();
+        if work.due.is_some_and(|due| due <= at) {
             return;
         }
-        if let Some(due) = key.due.replace(at) {
-            self.due.remove(&(due, name.to_owned()));
+        if let Some(due) = work.due.replace(at) {
+            self.due.remove(&(due, key.clone()));
         }
-        self.due.insert((at, name.to_owned()));
+        self.due.insert((at, key.clone()));
     }
 
     fn ripen(&mut self, now: Instant) {
-        while let Some((at, name)) = self.due.first().cloned().filter(|(at, _)| *at <= now) {
-            self.due.remove(&(at, name.clone()));
-            if let Some(key) = self.keys.get_mut(&name) {
-                key.due = None;
+        while let Some((at, key)) = self.due.first().cloned().filter(|(at, _)| *at <= now) {
+            self.due.remove(&(at, key.clone()));
+            if let Some(work) = self.keys.get_mut(&key) {
+                work.due = None;
             }
-            self.add(&name);
+            self.add(key, now);
         }
     }
 
-    fn take(&mut self) -> Option<Start> {
-        let name = self.ready.pop_front()?;
-        let key = self.keys.get_mut(&name)?;
-        key.waiting = false;
-        key.running = true;
-        Some(Start { floor: key.floor.max(self.floor), failure: key.failure.clone(), key: name })
+    fn take(&mut self, now: Instant) -> Option<Turn<K>> {
+        let key = self.ready.pop_front()?;
+        let work = self.keys.get_mut(&key)?;
+        let waited = work.waiting.take().map(|since| now.saturating_duration_since(since));
+        work.running = Some(now);
+        self.metrics.started(waited.unwrap_or_default(), now);
+        self.metrics.depth(self.ready.len());
+        Some(Turn { floor: work.floor.max(self.floor), key })
     }
 }
 
 /// See the module.
-#[derive(Default)]
-pub(crate) struct Queue {
-    state: Mutex<State>,
+pub(crate) struct Queue<K> {
+    state: Mutex<State<K>>,
     more: Notify,
 }
 
-impl Queue {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+impl<K: Key> Queue<K> {
+    /// An empty one, whose turns see `floor` at least.
+    pub fn new(floor: Revision, metrics: Arc<Measured>) -> Self {
+        let (keys, ready, due) = (HashMap::new(), VecDeque::new(), BTreeSet::new());
+        Self { state: Mutex::new(State { keys, ready, due, floor, metrics }), more: Notify::new() }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State<K>> {
         // Nothing panics while it holds the lock, so a poisoned one is whole.
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Asks for a turn of `key`.
-    pub fn add(&self, key: &str) {
-        self.lock().add(key);
+    pub fn add(&self, key: K) {
+        self.lock().add(key, Instant::now());
         self.more.notify_one();
-    }
-
-    /// Keys with a turn to come now.
-    pub fn depth(&self) -> usize {
-        self.lock().ready.len()
     }
 
     /// The next key; waits for one. It must be given back with [`Self::done`].
     ///
     /// # Cancel safety
     /// No key is lost if it is dropped.
-    pub async fn next(&self) -> Start {
+    pub async fn next(&self) -> Turn<K> {
         loop {
             let more = self.more.notified();
             let due = {
                 let mut state = self.lock();
-                state.ripen(Instant::now());
-                if let Some(start) = state.take() {
-                    return start;
+                let now = Instant::now();
+                state.ripen(now);
+                if let Some(turn) = state.take(now) {
+                    return turn;
                 }
                 state.due.first().map(|(at, _)| *at)
             };
@@ -158,26 +165,35 @@ impl Queue {
     }
 
     /// Ends a turn.
-    pub fn done(&self, name: &str, outcome: Outcome) {
+    pub fn done(&self, key: &K, end: TurnEnd) {
         let mut state = self.lock();
-        let Some(key) = state.keys.get_mut(name) else { return };
-        key.running = false;
-        key.floor = key.floor.max(outcome.floor);
-        key.failure = outcome.failure;
-        let again = std::mem::take(&mut key.again);
-        key.retries = if outcome.retry { key.retries.saturating_add(1) } else { 0 };
-        let retries = key.retries;
-        if let Some(at) = outcome.wake {
-            state.add_at(name, at);
+        let now = Instant::now();
+        let Some(work) = state.keys.get_mut(key) else { return };
+        let began = work.running.take();
+        work.floor = work.floor.max(end.floor);
+        let again = std::mem::take(&mut work.again);
+        work.retries = if end.retry { work.retries.saturating_add(1) } else { 0 };
+        let retries = work.retries;
+        if let Some(began) = began {
+            state.metrics.ended(began, now);
         }
-        if outcome.retry {
-            state.add_at(name, Instant::now() + pause(retries));
+        if let Some(at) = end.wake {
+            state.add_at(key, at);
+        }
+        if end.retry {
+            state.metrics.retried();
+            state.add_at(key, now + pause(retries));
         }
         if again {
-            state.add(name);
+            state.ready.push_back(key.clone());
+            let depth = state.ready.len();
+            state.metrics.depth(depth);
+            if let Some(work) = state.keys.get_mut(key) {
+                work.waiting = Some(now);
+            }
         }
-        if state.keys.get(name).is_some_and(Key::idle) {
-            let floor = state.keys.remove(name).map(|key| key.floor).unwrap_or_default();
+        if state.keys.get(key).is_some_and(Work::idle) {
+            let floor = state.keys.remove(key).map(|work| work.floor).unwrap_or_default();
             state.floor = state.floor.max(floor);
         }
         drop(state);
@@ -194,50 +210,55 @@ fn pause(retries: u32) -> Duration {
 mod tests {
     use super::*;
 
-    fn take(queue: &Queue) -> String {
+    fn queue() -> Queue<&'static str> {
+        Queue::new(Revision(3), Arc::default())
+    }
+
+    fn take(queue: &Queue<&'static str>) -> &'static str {
         let mut state = queue.lock();
         state.ripen(Instant::now());
-        state.take().map(|start| start.key).unwrap_or_default()
+        state.take(Instant::now()).map(|turn| turn.key).unwrap_or_default()
     }
 
     #[test]
     fn a_key_waits_once_and_runs_alone() {
-        let queue = Queue::default();
+        let queue = queue();
         queue.add("a");
         queue.add("a");
         queue.add("b");
-        assert_eq!((take(&queue), take(&queue), take(&queue)), ("a".into(), "b".into(), String::new()));
+        assert_eq!((take(&queue), take(&queue), take(&queue)), ("a", "b", ""));
         queue.add("a");
         assert_eq!(take(&queue), "", "in its turn");
-        queue.done("a", Outcome::default());
+        queue.done(&"a", TurnEnd::default());
         assert_eq!(take(&queue), "a", "one more turn afterwards");
     }
 
     #[test]
     fn a_failure_waits_and_keeps_its_floor() {
-        let queue = Queue::default();
+        let queue = queue();
         queue.add("a");
         take(&queue);
-        queue.done("a", Outcome { retry: true, floor: Revision(7), ..Outcome::default() });
+        queue.done(&"a", TurnEnd { retry: true, floor: Revision(7), ..TurnEnd::default() });
         assert_eq!(take(&queue), "");
-        let due = queue.lock().due.first().cloned().expect("a retry").0;
-        let start = {
+        let due = queue.lock().due.first().copied().expect("a retry").0;
+        let turn = {
             let mut state = queue.lock();
             state.ripen(due);
-            state.take().expect("ripe")
+            state.take(due).expect("ripe")
         };
-        assert_eq!(start.floor, Revision(7));
+        assert_eq!(turn.floor, Revision(7));
     }
 
     #[test]
     fn a_key_at_rest_is_forgotten() {
-        let queue = Queue::default();
+        let queue = queue();
         queue.add("a");
-        take(&queue);
-        queue.done("a", Outcome { floor: Revision(7), ..Outcome::default() });
+        assert_eq!(queue.lock().take(Instant::now()).expect("added").floor, Revision(3), "the beginning is seen");
+        queue.done(&"a", TurnEnd { floor: Revision(7), ..TurnEnd::default() });
         assert!(queue.lock().keys.is_empty());
         queue.add("b");
-        assert_eq!(queue.lock().take().expect("added").floor, Revision(7), "but what it wrote is still waited for");
+        let turn = queue.lock().take(Instant::now()).expect("added");
+        assert_eq!(turn.floor, Revision(7), "but what it wrote is still waited for");
     }
 
     #[test]

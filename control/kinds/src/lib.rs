@@ -1,56 +1,38 @@
-//! The kinds that the master serves: one row per kind, and everything that can be said about an
-//! object without a store, a clock or a socket.
+//! The kinds that a master serves, and the rules that name kinds: one row per kind, the steps of admission, the
+//! authorizer of nodes. What is the same for all kinds is `kontiki-machinery`'s.
 //!
 //! Invariants
-//! - Pure: no tokio, no I/O, no clock; `now` is an argument. Nothing panics on outside bytes.
-//! - Objects are `serde_json::Value`s that have passed [`schema::Schema::normalize`]: every field
-//!   has the type of its schema, unknown fields are gone, and what upstream's typed round trip
-//!   would drop (nulls, empty optional fields) is absent. Strategies rely on that.
-//! - A kind is one [`ResourceDef`] row plus its [`Strategy`]; everything generic (discovery,
-//!   OpenAPI, decoding, patches, tables) reads the row and the schema.
+//! - Pure: no tokio, no I/O, no clock; `now`, chance and what lies in the cluster are arguments.
+//! - A kind is one [`ResourceDef`] row plus its [`Strategy`]: adding one touches one file of [`rows`] and its list.
 
-pub mod decode;
-pub mod field_error;
-pub mod meta;
-pub mod openapi;
-pub mod patch;
+pub mod admission;
+pub mod authorize;
 pub mod rows;
-pub mod schema;
-pub mod status;
-pub mod strategy;
-pub mod table;
 
-pub use field_error::{Bad, FieldError, FieldErrorKind, Path};
-pub use kontiki_model::{GroupResource, GroupVersionKind};
-pub use status::Status;
-pub use strategy::{ResourceDef, Scope, Strategy, Subresource, validate_create, validate_update};
+pub use kontiki_machinery::{
+    Bad, FieldError, GroupResource, Handler, Path, ResourceDef, Scope, Status, Strategy, Subresource, Verb, Verbs,
+};
+use kontiki_machinery::{Registry, allocation, field_error, meta, resource, schema, status, subresource, table};
 
-/// All kinds, in discovery order: the core group first, then the groups as upstream lists them.
-#[must_use]
-pub fn resources() -> &'static [&'static ResourceDef] {
-    rows::all()
+/// What the rows depend on in a cluster.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What Services take from.
+    pub services: rows::service::Ranges,
 }
 
-/// The row that serves `plural` in `group`/`version`.
+/// All built-in kinds, in discovery order: the core group first, then the groups as upstream lists them.
 #[must_use]
-pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static ResourceDef> {
-    resources().iter().copied().find(|def| def.group == group && def.version == version && def.plural == plural)
-}
-
-/// The row of a kind.
-#[must_use]
-pub fn find_kind(group: &str, version: &str, kind: &str) -> Option<&'static ResourceDef> {
-    resources().iter().copied().find(|def| def.group == group && def.version == version && def.kind == kind)
-}
-
-/// The row whose stored form is `resource`: the one to decode what the store holds.
-#[must_use]
-pub fn find_stored(resource: GroupResource<'_>) -> Option<&'static ResourceDef> {
-    resources().iter().copied().find(|def| def.storage == resource && def.group == resource.group)
+pub fn registry(settings: &Settings) -> Registry {
+    Registry::new(rows::all(settings.services.clone()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::HashSet, sync::Arc};
+
+    use jiff::Timestamp;
+    use kontiki_machinery::{Table, decode::message_fields, openapi, schema::Type};
     use serde_json::{Value, json};
 
     use super::*;
@@ -59,28 +41,28 @@ mod tests {
         serde_json::from_str(text).expect("the facts are JSON")
     }
 
+    fn table() -> Arc<Table> {
+        let addresses = "10.96.0.0/16".parse().expect("a range");
+        registry(&Settings { services: rows::service::Ranges { addresses, node_ports: 30000..=32767 } }).table()
+    }
+
     #[test]
     fn rows_agree_with_upstreams_discovery() {
         let facts = facts(include_str!("../data/discovery.json"));
-        for def in resources() {
+        for def in table().rows() {
             let served = &facts[def.api_version()]["resources"];
-            let known = &served[def.plural];
+            let known = &served[def.plural.as_ref()];
             let list = |field: &str| known[field].as_array().cloned().unwrap_or_default();
-            assert_eq!(known["kind"], def.kind, "{}", def.plural);
-            assert_eq!(known["singularName"], def.singular, "{}", def.plural);
+            assert_eq!(known["kind"], def.kind.as_ref(), "{}", def.plural);
+            assert_eq!(known["singularName"], def.singular.as_ref(), "{}", def.plural);
             assert_eq!(known["namespaced"], def.namespaced(), "{}", def.plural);
             assert_eq!(json!(list("verbs")), json!(def.verbs), "{}", def.plural);
             assert_eq!(json!(list("shortNames")), json!(def.short), "{}", def.plural);
             assert_eq!(json!(list("categories")), json!(def.categories), "{}", def.plural);
-            for sub in def.subresources {
+            for sub in &def.subresources {
                 let known = &served[format!("{}/{}", def.plural, sub.name)];
-                assert_eq!(
-                    (&known["kind"], &known["verbs"]),
-                    (&json!(sub.kind), &json!(sub.verbs)),
-                    "{}/{}",
-                    def.plural,
-                    sub.name
-                );
+                let expect = (&json!(sub.kind), &json!(sub.verbs));
+                assert_eq!((&known["kind"], &known["verbs"]), expect, "{}/{}", def.plural, sub.name);
             }
         }
     }
@@ -88,12 +70,148 @@ mod tests {
     #[test]
     fn rows_select_by_upstreams_fields() {
         let facts = facts(include_str!("../data/field-selectors.json"));
-        for def in resources() {
-            let fields = facts[format!("{} {}", def.api_version(), def.kind)].as_array().cloned().unwrap_or_default();
-            for path in fields.iter().filter_map(Value::as_str).filter(|path| !path.starts_with("metadata.")) {
-                assert!(def.strategy.field(&json!({}), path).is_some(), "{} {path}", def.kind);
+        for def in table().rows().iter().filter(|def| def.verbs.contains(Verb::List)) {
+            let known = facts[format!("{} {}", def.api_version(), def.kind)].as_array().cloned().unwrap_or_default();
+            let known: Vec<&str> = known.iter().filter_map(Value::as_str).collect();
+            let mut own = def.fields.clone();
+            own.sort();
+            let all: Vec<&str> = known.into_iter().filter(|path| !path.starts_with("metadata.")).collect();
+            assert_eq!(own, all, "{}", def.plural);
+            for path in &def.fields {
+                // The zero of its type, never a word for nothing.
+                assert!(
+                    ["", "false"].contains(&def.strategy.field(&json!({}), path).as_str()),
+                    "{} {path}",
+                    def.plural
+                );
             }
-            assert_eq!(def.strategy.field(&json!({}), "spec.nothing"), None, "{}", def.kind);
+        }
+    }
+
+    #[test]
+    fn rows_fit_their_columns() {
+        for def in table().rows().iter().filter(|def| def.verbs.contains(Verb::List)) {
+            let obj = json!({"metadata": {"name": "a"}});
+            let cells = table::row(def, &obj, table::IncludeObject::None, Timestamp::UNIX_EPOCH);
+            let count = table::columns(&def.api_version(), &def.kind).as_array().map(Vec::len);
+            assert_eq!(cells["cells"].as_array().map(Vec::len), count, "{}", def.kind);
+        }
+    }
+
+    #[test]
+    fn stored_kinds_have_metadata() {
+        for def in table().rows() {
+            assert!(def.schema.field("metadata").is_some() || def.verbs == Verbs::CREATE, "{}", def.kind);
+        }
+    }
+
+    #[test]
+    fn every_type_can_be_sent_as_protobuf() {
+        let table = table();
+        let mut waiting: Vec<&schema::Schema> = table.rows().iter().map(|def| &def.schema).collect();
+        let mut seen = HashSet::new();
+        while let Some(schema) = waiting.pop() {
+            if !seen.insert(schema.name()) {
+                continue;
+            }
+            let numbered = message_fields(schema.name()).unwrap_or_else(|| panic!("no numbers for {}", schema.name()));
+            for (name, field) in schema.fields() {
+                // Newer than the facts; it is in a status that only our own agents write, as JSON.
+                let newer = ["apiVersion", "kind", "runningInUserNamespace"].contains(&name.as_str());
+                assert!(newer || numbered.contains(name.as_str()), "{}.{name}", schema.name());
+                let mut ty = &field.ty;
+                while let Type::List(item) | Type::Map(item) = ty {
+                    ty = item;
+                }
+                if let Type::Struct(inner) = ty {
+                    waiting.push(inner);
+                }
+            }
+        }
+    }
+
+    fn document(table: &Table, name: &str) -> Value {
+        facts(table.documents().v3(name).expect("a row has a document"))
+    }
+
+    /// Every `$ref` in `value`.
+    fn refs<'a>(value: &'a Value, out: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(map) => {
+                if let Some(Value::String(target)) = map.get("$ref") {
+                    out.push(target);
+                }
+                map.values().for_each(|value| refs(value, out));
+            }
+            Value::Array(items) => items.iter().for_each(|value| refs(value, out)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn no_reference_dangles() {
+        let table = table();
+        let names = table.rows().iter().map(|def| openapi::document_name(def));
+        let mut documents: Vec<Value> = names.map(|name| document(&table, &name)).collect();
+        documents.push(facts(table.documents().v2("v1.37.0")));
+        for document in &documents {
+            let mut found = Vec::new();
+            refs(document, &mut found);
+            for target in found {
+                assert!(document.pointer(target.trim_start_matches('#')).is_some(), "{target}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_row_can_be_explained_and_patched() {
+        let table = table();
+        for def in table.rows() {
+            let document = document(&table, &openapi::document_name(def));
+            let gvk = json!({"group": def.group, "version": def.version, "kind": def.kind});
+            let schema = &document["components"]["schemas"][def.schema.name()];
+            let known = schema["x-kubernetes-group-version-kind"].as_array().is_some_and(|list| list.contains(&gvk));
+            assert!(known && schema["properties"].is_object(), "{}", def.kind);
+            let scope = if def.namespaced() { "/namespaces/{namespace}" } else { "" };
+            let path = format!("/{}{scope}/{}", openapi::document_name(def), def.plural);
+            if def.verbs.contains(Verb::List) {
+                let list = &document["paths"][&path]["get"];
+                assert_eq!(
+                    (&list["x-kubernetes-group-version-kind"], &list["x-kubernetes-action"]),
+                    (&gvk, &json!("list")),
+                    "{path}"
+                );
+            }
+            if def.verbs.contains(Verb::Patch) {
+                let patch = &document["paths"][format!("{path}/{{name}}")]["patch"];
+                assert!(
+                    patch["requestBody"]["content"]["application/strategic-merge-patch+json"].is_object(),
+                    "{path}"
+                );
+                let named = |name: &str| {
+                    patch["parameters"].as_array().is_some_and(|list| list.iter().any(|p| p["name"] == name))
+                };
+                assert!(named("fieldValidation") && named("dryRun"), "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn merge_keys_are_published() {
+        let document = document(&table(), "apis/apps/v1");
+        let containers = &document["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+        assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+        assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));
+        assert_eq!(containers["items"]["allOf"][0]["$ref"], "#/components/schemas/io.k8s.api.core.v1.Container");
+    }
+
+    #[test]
+    fn the_index_names_every_document() {
+        let table = table();
+        for (name, entry) in table.documents().v3_index()["paths"].as_object().expect("an object") {
+            let text = table.documents().v3(name).expect("a document");
+            let url = format!("/openapi/v3/{name}?hash={}", openapi::hash(text));
+            assert_eq!(entry["serverRelativeURL"], url);
         }
     }
 }

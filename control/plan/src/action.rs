@@ -1,5 +1,6 @@
 //! What planners ask for. Plain data; one executor carries all of it out.
 
+use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use jiff::Timestamp;
@@ -12,20 +13,28 @@ use serde_json::{Map, Value, json};
 
 use crate::hash::prune;
 
-/// What to do now, and when to look again if nothing happens before.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// What to do now, when to look again if nothing happens before, and why.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// In order; creations and deletions next to each other may be done together.
     pub actions: Vec<Action>,
     /// When time alone will change the plan.
     pub wake: Option<Timestamp>,
+    /// What decided, in a few words. Logs and metrics show it, so it is one of a fixed set of texts.
+    pub why: &'static str,
 }
 
 impl Plan {
     /// A plan of `actions` that time alone will not change.
     #[must_use]
-    pub fn now(actions: Vec<Action>) -> Self {
-        Self { actions, wake: None }
+    pub fn new(why: &'static str, actions: Vec<Action>) -> Self {
+        Self { actions, wake: None, why }
+    }
+
+    /// Nothing to do.
+    #[must_use]
+    pub fn rest(why: &'static str) -> Self {
+        Self::new(why, Vec::new())
     }
 
     /// Asks to be woken at `at`, or earlier if something else asked for that.
@@ -33,8 +42,11 @@ impl Plan {
         self.wake = Some(self.wake.map_or(at, |old| old.min(at)));
     }
 
-    /// Adds another plan's actions and wake-up.
+    /// Adds another plan's actions and wake-up. The reason is that of the first with something to do.
     pub fn extend(&mut self, other: Self) {
+        if self.actions.is_empty() && !other.actions.is_empty() {
+            self.why = other.why;
+        }
         self.actions.extend(other.actions);
         if let Some(at) = other.wake {
             self.wake_at(at);
@@ -101,24 +113,63 @@ impl Action {
         }
     }
 
-    /// What it does, in a few words for people.
+    /// What it does.
     #[must_use]
-    pub fn verb(&self) -> &'static str {
+    pub fn verb(&self) -> Verb {
         match self {
-            Self::Create { .. } => "create",
-            Self::Patch(Patch { subresource: Some(_), .. }) => "patch the status of",
-            Self::Patch(_) => "patch",
-            Self::Delete { .. } => "delete",
-            Self::FinalizeNamespace { .. } => "finalize",
-            Self::Event(_) => "tell of",
+            Self::Create { .. } => Verb::Create,
+            Self::Patch(Patch { subresource: Some(_), .. }) => Verb::PatchStatus,
+            Self::Patch(_) => Verb::Patch,
+            Self::Delete { .. } => Verb::Delete,
+            Self::FinalizeNamespace { .. } => Verb::Finalize,
+            Self::Event(_) => Verb::Tell,
         }
     }
+}
+
+/// What an action does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verb {
+    /// Makes an object.
+    Create,
+    /// Changes one.
+    Patch,
+    /// Changes what one says about itself.
+    PatchStatus,
+    /// Ends one.
+    Delete,
+    /// Lets a namespace go.
+    Finalize,
+    /// Records an event.
+    Tell,
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Create => "create",
+            Self::Patch => "patch",
+            Self::PatchStatus => "patch the status of",
+            Self::Delete => "delete",
+            Self::Finalize => "finalize",
+            Self::Tell => "tell of",
+        })
+    }
+}
+
+/// An action that the API refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What was to be done.
+    pub verb: Verb,
+    /// What the API said.
+    pub message: String,
 }
 
 /// A number that is the same for plans that ask for the same, however new their view is and whatever the time:
 /// versions and times in the actions do not count. `None` for a plan that writes nothing.
 #[must_use]
-pub fn gist(actions: &[Action]) -> Option<u64> {
+pub fn fingerprint(actions: &[Action]) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     let mut writes = false;
     for action in actions {
@@ -355,7 +406,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plans_that_ask_for_the_same_have_one_gist() {
+    fn plans_that_ask_for_the_same_have_one_fingerprint() {
         let key = |name: &str| ObjectKey::new(GroupResource { group: "", resource: "pods" }, Some("ns"), name);
         let patch = |name: &str, version: &str, status: &str, time: &str| {
             let body = json!({"metadata": {"resourceVersion": version}, "status": {"phase": status, "at": time}});
@@ -377,9 +428,9 @@ mod tests {
             ("another value", vec![patch("a", "1", "Running", "2026-01-01T00:00:00Z"), delete(None)], false),
             ("less", vec![one[1].clone()], false),
         ] {
-            assert_eq!(gist(&one) == gist(&other), same, "{name}");
+            assert_eq!(fingerprint(&one) == fingerprint(&other), same, "{name}");
         }
-        assert_eq!(gist(&[event]), None, "nothing is written");
+        assert_eq!(fingerprint(&[event]), None, "nothing is written");
     }
 
     #[test]

@@ -1,10 +1,14 @@
-//! Pure deciders: every controller's `plan()` and the scheduler's `place()`.
+//! Pure deciders: every controller's `plan()` and the scheduler's `place()`, in folders by theme.
+//!
+//! A controller's module has the view, the plan, what a refused action means, which keys a change concerns, and the
+//! state that the controller keeps between plans, if any. What several of them need is beside the folders.
 //!
 //! Invariants
 //! - No tokio, no I/O, no clock, no randomness: time and settings are arguments, and the same view
 //!   gives the same plan.
-//! - A plan is a fixed point away from done: applied to the world that it was made from, the next
-//!   plan of the new world is smaller, and in the end empty. The tests hold every controller to it.
+//! - A plan is a fixed point away from done: applied to the cluster that it was made from, the next
+//!   plan is smaller, and in the end empty. The tests hold every controller to it.
+//! - A plan says why, in one of a fixed set of texts.
 //! - Whatever is ordered is ordered totally, so that ties never flap.
 //! - Every write to an existing object carries a precondition (resource version or uid).
 //!
@@ -12,24 +16,19 @@
 //! `kontiki-scheduler`).
 
 pub mod action;
-pub mod bootstrap_token;
-pub mod deployment;
-pub mod endpoints;
-pub mod endpointslice;
-pub mod gc;
+pub mod clock;
 pub mod hash;
-pub mod namespace;
-pub mod node_ipam;
-pub mod node_lifecycle;
+pub mod key;
+pub mod lifecycle;
+pub mod network;
+pub mod nodes;
 pub mod object;
 pub mod pod;
-pub mod podgc;
-pub mod replicaset;
-pub mod root_ca;
 pub mod scheduler;
-pub mod service_account;
-pub mod taint_eviction;
+pub mod selection;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod workloads;
 
-pub use action::{Action, Announce, DeleteHow, EventRecord, Patch, Plan, Propagation};
+pub use action::{Action, Announce, DeleteHow, EventRecord, Patch, Plan, Propagation, Refusal, Verb};
+pub use nodes::taint_eviction;

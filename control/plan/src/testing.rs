@@ -1,4 +1,4 @@
-//! A model world for fixed-point tests: objects in a map, actions applied as the API would.
+//! A model of a cluster for fixed-point tests: objects in a map, actions applied as the API would.
 //!
 //! Pods that are created come up ready at once, and deletion ends pods at once; what matters is
 //! that a planner's own actions lead it to rest.
@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec};
-use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodSpec, PodStatus, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{
+    Container, Pod, PodCondition, PodSpec, PodStatus, PodTemplateSpec, ReplicationController, ReplicationControllerSpec,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kontiki_model::{GroupResource, ObjectKey};
 use serde::Serialize;
@@ -61,6 +63,16 @@ pub fn replica_set(name: &str, replicas: i32) -> ReplicaSet {
         min_ready_seconds: None,
     };
     ReplicaSet { metadata: meta(name), spec, status: None }
+}
+
+pub fn replication_controller(name: &str, replicas: i32) -> ReplicationController {
+    let spec = ReplicationControllerSpec {
+        replicas: Some(replicas),
+        selector: Some(map(&[("app", name)])),
+        template: Some(template(name)),
+        min_ready_seconds: None,
+    };
+    ReplicationController { metadata: meta(name), spec: Some(spec), status: None }
 }
 
 pub fn pod_condition(kind: &str, status: &str) -> PodCondition {
@@ -128,16 +140,14 @@ fn show_one(action: &Action) -> String {
 
 /// All objects, and a log of what was done to them.
 #[derive(Default)]
-pub struct World {
+pub struct Cluster {
     objects: BTreeMap<ObjectKey, Value>,
-    kinds: BTreeMap<String, (&'static str, &'static str)>,
     version: u64,
     log: String,
 }
 
-impl World {
+impl Cluster {
     pub fn add<K: Kind + Serialize>(&mut self, object: &K) {
-        self.kinds.insert(K::URL_PATH_SEGMENT.into(), (K::API_VERSION, K::KIND));
         self.objects.insert(key_of(object), to_value(object));
     }
 
@@ -220,7 +230,7 @@ impl World {
 }
 
 /// RFC 7386.
-fn merge(target: &mut Value, patch: &Value) {
+pub fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(fields) = patch else {
         *target = patch.clone();
         return;

@@ -16,6 +16,7 @@ use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use kontiki_api::{Api, User, Writer, Writes, leader};
 use kontiki_etcd::Admit;
+use kontiki_kinds::rows::service::Ranges;
 use kontiki_proto::node::AdmitRequest;
 use kontiki_store::{PeerTls, Store};
 use tokio::{
@@ -277,7 +278,7 @@ async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) 
     let cluster = state.cluster;
     let sessions = Sessions::new(&settings.name, store.clone(), tls::between_servers(&identity)?);
     let writes = Writes::default();
-    let api = Api::new(store.clone(), api_config(settings, &cluster, &pki, &store, sessions.clone(), &writes))
+    let api = Api::new(store.clone(), api_config(&cluster, &pki, &store, sessions.clone(), &writes))
         .context("the ServiceAccount key")?;
     // Followers keep the leader's caches too: taking over is starting tasks.
     kontiki_controllers::warm(&api);
@@ -414,7 +415,6 @@ fn record(settings: &Settings, id: u64) -> servers::Record {
 }
 
 fn api_config(
-    settings: &Settings,
     cluster: &ClusterSettings,
     pki: &Pki,
     store: &Store,
@@ -422,16 +422,16 @@ fn api_config(
     writes: &Writes,
 ) -> kontiki_api::Config {
     kontiki_api::Config {
-        server_name: settings.name.clone(),
-        cluster_domain: cluster.cluster_domain.clone(),
-        pod_cidr: cluster.pod_cidr,
-        service_cidr: cluster.service_cidr,
-        node_ports: 30000..=32767,
+        registry: kontiki_kinds::registry(&kontiki_kinds::Settings {
+            services: Ranges { addresses: cluster.service_cidr, node_ports: 30000..=32767 },
+        }),
+        admission: kontiki_kinds::admission::chain(&kontiki_kinds::admission::Settings {
+            default_toleration_seconds: TOLERATION_SECONDS,
+        }),
+        authorizers: kontiki_kinds::authorize::chain(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        ca_pem: pki.ca_pem.clone(),
         service_account_key_pem: pki.sa_key_pem.clone(),
         issuer: format!("https://kubernetes.default.svc.{}", cluster.cluster_domain),
-        default_toleration_seconds: TOLERATION_SECONDS,
         node_proxy: sessions,
         writes: writes.clone(),
         extra_routes: status::routes(store.clone(), writes.clone()),

@@ -18,7 +18,7 @@ use axum::{
     routing::{delete, get, post},
 };
 use kontiki_api::{Writes, writes::Share};
-use kontiki_kinds::status::Status as ApiStatus;
+use kontiki_machinery::Status as ApiStatus;
 use kontiki_model::{GroupResource, key};
 use kontiki_store::{Member, MemberError, Role, Snapshot, Store};
 use serde::Serialize;

@@ -11,6 +11,19 @@ pub struct GroupResource<'a> {
     pub resource: &'a str,
 }
 
+/// Resources that the machinery of a cluster itself is about: accounts and what tokens are bound to, namespaces, events.
+pub const EVENTS: GroupResource<'static> = GroupResource { group: "", resource: "events" };
+/// See [`EVENTS`].
+pub const NAMESPACES: GroupResource<'static> = GroupResource { group: "", resource: "namespaces" };
+/// See [`EVENTS`].
+pub const NODES: GroupResource<'static> = GroupResource { group: "", resource: "nodes" };
+/// See [`EVENTS`].
+pub const PODS: GroupResource<'static> = GroupResource { group: "", resource: "pods" };
+/// See [`EVENTS`].
+pub const SECRETS: GroupResource<'static> = GroupResource { group: "", resource: "secrets" };
+/// See [`EVENTS`].
+pub const SERVICE_ACCOUNTS: GroupResource<'static> = GroupResource { group: "", resource: "serviceaccounts" };
+
 impl fmt::Display for GroupResource<'_> {
     /// As upstream prints it in errors: `pods`, `deployments.apps`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,42 +1,45 @@
-//! Authorization, closed by default: administrators may do everything, a node what its own pods
-//! need ([`crate::auth::node`]), everybody else discovery and questions about themselves.
+//! Authorization, closed by default: administrators may do everything, everybody else discovery, questions about
+//! themselves, and what one of the chain of authorizers allows.
 
-use kontiki_model::GroupResource;
+use kontiki_machinery::access::{Attributes, Decision, Objects};
+use kontiki_machinery::resource::{Creation, Review};
+use kontiki_machinery::{GroupResource, ResourceDef};
+use kontiki_model::{ObjectKey, key};
+use kontiki_store::Snapshot;
+use serde_json::Value;
 
 use crate::auth::identity::{ANONYMOUS, AUTHENTICATED, MASTERS};
-use crate::auth::node;
 use crate::{Api, Status, User};
-
-/// What is asked for.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Attributes<'a> {
-    pub verb: &'a str,
-    /// Empty for a path outside the resources.
-    pub resource: &'a str,
-    pub group: &'a str,
-    pub subresource: &'a str,
-    pub namespace: &'a str,
-    pub name: &'a str,
-    pub path: &'a str,
-    /// The node that a field selector narrows a list of pods to.
-    pub node: Option<&'a str>,
-}
 
 /// Paths that anybody may read.
 const OPEN_PATHS: &[&str] = &["/livez", "/readyz", "/healthz", "/version"];
 /// Paths that any authenticated user may read.
 const DISCOVERY_PATHS: &[&str] = &["/api", "/apis", "/openapi"];
-/// What any authenticated user may create.
-const SELF_REVIEWS: &[(&str, &str)] = &[
-    ("authorization.k8s.io", "selfsubjectaccessreviews"),
-    ("authorization.k8s.io", "selfsubjectrulesreviews"),
-    ("authentication.k8s.io", "selfsubjectreviews"),
-];
-
 impl Api {
     /// Whether `user` may do this.
     pub(crate) fn allowed(&self, user: &User, asked: &Attributes<'_>) -> bool {
-        user.in_group(MASTERS) || open_to_all(user, asked) || node::allowed(&self.store().snapshot(), user, asked)
+        if user.in_group(MASTERS) || self.open_to_all(user, asked) {
+            return true;
+        }
+        let seen = Seen(self.store().snapshot());
+        for authorizer in &self.inner.config.authorizers {
+            match authorizer.authorize(user, asked, &seen) {
+                Decision::Allow => return true,
+                Decision::Deny => return false,
+                Decision::NoOpinion => {}
+            }
+        }
+        false
+    }
+
+    fn open_to_all(&self, user: &User, asked: &Attributes<'_>) -> bool {
+        if asked.resource.is_empty() {
+            return open_path(user, asked);
+        }
+        let resource = GroupResource { group: asked.group, resource: asked.resource };
+        user.in_group(AUTHENTICATED)
+            && asked.verb == "create"
+            && self.registry().table().find_resource(resource).is_some_and(|def| is_about_oneself(def))
     }
 
     /// 401 or 403 unless `user` may do this.
@@ -48,24 +51,38 @@ impl Api {
     }
 }
 
-fn open_to_all(user: &User, asked: &Attributes<'_>) -> bool {
-    let authenticated = user.in_group(AUTHENTICATED);
-    if asked.resource.is_empty() {
-        let reads = asked.verb == "get";
-        let below = |roots: &[&str]| roots.iter().any(|root| is_below(asked.path, root));
-        return reads && (below(OPEN_PATHS) || (authenticated && below(DISCOVERY_PATHS)));
+/// Whether a kind is a question about oneself, which any authenticated user may ask.
+pub(crate) fn is_about_oneself(def: &ResourceDef) -> bool {
+    matches!(def.creation, Creation::Review(Review::SelfSubject | Review::SelfAccess | Review::SelfRules))
+}
+
+fn open_path(user: &User, asked: &Attributes<'_>) -> bool {
+    let below = |roots: &[&str]| roots.iter().any(|root| is_below(asked.path, root));
+    asked.verb == "get" && (below(OPEN_PATHS) || (user.in_group(AUTHENTICATED) && below(DISCOVERY_PATHS)))
+}
+
+/// A snapshot, for authorizers.
+struct Seen(Snapshot);
+
+impl Objects for Seen {
+    fn get(&self, resource: GroupResource<'_>, namespace: Option<&str>, name: &str) -> Option<Value> {
+        let entry = self.0.get(&ObjectKey::new(resource, namespace, name).encode())?;
+        serde_json::from_slice(&entry.value).ok()
     }
-    authenticated && asked.verb == "create" && SELF_REVIEWS.contains(&(asked.group, asked.resource))
+
+    fn list<'a>(&'a self, resource: GroupResource<'_>, namespace: &str) -> Box<dyn Iterator<Item = Value> + 'a> {
+        let prefix = key::prefix(resource, Some(namespace));
+        Box::new(self.0.range(prefix.as_bytes()).filter_map(|entry| serde_json::from_slice(&entry.value).ok()))
+    }
 }
 
 fn is_below(path: &str, root: &str) -> bool {
     path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// What any authenticated user may do, as SelfSubjectRulesReview lists it.
-pub(crate) fn common_rules() -> (Vec<(&'static str, &'static str)>, Vec<String>) {
-    let paths = OPEN_PATHS.iter().chain(DISCOVERY_PATHS).flat_map(|p| [(*p).to_owned(), format!("{p}/*")]);
-    (SELF_REVIEWS.to_vec(), paths.collect())
+/// Paths that any authenticated user may read, as a list of rules has them.
+pub(crate) fn common_paths() -> Vec<String> {
+    OPEN_PATHS.iter().chain(DISCOVERY_PATHS).flat_map(|p| [(*p).to_owned(), format!("{p}/*")]).collect()
 }
 
 fn forbidden(user: &User, asked: &Attributes<'_>) -> Status {
@@ -90,30 +107,22 @@ fn forbidden(user: &User, asked: &Attributes<'_>) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::identity::anonymous;
 
     #[test]
     fn doors_are_closed_unless_listed() {
         let account = User::new("system:serviceaccount:a:b", &[AUTHENTICATED]);
         let path = |path: &'static str| Attributes { verb: "get", path, ..Attributes::default() };
-        let create = |group: &'static str, resource: &'static str| Attributes {
-            verb: "create",
-            group,
-            resource,
-            ..Attributes::default()
-        };
         for (user, asked, expect) in [
-            (&User::anonymous(), path("/livez"), true),
-            (&User::anonymous(), path("/livez/ping"), true),
-            (&User::anonymous(), path("/livezz"), false),
-            (&User::anonymous(), path("/api"), false),
-            (&User::anonymous(), path("/metrics"), false),
+            (&anonymous(), path("/livez"), true),
+            (&anonymous(), path("/livez/ping"), true),
+            (&anonymous(), path("/livezz"), false),
+            (&anonymous(), path("/api"), false),
+            (&anonymous(), path("/metrics"), false),
             (&account, path("/apis/apps/v1"), true),
             (&account, path("/metrics"), false),
-            (&account, create("authorization.k8s.io", "selfsubjectaccessreviews"), true),
-            (&account, create("authorization.k8s.io", "subjectaccessreviews"), false),
-            (&account, create("", "pods"), false),
         ] {
-            assert_eq!(open_to_all(user, &asked), expect, "{} {asked:?}", user.name);
+            assert_eq!(open_path(user, &asked), expect, "{} {asked:?}", user.name);
         }
     }
 }

@@ -15,11 +15,9 @@ pub(crate) const AUTHENTICATED: &str = "system:authenticated";
 pub(crate) const UNAUTHENTICATED: &str = "system:unauthenticated";
 pub(crate) const ANONYMOUS: &str = "system:anonymous";
 
-impl User {
-    /// Nobody in particular.
-    pub(crate) fn anonymous() -> Self {
-        Self::new(ANONYMOUS, &[UNAUTHENTICATED])
-    }
+/// Nobody in particular.
+pub(crate) fn anonymous() -> User {
+    User::new(ANONYMOUS, &[UNAUTHENTICATED])
 }
 
 /// The user a verified client certificate names: CN is the user, each O a group.
@@ -39,7 +37,7 @@ impl Api {
         let user = match (peer, bearer(headers)) {
             (Some(peer), _) => peer.clone(),
             (None, Some(token)) => self.token_user(token, &[]).await.map_err(|_| Status::unauthorized())?.user,
-            (None, None) => User::anonymous(),
+            (None, None) => anonymous(),
         };
         impersonated(user, headers)
     }

@@ -2,6 +2,5 @@
 
 pub(crate) mod access;
 pub(crate) mod identity;
-pub(crate) mod node;
 pub(crate) mod review;
 pub(crate) mod tokens;

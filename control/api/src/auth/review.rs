@@ -1,33 +1,25 @@
 //! Kinds that are questions: TokenReview and the access reviews. Nothing is stored; they are
 //! answered by the code that judges requests.
 
-use futures::future::BoxFuture;
+use kontiki_machinery::access::Attributes;
+use kontiki_machinery::resource::Review;
 use serde_json::{Value, json};
 
-use crate::auth::access::{Attributes, common_rules};
+use crate::auth::access::{common_paths, is_about_oneself};
 use crate::auth::identity::MASTERS;
 use crate::call::{Answer, Call, Input, Object};
 use crate::object::{metadata_mut, texts};
 use crate::verbs::create::now;
-use crate::{Status, User, codec, sub};
+use crate::{Status, User, codec};
 
-type Review = for<'a> fn(&'a mut Call, Input) -> BoxFuture<'a, Result<Answer, Status>>;
-
-/// Kinds that are answered, not stored.
-const REVIEWS: &[(&str, &str, Review)] = &[
-    ("authentication.k8s.io", "tokenreviews", |call, input| Box::pin(token_review(call, input))),
-    ("authentication.k8s.io", "selfsubjectreviews", |call, input| Box::pin(self_review(call, input))),
-    ("authorization.k8s.io", "selfsubjectaccessreviews", |call, input| Box::pin(access_review(call, input))),
-    ("authorization.k8s.io", "subjectaccessreviews", |call, input| Box::pin(access_review(call, input))),
-    ("authorization.k8s.io", "localsubjectaccessreviews", |call, input| Box::pin(access_review(call, input))),
-    ("authorization.k8s.io", "selfsubjectrulesreviews", |call, input| Box::pin(rules_review(call, input))),
-    ("", "bindings", |call, input| Box::pin(old_binding(call, input))),
-];
-
-/// Who answers a POST to this call's collection, if it is a question.
-pub(crate) fn reviewer(call: &Call) -> Option<Review> {
-    let found = REVIEWS.iter().find(|(group, plural, _)| *group == call.def.group && *plural == call.def.plural);
-    found.map(|(_, _, review)| *review)
+/// Answers the question that is POSTed to this call's collection.
+pub(crate) async fn answer(call: &mut Call, asked: Review, input: Input) -> Result<Answer, Status> {
+    match asked {
+        Review::Token => token_review(call, input).await,
+        Review::SelfSubject => self_review(call, input).await,
+        Review::SelfAccess | Review::Access => access_review(call, asked, input).await,
+        Review::SelfRules => rules_review(call, input).await,
+    }
 }
 
 fn decoded(call: &mut Call, input: Input) -> Result<Value, Status> {
@@ -41,12 +33,6 @@ fn decoded(call: &mut Call, input: Input) -> Result<Value, Status> {
 fn answered(mut review: Value, status: Value) -> Answer {
     review["status"] = status;
     Answer::Object { code: 201, object: Object::Built(review) }
-}
-
-async fn old_binding(call: &mut Call, input: Input) -> Result<Answer, Status> {
-    let dry_run = call.params.dry_run("CreateOptions")?;
-    let binding = decoded(call, input)?;
-    sub::binding::create_by_collection(call, &binding, dry_run).await
 }
 
 fn user_info(user: &User) -> Value {
@@ -87,10 +73,10 @@ async fn self_review(call: &mut Call, input: Input) -> Result<Answer, Status> {
     Ok(answered(review, status))
 }
 
-async fn access_review(call: &mut Call, input: Input) -> Result<Answer, Status> {
+async fn access_review(call: &mut Call, asked_by: Review, input: Input) -> Result<Answer, Status> {
     let review = decoded(call, input)?;
     let spec = &review["spec"];
-    let user = if call.def.plural.starts_with("self") { call.user.clone() } else { asked_user(spec) };
+    let user = if asked_by == Review::SelfAccess { call.user.clone() } else { asked_user(spec) };
     let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
     let errors = call.def.strategy.validate(&review);
     if !errors.is_empty() {
@@ -109,7 +95,7 @@ async fn access_review(call: &mut Call, input: Input) -> Result<Answer, Status> 
         namespace: &namespace,
         name: &name,
         path: &path,
-        node: None,
+        fields: &[],
     };
     let allowed = call.api.allowed(&user, &attributes);
     Ok(answered(review, json!({ "allowed": allowed })))
@@ -129,21 +115,21 @@ async fn rules_review(call: &mut Call, input: Input) -> Result<Answer, Status> {
     if review["spec"]["namespace"].as_str().unwrap_or_default().is_empty() {
         return Err(Status::bad_request("no namespace on request"));
     }
-    let (creates, paths) = common_rules();
-    let mut resource_rules: Vec<Value> = creates
-        .iter()
-        .map(|(group, plural)| json!({"verbs": ["create"], "apiGroups": [group], "resources": [plural]}))
-        .collect();
-    let mut path_rules = vec![json!({"verbs": ["get"], "nonResourceURLs": paths})];
+    let table = call.api.registry().table();
+    let own = table.rows().iter().filter(|def| is_about_oneself(def));
+    let mut resource_rules: Vec<Value> =
+        own.map(|def| json!({"verbs": ["create"], "apiGroups": [def.group], "resources": [def.plural]})).collect();
+    let mut path_rules = vec![json!({"verbs": ["get"], "nonResourceURLs": common_paths()})];
     if call.user.in_group(MASTERS) {
         resource_rules.insert(0, json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
         path_rules.insert(0, json!({"verbs": ["*"], "nonResourceURLs": ["*"]}));
     }
-    // What a node may do depends on its pods and cannot be listed.
-    let incomplete = crate::auth::node::node_name(&call.user).is_some();
-    let mut status = json!({"resourceRules": resource_rules, "nonResourceRules": path_rules, "incomplete": incomplete});
-    if incomplete {
-        status["evaluationError"] = "node authorizer does not support user rule resolution".into();
+    let unlisted: Vec<&str> =
+        call.api.inner.config.authorizers.iter().filter_map(|authorizer| authorizer.unlisted(&call.user)).collect();
+    let mut status = json!({"resourceRules": resource_rules, "nonResourceRules": path_rules,
+                            "incomplete": !unlisted.is_empty()});
+    if !unlisted.is_empty() {
+        status["evaluationError"] = unlisted.join(", ").into();
     }
     Ok(answered(review, status))
 }

@@ -5,6 +5,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use kontiki_model::resource::{PODS, SECRETS, SERVICE_ACCOUNTS};
 use kontiki_model::{GroupResource, ObjectKey};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer};
@@ -14,10 +15,6 @@ use serde_json::Value;
 use crate::auth::identity::{AUTHENTICATED, account_groups};
 use crate::object::{self, meta_str};
 use crate::{Api, Status, User};
-
-const ACCOUNTS: GroupResource<'static> = GroupResource { group: "", resource: "serviceaccounts" };
-const PODS: GroupResource<'static> = GroupResource { group: "", resource: "pods" };
-const SECRETS: GroupResource<'static> = GroupResource { group: "", resource: "secrets" };
 
 /// The cluster's signing key, both halves.
 pub(crate) struct Keys {
@@ -159,7 +156,7 @@ impl Api {
         if claims.sub != format!("system:serviceaccount:{namespace}:{}", account.name) {
             return Err("the subject does not match the claims".into());
         }
-        self.must_exist(ACCOUNTS, namespace, account).await?;
+        self.must_exist(SERVICE_ACCOUNTS, namespace, account).await?;
         let mut user = User {
             name: claims.sub.clone(),
             uid: account.uid.clone(),

@@ -1,11 +1,12 @@
-//! `pods/log`: the text of a container, streamed from its node.
+//! `log`: the text of a container, streamed from its node.
 
 use axum::body::Body;
 use bytes::Bytes;
 use futures::stream;
 use http::Response;
 use http::header::CONTENT_TYPE;
-use kontiki_kinds::FieldError;
+use kontiki_machinery::FieldError;
+use kontiki_machinery::subresource::OnNode;
 use kontiki_proto::node::{Logs, Open, open::What};
 use serde_json::Value;
 
@@ -21,22 +22,22 @@ use crate::verbs::list::Version;
 const FIRST_PIECE: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl Call {
-    /// The pod that this call names, read linearizably.
-    pub async fn pod(&self) -> Result<Value, Status> {
+    /// The object that this call names, read linearizably.
+    pub async fn latest(&self) -> Result<Value, Status> {
         let state = self.api.snapshot_for(Version::Latest).await?;
         let entry = state.get(&self.key()).ok_or_else(|| self.not_found())?;
-        served(self.def, &entry)
+        served(&self.def, &entry)
     }
 
     /// The log of one container.
-    pub async fn log(&mut self) -> Result<Answer, Status> {
+    pub async fn log(&mut self, on: &dyn OnNode) -> Result<Answer, Status> {
         let mut logs = options(&self.params, self.name())?;
-        let pod = self.pod().await?;
-        logs.container = choose_container(&pod, &logs.container)?;
+        let pod = self.latest().await?;
+        logs.container = on.container(&pod, &logs.container)?;
         logs.namespace = self.namespace().unwrap_or_default().to_owned();
         logs.pod = self.name().to_owned();
         logs.uid = meta_str(&pod, "uid").to_owned();
-        let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+        let node = on.node(&pod);
         if node.is_empty() {
             let empty = Response::builder().status(204).body(Body::empty());
             return Ok(Answer::Raw(empty.map_err(Status::internal)?));
@@ -115,36 +116,4 @@ fn options(params: &Params, pod: &str) -> Result<Logs, Status> {
         stream: stream.to_owned(),
         ..Logs::default()
     })
-}
-
-fn names<'a>(pod: &'a Value, field: &str) -> Vec<&'a str> {
-    pod["spec"][field].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect()
-}
-
-/// The container that is meant: the one named, or the only one, or the annotated default.
-pub(crate) fn choose_container(pod: &Value, wanted: &str) -> Result<String, Status> {
-    let pod_name = meta_str(pod, "name");
-    let regular = names(pod, "containers");
-    let (init, ephemeral) = (names(pod, "initContainers"), names(pod, "ephemeralContainers"));
-    if !wanted.is_empty() {
-        let known = regular.contains(&wanted) || init.contains(&wanted) || ephemeral.contains(&wanted);
-        let unknown = || Status::bad_request(format!("container {wanted} is not valid for pod {pod_name}"));
-        return if known { Ok(wanted.to_owned()) } else { Err(unknown()) };
-    }
-    let default = pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"].as_str();
-    if let Some(default) = default.filter(|name| regular.contains(name)) {
-        return Ok(default.to_owned());
-    }
-    match (regular.as_slice(), init.is_empty()) {
-        ([only], true) => Ok((*only).to_owned()),
-        ([], _) => Err(Status::bad_request(format!("a container name must be specified for pod {pod_name}"))),
-        (all, _) => {
-            let mut text =
-                format!("a container name must be specified for pod {pod_name}, choose one of: [{}]", all.join(" "));
-            if !init.is_empty() {
-                text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
-            }
-            Err(Status::bad_request(text))
-        }
-    }
 }

@@ -1,55 +1,38 @@
-//! Subresources that are more than another way to write the object: binding, eviction, scale,
-//! token, and the streams to a node. One table says which handler serves which.
+//! Subresources that are more than a part of the object: other views of it, what is done to it, and the streams to
+//! its node. The row's handler says which serves which.
 
-pub(crate) mod binding;
-pub(crate) mod eviction;
+pub(crate) mod evict;
 pub(crate) mod log;
-pub(crate) mod scale;
 pub(crate) mod stream;
 pub(crate) mod token;
+pub(crate) mod view;
+pub(crate) mod write;
 
-use futures::future::BoxFuture;
+use serde_json::Value;
 
 use crate::Status;
 use crate::call::{Answer, Call, Input};
+use crate::codec;
+use crate::object::meta_str;
 
-type Create = for<'a> fn(&'a mut Call, Input) -> BoxFuture<'a, Result<Answer, Status>>;
-
-/// Subresources that are created, not updated.
-const CREATES: &[(&str, &str, Create)] = &[
-    ("pods", "binding", |call, input| Box::pin(binding::create(call, input))),
-    ("pods", "eviction", |call, input| Box::pin(eviction::create(call, input))),
-    ("serviceaccounts", "token", |call, input| Box::pin(token::create(call, input))),
-];
-
-/// The handler of a POST to this call's subresource.
-pub(crate) fn creator(call: &Call) -> Option<Create> {
-    let sub = call.sub_name()?;
-    CREATES.iter().find(|(plural, name, _)| *plural == call.def.plural && *name == sub).map(|(_, _, create)| *create)
-}
-
-/// `201` with no more than a Success, as binding and eviction answer.
-pub(crate) fn created() -> Answer {
+/// `201` with no more than a Success.
+fn created() -> Answer {
     let status = Status { code: 201, ..Status::success(None) };
     Answer::Status { code: 201, status }
 }
 
-/// `proxy`: only what the node's session can carry, which is its statistics summary.
-pub(crate) async fn proxy(call: &mut Call, rest: &str) -> Result<Answer, Status> {
-    use kontiki_proto::node::{Open, Stats, open::What};
-    if call.def.plural != "nodes" || rest != "stats/summary" {
-        return Err(Status::failure(
-            501,
-            "NotImplemented",
-            "this cluster does not proxy to pods, services or other node paths",
-        ));
+/// The body of a POST to a subresource, and whether nothing is to be done.
+fn decoded(call: &mut Call, input: Input) -> Result<(Value, bool), Status> {
+    let dry_run = call.params.dry_run("CreateOptions")?;
+    let validation = call.params.field_validation("CreateOptions")?;
+    Ok((codec::decode_object(call, input, validation)?, dry_run))
+}
+
+/// The name in what is sent to a subresource is that of the object.
+fn check_name(call: &Call, sent: &Value) -> Result<(), Status> {
+    if meta_str(sent, "name") == call.name() {
+        return Ok(());
     }
-    call.read_object().await?; // 404 for a node that is not there
-    let open = Open { node: call.name().to_owned(), what: Some(What::Stats(Stats {})) };
-    let mut tunnel = call.api.inner.config.node_proxy.open(open).await.map_err(log::node_error)?;
-    let mut text = Vec::new();
-    while let Some(piece) = tunnel.rx.recv().await {
-        text.extend_from_slice(&piece.map_err(log::node_error)?);
-    }
-    Ok(Answer::Raw(crate::encode::json_bytes(crate::negotiate::JSON, text.into())))
+    let kind = call.sub.as_ref().map_or("", |sub| &sub.kind);
+    Err(Status::bad_request(format!("name in URL does not match name in {kind} object")))
 }

@@ -1,4 +1,4 @@
-//! `pods/exec`, `attach`, `portforward`: an upgraded connection, tunnelled raw to the node.
+//! `exec`, `attach`, `portforward`: an upgraded connection, tunnelled raw to the node.
 //!
 //! The API reads no byte of the protocol inside (SPDY or WebSocket). It sends the client's request
 //! head to the node, waits for the response head of the container runtime, gives it to the client,
@@ -13,6 +13,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Response};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use kontiki_machinery::subresource::OnNode;
 use kontiki_proto::node::{Open, Stream, open::What};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -20,7 +21,7 @@ use crate::Status;
 use crate::call::{Answer, Call};
 use crate::node_proxy::NodeStream;
 use crate::object::meta_str;
-use crate::sub::log::{choose_container, node_error};
+use crate::sub::log::node_error;
 
 /// Longest response head that is believed.
 const MAX_HEAD: usize = 64 << 10;
@@ -30,9 +31,9 @@ const CHUNK: usize = 32 << 10;
 
 impl Call {
     /// Opens the stream that this call asks for and answers with the runtime's own answer.
-    pub async fn stream(&mut self, request: &mut Parts) -> Result<Answer, Status> {
-        let pod = self.pod().await?;
-        let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+    pub async fn stream(&mut self, on: &dyn OnNode, request: &mut Parts) -> Result<Answer, Status> {
+        let pod = self.latest().await?;
+        let node = on.node(&pod);
         if node.is_empty() {
             return Err(Status::bad_request(format!("pod {} does not have a host assigned", self.name())));
         }
@@ -40,7 +41,7 @@ impl Call {
         let (Some(upgrade), true) = (upgrade, request.headers.contains_key(UPGRADE)) else {
             return Err(Status::bad_request("Upgrade request required"));
         };
-        let stream = self.stream_options(&pod)?;
+        let stream = self.stream_options(on, &pod)?;
         let open = Open { node: node.to_owned(), what: Some(What::Stream(stream)) };
         let mut tunnel = self.api.inner.config.node_proxy.open(open).await.map_err(node_error)?;
         let closed = |_| Status::internal("the node closed the stream");
@@ -59,7 +60,7 @@ impl Call {
         Ok(Answer::Raw(response.map(|()| Body::empty())))
     }
 
-    fn stream_options(&self, pod: &serde_json::Value) -> Result<Stream, Status> {
+    fn stream_options(&self, on: &dyn OnNode, pod: &serde_json::Value) -> Result<Stream, Status> {
         let params = &self.params;
         let verb = self.sub_name().unwrap_or_default();
         let command: Vec<String> = params.all("command").map(str::to_owned).collect();
@@ -68,7 +69,7 @@ impl Call {
         }
         let container = match verb {
             "portforward" => String::new(),
-            _ => choose_container(pod, params.get("container").unwrap_or_default())?,
+            _ => on.container(pod, params.get("container").unwrap_or_default())?,
         };
         let tty = params.flag("tty").unwrap_or(false);
         let flags = ["stdin", "stdout", "stderr"].map(|name| params.flag(name));

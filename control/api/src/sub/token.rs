@@ -1,18 +1,17 @@
 //! `serviceaccounts/token`: TokenRequest.
 
 use jiff::Timestamp;
-use kontiki_kinds::rows::serviceaccount;
-use kontiki_model::{GroupResource, ObjectKey};
+use kontiki_machinery::{FieldError, GroupResource, Path};
+use kontiki_model::ObjectKey;
+use kontiki_model::resource::{PODS, SECRETS, SERVICE_ACCOUNTS};
 use serde_json::{Value, json};
 
 use crate::auth::tokens::Bound;
 use crate::call::{Answer, Call, Input, Object};
-use crate::codec;
 use crate::object::{self, meta_str, set_resource_version};
 use crate::verbs::create::{format_time, now};
 use crate::{Api, Status};
 
-const ACCOUNTS: GroupResource<'static> = GroupResource { group: "", resource: "serviceaccounts" };
 const DEFAULT_SECONDS: i64 = 3600;
 const MIN_SECONDS: i64 = 600;
 /// However long a client asks, no token lasts longer than a day.
@@ -20,14 +19,12 @@ const LONGEST: i64 = 86_400;
 
 /// Issues a token for the account that `call` names.
 pub(crate) async fn create(call: &mut Call, input: Input) -> Result<Answer, Status> {
-    let dry_run = call.params.dry_run("CreateOptions")?;
-    let validation = call.params.field_validation("CreateOptions")?;
-    let mut request = codec::decode_object(call, input, validation)?;
+    let (mut request, dry_run) = super::decoded(call, input)?;
     check_name(call, &request)?;
     let namespace = call.namespace().unwrap_or_default().to_owned();
-    let account = call.api.read(ACCOUNTS, &namespace, call.name()).await?;
+    let account = call.api.read(SERVICE_ACCOUNTS, &namespace, call.name()).await?;
     default_spec(&mut request, &call.api.inner.config.issuer);
-    check(&request)?;
+    check(call, &request)?;
     let bound = bound_object(call, &request, &namespace).await?;
     let audiences = object::texts(&request["spec"]["audiences"]);
     let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS).min(LONGEST);
@@ -49,16 +46,38 @@ fn check_name(call: &Call, request: &Value) -> Result<(), Status> {
 
 /// An hour for this API, unless the client says otherwise.
 fn default_spec(request: &mut Value, audience: &str) {
-    serviceaccount::default_token_request(request);
     let spec = &mut request["spec"];
+    if spec["expirationSeconds"].is_null() {
+        spec["expirationSeconds"] = DEFAULT_SECONDS.into();
+    }
     if spec["audiences"].as_array().is_none_or(Vec::is_empty) {
         spec["audiences"] = json!([audience]);
     }
 }
 
-fn check(request: &Value) -> Result<(), Status> {
-    let errors = serviceaccount::check_token_request(request);
-    if errors.is_empty() { Ok(()) } else { Err(Status::invalid("authentication.k8s.io", "TokenRequest", "", &errors)) }
+fn check(call: &Call, request: &Value) -> Result<(), Status> {
+    let mut errors = Vec::new();
+    let path = Path::new("spec").child("expirationSeconds");
+    let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(0);
+    if seconds < MIN_SECONDS {
+        errors.push(FieldError::invalid(&path, seconds, "may not specify a duration less than 10 minutes"));
+    }
+    if seconds > 1 << 32 {
+        errors.push(FieldError::invalid(&path, seconds, "may not specify a duration larger than 2^32 seconds"));
+    }
+    match &call.sub {
+        Some(sub) if !errors.is_empty() => Err(Status::invalid(&sub.group, &sub.kind, "", &errors)),
+        _ => Ok(()),
+    }
+}
+
+/// What a token can be bound to: `apiVersion` and kind are those of a resource here.
+fn bindable(call: &Call, api_version: &str, kind: &str) -> Option<GroupResource<'static>> {
+    let table = call.api.registry().table();
+    let version = if api_version.is_empty() { "v1" } else { api_version };
+    [PODS, SECRETS].into_iter().find(|resource| {
+        table.find_resource(*resource).is_some_and(|def| def.kind == kind && def.api_version() == version)
+    })
 }
 
 async fn bound_object(call: &Call, request: &Value, namespace: &str) -> Result<Option<Bound>, Status> {
@@ -67,18 +86,15 @@ async fn bound_object(call: &Call, request: &Value, namespace: &str) -> Result<O
         return Ok(None);
     }
     let text = |field: &str| reference[field].as_str().unwrap_or_default();
-    let resource = match (text("apiVersion"), text("kind")) {
-        ("v1" | "", "Pod") => "pods",
-        ("v1" | "", "Secret") => "secrets",
-        (version, kind) => {
-            return Err(Status::bad_request(format!(
-                "cannot bind token for serviceaccount to object of type {version}, Kind={kind}"
-            )));
-        }
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    let Some(resource) = bindable(call, version, kind) else {
+        return Err(Status::bad_request(format!(
+            "cannot bind token for serviceaccount to object of type {version}, Kind={kind}"
+        )));
     };
-    let found = call.api.read(GroupResource { group: "", resource }, namespace, text("name")).await?;
+    let found = call.api.read(resource, namespace, text("name")).await?;
     let (uid, wanted) = (meta_str(&found, "uid").to_owned(), text("uid"));
-    if resource == "pods" && found["spec"]["serviceAccountName"] != call.name() {
+    if resource == PODS && found["spec"]["serviceAccountName"] != call.name() {
         let text = format!(
             "cannot bind token for serviceaccount \"{}\" to pod running with different serviceaccount name.",
             call.name()
@@ -86,13 +102,12 @@ async fn bound_object(call: &Call, request: &Value, namespace: &str) -> Result<O
         return Err(Status::bad_request(text));
     }
     if !wanted.is_empty() && wanted != uid {
-        let found = GroupResource { group: "", resource };
         let message = format!(
             "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
         );
-        return Err(Status::conflict(found, text("name"), message));
+        return Err(Status::conflict(resource, text("name"), message));
     }
-    Ok(Some(Bound { secret: resource == "secrets", name: text("name").to_owned(), uid }))
+    Ok(Some(Bound { secret: resource == SECRETS, name: text("name").to_owned(), uid }))
 }
 
 impl Api {
@@ -116,8 +131,7 @@ impl Api {
         audiences: &[String],
         seconds: i64,
     ) -> Result<(String, Timestamp), Status> {
-        const PODS: GroupResource<'static> = GroupResource { group: "", resource: "pods" };
-        let account = self.read(ACCOUNTS, namespace, service_account).await?;
+        let account = self.read(SERVICE_ACCOUNTS, namespace, service_account).await?;
         if let Some((name, uid)) = pod {
             let found = self.read(PODS, namespace, name).await?;
             if meta_str(&found, "uid") != uid || found["spec"]["serviceAccountName"] != service_account {

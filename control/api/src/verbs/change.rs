@@ -112,7 +112,7 @@ impl Call {
         decide: &mut impl FnMut(&Snapshot, &Value) -> Result<Decision, Status>,
     ) -> Result<Decision, Status> {
         let entry = entry.ok_or_else(|| self.not_found())?;
-        decide(state, &served(self.def, entry)?)
+        decide(state, &served(&self.def, entry)?)
     }
 
     fn without_write(&self, current: &Entry, next: Next, warnings: Vec<String>) -> Result<Changed, Status> {
@@ -122,7 +122,7 @@ impl Call {
             Object::Built(value)
         };
         let (object, removed) = match next {
-            Next::Keep => (Object::of_entry(self.def, current)?, false),
+            Next::Keep => (Object::of_entry(&self.def, current)?, false),
             Next::Put(value, _) => (shown(value), false),
             Next::Remove(value, _) => (shown(value), true),
         };
@@ -132,7 +132,7 @@ impl Call {
     async fn write(&self, current: &Arc<Entry>, next: &Next) -> Result<Written, Status> {
         let key = current.key.clone();
         let (op, value, extra, removed) = match next {
-            Next::Put(value, extra) => (put(self.def, key.clone(), stored(self.def, value)), value, extra, false),
+            Next::Put(value, extra) => (put(&self.def, key.clone(), stored(&self.def, value)), value, extra, false),
             Next::Remove(value, extra) => (Op::delete(key.clone()), value, extra, true),
             Next::Keep => unreachable!("nothing is written for Keep"),
         };

@@ -1,11 +1,11 @@
 //! Create: everything a new object goes through before its compare-and-put.
 
-use kontiki_kinds::{meta, validate_create};
+use kontiki_machinery::{meta, validate_create};
 use kontiki_store::{Compare, Snapshot, Txn};
 use serde_json::Value;
 
 use crate::Status;
-use crate::admission::{self, Operation};
+use crate::admission;
 use crate::call::{Answer, Call, Input, Object};
 use crate::codec;
 use crate::object::{deleting, meta_str, metadata_mut, set_resource_version};
@@ -99,17 +99,16 @@ impl Call {
     /// Default, admit, fill in, validate, allocate.
     fn prepare(&self, state: &Snapshot, mut object: Value) -> Result<(Value, Extra, Vec<String>), Status> {
         let mut warnings: Vec<String> = meta::dedup_owners(&mut object).into_iter().collect();
-        let operation = Operation { call: self, state, old: None };
-        let mut extra = admission::admit(&operation, &mut object)?;
+        let mut extra = admission::admit(self, state, None, &mut object)?;
         // Only now, as upstream: a refusal names the stem, so that repeated ones are alike.
         generate_name(&mut object);
         meta::fill_system_fields(&mut object, &uuid::Uuid::new_v4().to_string(), &now());
         self.def.strategy.prepare_create(&mut object);
-        let errors = validate_create(self.def, &object);
+        let errors = validate_create(&self.def, &object);
         if !errors.is_empty() {
             return Err(self.invalid(meta_str(&object, "name"), &errors));
         }
-        extra.append(admission::allocate(&operation, &mut object)?);
+        extra.append(admission::allocate(self, state, None, &mut object)?);
         warnings.extend(self.def.strategy.warnings(&object, None));
         Ok((object, extra, warnings))
     }
@@ -122,7 +121,7 @@ impl Call {
         state: &mut Snapshot,
     ) -> Result<Inserted, Status> {
         let name = meta_str(&object, "name").to_owned();
-        let key = object_key(self.def, self.namespace(), &name);
+        let key = object_key(&self.def, self.namespace(), &name);
         if dry_run {
             *state = self.api.fresh().await?;
             return Ok(match state.get(&key) {
@@ -133,9 +132,9 @@ impl Call {
         if !meta_str(&object, "resourceVersion").is_empty() {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
-        let bytes = stored(self.def, &object);
+        let bytes = stored(&self.def, &object);
         let mut txn =
-            Txn::guarded(vec![Compare::absent(key.clone())], vec![put(self.def, key, bytes)]).fenced(self.fence);
+            Txn::guarded(vec![Compare::absent(key.clone())], vec![put(&self.def, key, bytes)]).fenced(self.fence);
         txn.compares.extend(extra.compares);
         txn.success.extend(extra.ops);
         let result = self.api.propose(txn).await?;
@@ -174,11 +173,6 @@ fn generate_name(object: &mut Value) {
         let name = meta::generate_name(stem, rand::random());
         metadata_mut(object).insert("name".into(), name.into());
     }
-}
-
-/// Five letters that spell no words.
-pub(crate) fn random_suffix() -> String {
-    meta::generate_name("", rand::random())
 }
 
 /// The time, as `metav1.Time` writes it: whole seconds.

@@ -7,8 +7,8 @@
 use std::collections::BTreeSet;
 
 use futures::{StreamExt, stream};
-use kontiki_kinds::FieldError;
-use kontiki_kinds::status::StatusDetails;
+use kontiki_machinery::FieldError;
+use kontiki_machinery::status::StatusDetails;
 use kontiki_model::GroupResource;
 use serde_json::{Value, json};
 
@@ -27,11 +27,6 @@ const OPTIONS: &str = "DeleteOptions";
 const DELETES_AT_ONCE: usize = 16;
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
-/// Namespaces that the cluster cannot be without.
-const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
-/// Resources whose delete answers with the object even when it is gone at once.
-const RETURN_OBJECT: &[&str] =
-    &["pods", "services", "serviceaccounts", "namespaces", "persistentvolumes", "persistentvolumeclaims"];
 
 /// The options of a delete, checked.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +43,7 @@ impl Call {
         let body = match input {
             None => None,
             Some(Input::Bytes { data, .. }) if data.is_empty() => None,
-            Some(input) => Some(codec::decode_delete_options(self.def, input)?),
+            Some(input) => Some(codec::decode_delete_options(input)?),
         };
         let options = match body {
             Some(body) => body,
@@ -59,20 +54,21 @@ impl Call {
 
     /// Deletes the object that this call names.
     pub async fn delete(&mut self, request: &Request) -> Result<Answer, Status> {
-        if self.def.storage.resource == "namespaces" && IMMORTAL.contains(&self.name()) {
-            return Err(Status::forbidden(self.def.group_resource(), self.name(), "this namespace may not be deleted"));
+        if self.def.protected.iter().any(|name| name == self.name()) {
+            let text = format!("this {} may not be deleted", self.def.singular);
+            return Err(Status::forbidden(self.def.group_resource(), self.name(), text));
         }
         let Changed { object, removed, written, .. } =
             self.change(request.dry_run, |_, current| self.decide_delete(current, request)).await?;
         self.effect = written.into();
-        if !removed || RETURN_OBJECT.contains(&self.def.plural) {
+        if !removed || self.def.delete_returns_object {
             return Ok(Answer::Object { code: 200, object });
         }
         let value = object.value()?;
         let details = StatusDetails {
             name: self.name().to_owned(),
-            group: self.def.group.to_owned(),
-            kind: self.def.plural.to_owned(),
+            group: self.def.group.to_string(),
+            kind: self.def.plural.to_string(),
             uid: meta_str(&value, "uid").to_owned(),
             ..StatusDetails::default()
         };
@@ -84,10 +80,10 @@ impl Call {
         let mut new = current.clone();
         crate::object::set_resource_version(&mut new, None);
         let old = new.clone();
-        if self.def.storage.resource == "namespaces" {
-            return Ok(self.decide_namespace(new).into());
-        }
         let now = jiff::Timestamp::now();
+        if let Some(over) = self.def.strategy.terminate(&mut new, &format_time(now)) {
+            return Ok(self.next(new, &old, over));
+        }
         let requested = request.options.grace_period_seconds;
         let grace = self.def.strategy.grace_period(&new, requested);
         let end = give_grace(&mut new, grace, requested, now);
@@ -100,37 +96,20 @@ impl Call {
             mark(&mut new, now);
         }
         let over = end == End::Now || new["metadata"]["deletionGracePeriodSeconds"] == 0;
-        Ok(if over && !held {
-            self.remove(new)
-        } else if new == old {
-            Next::Keep.into()
-        } else {
-            Next::Put(new, Extra::default()).into()
-        })
+        Ok(self.next(new, &old, over && !held))
     }
 
-    fn remove(&self, object: Value) -> Decision {
-        let extra = admission::release(self.def, &object);
-        Next::Remove(object, extra).into()
-    }
-
-    /// A namespace stays, terminating, until its content is gone and its finalizers with it.
-    fn decide_namespace(&self, mut namespace: Value) -> Next {
-        let old = namespace.clone();
-        let empty = |list: &Value| list.as_array().is_none_or(Vec::is_empty);
-        if deleting(&namespace) && empty(&namespace["spec"]["finalizers"]) && finalizers(&namespace).is_empty() {
-            return Next::Remove(namespace, Extra::default());
+    fn next(&self, new: Value, old: &Value, gone: bool) -> Decision {
+        if gone {
+            let extra = admission::release(&self.def, &new);
+            return Next::Remove(new, extra).into();
         }
-        if !deleting(&namespace) {
-            metadata_mut(&mut namespace).insert("deletionTimestamp".into(), format_time(jiff::Timestamp::now()).into());
-            namespace["status"]["phase"] = "Terminating".into();
-        }
-        if namespace == old { Next::Keep } else { Next::Put(namespace, Extra::default()) }
+        if new == *old { Next::Keep.into() } else { Next::Put(new, Extra::default()).into() }
     }
 
     fn check_delete_preconditions(&self, current: &Value, options: &DeleteOptions) -> Result<(), Status> {
         let conflict = |text: String| {
-            let kind = GroupResource { group: self.def.group, resource: self.def.kind };
+            let kind = GroupResource { group: &self.def.group, resource: &self.def.kind };
             Status::conflict(kind, self.name(), text)
         };
         let uid = meta_str(current, "uid");
@@ -155,7 +134,7 @@ impl Call {
         let list = self.collect().await?;
         let mut calls = Vec::with_capacity(list.items.len());
         for entry in &list.items {
-            let object = served(self.def, entry)?;
+            let object = served(&self.def, entry)?;
             let mut one = self.on_object();
             one.name = Some(meta_str(&object, "name").to_owned());
             one.namespace = Some(meta_str(&object, "namespace").to_owned()).filter(|ns| !ns.is_empty());

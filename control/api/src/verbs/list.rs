@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use kontiki_kinds::FieldError;
+use kontiki_machinery::FieldError;
 use kontiki_store::{Entry, HistoryError, Revision, Snapshot};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -106,7 +106,7 @@ impl Call {
         };
         let state = self.api.snapshot_for(version).await?;
         let entry = state.get(&self.key()).ok_or_else(|| self.not_found())?;
-        Ok(Answer::Object { code: 200, object: Object::of_entry(self.def, &entry)? })
+        Ok(Answer::Object { code: 200, object: Object::of_entry(&self.def, &entry)? })
     }
 
     /// Lists the collection that this call names.
@@ -117,7 +117,7 @@ impl Call {
     /// The list that this call asks for.
     pub async fn collect(&mut self) -> Result<List, Status> {
         self.params.int("timeoutSeconds")?;
-        let filter = Filter::parse(self.def, &self.params, None)?;
+        let filter = Filter::parse(&self.def, &self.params, None)?;
         let limit = self.params.int("limit")?.filter(|limit| *limit > 0);
         let version = self.list_version()?;
         match self.params.get("continue") {
@@ -235,7 +235,7 @@ impl Call {
         filter: &Filter,
         start: Option<String>,
     ) -> Result<List, Status> {
-        let prefix = collection_prefix(self.def, self.namespace());
+        let prefix = collection_prefix(&self.def, self.namespace());
         let after = start.map(|start| [prefix.as_ref(), start.as_bytes()].concat());
         let entries: Box<dyn Iterator<Item = Arc<Entry>>> = match (&after, self.only_key(filter)) {
             (None, Some(key)) => return Ok(self.single(state, &key, filter)),
@@ -256,13 +256,13 @@ impl Call {
             (None, true) => Some(filter.namespace()?),
             (None, false) => None,
         };
-        filter.name().map(|name| crate::state::object_key(self.def, namespace, name))
+        filter.name().map(|name| crate::state::object_key(&self.def, namespace, name))
     }
 
     fn single(&self, state: &Snapshot, key: &[u8], filter: &Filter) -> List {
         let entry = state
             .get(key)
-            .filter(|entry| served(self.def, entry).is_ok_and(|object| filter.matches(self.def, &object)));
+            .filter(|entry| served(&self.def, entry).is_ok_and(|object| filter.matches(&self.def, &object)));
         List {
             items: entry.into_iter().collect(),
             revision: state.revision(),
@@ -278,7 +278,7 @@ impl Call {
         filter: &Filter,
         start: Option<String>,
     ) -> Result<List, Status> {
-        let prefix = collection_prefix(self.def, self.namespace());
+        let prefix = collection_prefix(&self.def, self.namespace());
         let past = self.api.store().range_at(&prefix, revision).await;
         let mut entries: Vec<Arc<Entry>> = past.map_err(|e| match e {
             HistoryError::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
@@ -308,7 +308,7 @@ impl Call {
                 list.remaining = filter.is_empty().then(|| 1 + i64::try_from(entries.count()).unwrap_or(i64::MAX));
                 break;
             }
-            if filter.is_empty() || served(self.def, &entry).is_ok_and(|object| filter.matches(self.def, &object)) {
+            if filter.is_empty() || served(&self.def, &entry).is_ok_and(|object| filter.matches(&self.def, &object)) {
                 list.items.push(entry);
             }
         }

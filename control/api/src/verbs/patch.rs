@@ -1,17 +1,17 @@
 //! Patch: the three patch languages over the same loop as update.
 
 use bytes::Bytes;
-use kontiki_kinds::decode::{Decoded, Findings, decode_json};
-use kontiki_kinds::patch::{
+use kontiki_machinery::decode::{Decoded, Findings, decode_json};
+use kontiki_machinery::patch::{
     PatchError, go_print, json_patch, json_patch_findings, kind_changed, merge_patch, strategic_merge, unfit,
 };
+use kontiki_model::GroupVersionKind;
 use kontiki_store::Snapshot;
 use serde_json::Value;
 
 use crate::call::{Answer, Call};
 use crate::codec::{self, Wanted};
 use crate::params::FieldValidation;
-use crate::sub::scale::scale_of;
 use crate::verbs::change::Decision;
 use crate::{PatchKind, Status};
 
@@ -45,13 +45,13 @@ impl Call {
         state: &Snapshot,
         current: &Value,
     ) -> Result<Decision, Status> {
-        let base = match self.sub_name() {
-            Some("scale") => scale_of(current),
-            _ => current.clone(),
+        let base = match self.view() {
+            Some(view) => view.of(current),
+            None => current.clone(),
         };
         let mut patched = apply(patch, base, wanted)?;
         let warnings = self.check_patched(patch, wanted, &patched)?;
-        codec::settle(self.def, wanted, &mut patched);
+        codec::settle(&self.def, wanted, &mut patched);
         self.check_name(&patched)?;
         self.fit_namespace(&mut patched)?;
         let mut decision = self.decide_replacement(state, current, patched)?;
@@ -65,7 +65,9 @@ impl Call {
             PatchKind::Strategic => go_print(&patch.body),
             PatchKind::Json | PatchKind::Merge => patched.to_string(),
         };
-        if let Some(detail) = kind_changed(patched, &wanted.gvk.api_version(), &wanted.gvk.kind) {
+        let table = self.api.registry().table();
+        let served = |gvk: &GroupVersionKind| table.find_kind(&gvk.group, &gvk.version, &gvk.kind).is_some();
+        if let Some(detail) = kind_changed(served, patched, &wanted.gvk.api_version(), &wanted.gvk.kind) {
             return Err(unfit(&shown(), detail));
         }
         let problems = wanted.schema.check(patched);
@@ -105,7 +107,7 @@ fn apply(patch: &Patch, mut base: Value, wanted: &Wanted) -> Result<Value, Statu
     let applied = match patch.kind {
         PatchKind::Json => json_patch(&mut base, &patch.body),
         PatchKind::Merge => merge_patch(&mut base, &patch.body),
-        PatchKind::Strategic => strategic_merge(&base, &patch.body, wanted.schema).map(|merged| base = merged),
+        PatchKind::Strategic => strategic_merge(&base, &patch.body, &wanted.schema).map(|merged| base = merged),
     };
     applied.map(|()| base).map_err(|error| error.status())
 }

@@ -1,17 +1,20 @@
 //! GET of an object or subresource, and the front door of POST.
 
+use kontiki_machinery::Handler;
+use kontiki_machinery::resource::Creation;
+
 use crate::Status;
 use crate::auth::review;
 use crate::call::{Answer, Call, Input, Object};
 use crate::sub;
 
 impl Call {
-    /// Reads what this call names: the object, or its Scale.
+    /// Reads what this call names: the object, or a view of it.
     pub async fn read_object(&mut self) -> Result<Answer, Status> {
         let answer = self.get().await?;
-        match (self.sub_name(), answer) {
-            (Some("scale"), Answer::Object { code, object }) => {
-                Ok(Answer::Object { code, object: Object::Built(sub::scale::scale_of(&object.value()?)) })
+        match (self.view(), answer) {
+            (Some(view), Answer::Object { code, object }) => {
+                Ok(Answer::Object { code, object: Object::Built(view.of(&object.value()?)) })
             }
             (_, answer) => Ok(answer),
         }
@@ -19,12 +22,18 @@ impl Call {
 
     /// POST: creates an object, asks a question (reviews), or acts through a subresource.
     pub async fn post(&mut self, input: Input) -> Result<Answer, Status> {
-        if let Some(create) = sub::creator(self) {
-            return create(self, input).await;
+        if let Some(sub) = self.sub.clone() {
+            return match &sub.handler {
+                Handler::Write(_, write) => sub::write::create(self, *write, input).await,
+                Handler::Evict(_) => sub::evict::create(self, input).await,
+                Handler::Token(_) => sub::token::create(self, input).await,
+                Handler::Part | Handler::View(_) | Handler::Node(..) => Err(Status::method_not_allowed()),
+            };
         }
-        match review::reviewer(self) {
-            Some(review) => review(self, input).await,
-            None => self.create(input).await,
+        match self.def.creation.clone() {
+            Creation::Stored => self.create(input).await,
+            Creation::Review(asked) => review::answer(self, asked, input).await,
+            Creation::OnObject(plural, sub) => sub::write::create_by_collection(self, &plural, &sub, input).await,
         }
     }
 }

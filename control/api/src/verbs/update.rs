@@ -1,11 +1,14 @@
 //! Update of an object or of a subresource that has the object's own type.
 
-use kontiki_kinds::{Bad, FieldError, meta, validate_update};
+use std::sync::Arc;
+
+use kontiki_machinery::subresource::View;
+use kontiki_machinery::{Bad, FieldError, Handler, meta, validate_update};
 use kontiki_store::Snapshot;
 use serde_json::Value;
 
 use crate::Status;
-use crate::admission::{self, Operation};
+use crate::admission;
 use crate::call::{Answer, Call, Input, Object};
 use crate::codec;
 use crate::object::{deleting, finalizers, meta_str, set_resource_version};
@@ -43,9 +46,17 @@ impl Call {
 
     /// The decision for what a client sent as the new state, in the form of the subresource.
     pub fn decide_replacement(&self, state: &Snapshot, current: &Value, new: Value) -> Result<Decision, Status> {
-        match self.sub_name() {
-            Some("scale") => crate::sub::scale::decide(self, state, current, &new),
-            _ => self.decide_update(state, current, new),
+        match self.view() {
+            Some(view) => crate::sub::view::decide(self, &*view, state, current, &new),
+            None => self.decide_update(state, current, new),
+        }
+    }
+
+    /// The other shape that this call reads and writes the object in, if it does.
+    pub fn view(&self) -> Option<Arc<dyn View>> {
+        match &self.sub.as_ref()?.handler {
+            Handler::View(view) => Some(Arc::clone(view)),
+            _ => None,
         }
     }
 
@@ -53,15 +64,15 @@ impl Call {
     pub fn answer_change(&mut self, changed: Changed) -> Result<Answer, Status> {
         self.warnings.extend(changed.warnings);
         self.effect = changed.written.into();
-        let object = match self.sub_name() {
-            Some("scale") => Object::Built(crate::sub::scale::scale_of(&changed.object.value()?)),
-            _ if changed.removed => {
+        let object = match self.view() {
+            Some(view) => Object::Built(view.of(&changed.object.value()?)),
+            None if changed.removed => {
                 // It went with its last finalizer: the answer is the object as it was before.
                 let mut last = changed.object.value()?;
                 set_resource_version(&mut last, Some(changed.before));
                 Object::Built(last)
             }
-            _ => changed.object,
+            None => changed.object,
         };
         Ok(Answer::Object { code: 200, object })
     }
@@ -88,19 +99,18 @@ impl Call {
         set_resource_version(&mut new, None);
         meta::keep_system_fields(&mut new, &old);
         let mut warnings: Vec<String> = meta::dedup_owners(&mut new).into_iter().collect();
-        let operation = Operation { call: self, state, old: Some(&old) };
-        let mut extra = admission::admit(&operation, &mut new)?;
+        let mut extra = admission::admit(self, state, Some(&old), &mut new)?;
         self.def.strategy.prepare_update(&mut new, &old, self.sub_name());
-        let errors = validate_update(self.def, &new, &old, self.sub_name());
+        let errors = validate_update(&self.def, &new, &old, self.sub_name());
         if !errors.is_empty() {
             return Err(self.invalid(self.name(), &errors));
         }
-        extra.append(admission::allocate(&operation, &mut new)?);
+        extra.append(admission::allocate(self, state, Some(&old), &mut new)?);
         if self.sub.is_none() {
             warnings.extend(self.def.strategy.warnings(&new, Some(&old)));
         }
         let next = if gone_with(self, &new, &old) {
-            extra.append(admission::release(self.def, &old));
+            extra.append(admission::release(&self.def, &old));
             Next::Remove(new, extra)
         } else if new == old {
             Next::Keep
@@ -152,8 +162,5 @@ fn gone_with(call: &Call, new: &Value, old: &Value) -> bool {
     if !deleting(old) || !finalizers(new).is_empty() {
         return false;
     }
-    if call.def.storage.resource == "namespaces" {
-        return new["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty);
-    }
-    old["metadata"]["deletionGracePeriodSeconds"].as_i64() == Some(0)
+    call.def.strategy.ends_with_update(new, old)
 }

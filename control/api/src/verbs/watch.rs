@@ -6,13 +6,14 @@
 //! - The stream is pulled by the connection: a slow client holds no memory beyond its own queue.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::Response;
 use http::header::CONTENT_TYPE;
-use kontiki_kinds::{FieldError, ResourceDef};
+use kontiki_machinery::{FieldError, ResourceDef};
 use kontiki_store::{Entry, Event, EventKind, HistoryError, Revision, Snapshot, Watch, WatchItem};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -23,7 +24,7 @@ use crate::negotiate::{Form, Shape};
 use crate::object::{self, set_resource_version};
 use crate::params::options_error;
 use crate::select::Filter;
-use crate::state::{collection_prefix, is_view, served};
+use crate::state::{collection_prefix, served};
 use crate::verbs::list::{OPTIONS, Version, parse_version};
 use crate::{Api, Status};
 
@@ -50,14 +51,14 @@ struct Options {
 impl Call {
     /// Watches the collection, or the one object, that this call names.
     pub async fn watch(&mut self, form: Form) -> Result<Answer, Status> {
-        let filter = Filter::parse(self.def, &self.params, self.name.as_deref())?;
+        let filter = Filter::parse(&self.def, &self.params, self.name.as_deref())?;
         let options = self.watch_options()?;
         let include = encode::include_object(&self.params)?;
         let mut stream = Stream {
             api: self.api.clone(),
-            def: self.def,
+            def: Arc::clone(&self.def),
             filter,
-            encoder: Encoder { def: self.def, form, include, first: true },
+            encoder: Encoder { def: Arc::clone(&self.def), form, include, first: true },
             queue: VecDeque::new(),
             watch: None,
             at: Revision(0),
@@ -67,7 +68,7 @@ impl Call {
             end: Instant::now() + Duration::from_secs(options.seconds),
             over: false,
         };
-        let prefix = collection_prefix(self.def, self.namespace());
+        let prefix = collection_prefix(&self.def, self.namespace());
         self.start(&mut stream, prefix, &options).await?;
         let body = Body::from_stream(futures::stream::unfold(stream, Stream::next));
         let response = Response::builder().header(CONTENT_TYPE, "application/json").body(body);
@@ -141,7 +142,7 @@ fn bookmark_delay(seconds: u64) -> Duration {
 
 struct Stream {
     api: Api,
-    def: &'static ResourceDef,
+    def: Arc<ResourceDef>,
     filter: Filter,
     encoder: Encoder,
     queue: VecDeque<Bytes>,
@@ -166,7 +167,7 @@ impl Stream {
     fn initial(&mut self, state: &Snapshot, prefix: &[u8], mark: bool) {
         for entry in state.range(prefix) {
             let pass =
-                self.filter.is_empty() || served(self.def, &entry).is_ok_and(|o| self.filter.matches(self.def, &o));
+                self.filter.is_empty() || served(&self.def, &entry).is_ok_and(|o| self.filter.matches(&self.def, &o));
             if pass && let Some(bytes) = self.encoder.event(&self.api, "ADDED", &entry, entry.mod_revision) {
                 self.queue.push_back(bytes);
             }
@@ -278,13 +279,13 @@ impl Stream {
     }
 
     fn passes(&self, entry: &Entry) -> bool {
-        self.filter.is_empty() || served(self.def, entry).is_ok_and(|object| self.filter.matches(self.def, &object))
+        self.filter.is_empty() || served(&self.def, entry).is_ok_and(|object| self.filter.matches(&self.def, &object))
     }
 }
 
 /// Turns events into lines of the client's form.
 struct Encoder {
-    def: &'static ResourceDef,
+    def: Arc<ResourceDef>,
     form: Form,
     include: encode::Include,
     /// Only the first Table of a stream has column definitions.
@@ -294,10 +295,10 @@ struct Encoder {
 impl Encoder {
     /// `None` if the object cannot be read; such an object was not written by the API.
     fn event(&mut self, api: &Api, kind: &'static str, entry: &Entry, revision: Revision) -> Option<Bytes> {
-        if self.form.shape == Shape::Full && !is_view(self.def) {
+        if self.form.shape == Shape::Full && !self.def.is_view() {
             return Some(api.inner.lines.get(kind, entry, revision));
         }
-        let mut object = served(self.def, entry).ok()?;
+        let mut object = served(&self.def, entry).ok()?;
         set_resource_version(&mut object, Some(revision));
         let shown = self.shape(object);
         Some(line(kind, &serde_json::to_vec(&shown).ok()?))
@@ -305,7 +306,7 @@ impl Encoder {
 
     fn shape(&mut self, object: Value) -> Value {
         let columns = std::mem::take(&mut self.first);
-        encode::shape_event(self.def, &self.form.shape, self.include, object, columns)
+        encode::shape_event(&self.def, &self.form.shape, self.include, object, columns)
     }
 
     fn bookmark(&mut self, at: Revision, initial_done: bool) -> Bytes {

@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use http_body_util::BodyExt;
 use kontiki_api::{Api, Config, NodeProxy, NodeProxyError, NodeStream, User};
 use kontiki_kinds::ResourceDef;
+use kontiki_kinds::rows::service::Ranges;
 use kontiki_proto::node::Open;
 use kontiki_store::{PeerTls, Store, Tuning};
 use rcgen::{
@@ -70,7 +71,7 @@ impl Authority {
 /// The least that a valid object of this row says.
 pub fn least(def: &ResourceDef) -> Value {
     let spec = json!({"containers": [{"name": "c", "image": "i"}]});
-    let mut object = match (def.group, def.plural) {
+    let mut object = match (def.group.as_ref(), def.plural.as_ref()) {
         ("", "pods") => json!({ "spec": spec }),
         ("", "services") => json!({"spec": {"ports": [{"port": 80}]}}),
         ("apps", _) => {
@@ -125,16 +126,16 @@ impl World {
         let store = open(dir.path(), &authority, tuning).await;
         let (tx, nodes) = mpsc::channel(4);
         let config = Config {
-            server_name: "test".into(),
-            cluster_domain: "cluster.local".into(),
-            pod_cidr: "10.244.0.0/16".parse().expect("range"),
-            service_cidr: "10.96.0.0/28".parse().expect("range"),
-            node_ports: 30000..=30003,
+            registry: kontiki_kinds::registry(&kontiki_kinds::Settings {
+                services: Ranges { addresses: "10.96.0.0/28".parse().expect("range"), node_ports: 30000..=30003 },
+            }),
+            admission: kontiki_kinds::admission::chain(&kontiki_kinds::admission::Settings {
+                default_toleration_seconds: 10,
+            }),
+            authorizers: kontiki_kinds::authorize::chain(),
             version: "0".into(),
-            ca_pem: authority.pem(),
             service_account_key_pem: KeyPair::generate().expect("key").serialize_pem(),
             issuer: "https://kubernetes.default.svc".into(),
-            default_toleration_seconds: 10,
             node_proxy: Arc::new(Nodes(tx)),
             writes: kontiki_api::Writes::default(),
             extra_routes: axum::Router::new(),

@@ -1,54 +1,69 @@
-//! The table of controllers.
+//! The table of controllers, each in a file of its own.
 
-mod cluster;
-mod network;
-mod nodes;
-mod workloads;
+mod bootstrap_token;
+mod deployment;
+mod endpoints;
+mod endpointslice;
+mod gc;
+mod namespace;
+mod node_ipam;
+mod node_lifecycle;
+mod podgc;
+mod replicas;
+mod root_ca;
+mod service_account;
+mod taint_eviction;
 
-use std::sync::Arc;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use kontiki_api::Api;
 
-use jiff::Timestamp;
-use kontiki_api::informer::Registration;
-use kontiki_plan::Plan;
-use kontiki_plan::replicaset::Failure;
-
-use crate::queue::Queue;
-use crate::world::World;
+use crate::controller::Controller;
+use crate::drive::{self, Shell};
 
 /// One controller.
 pub(crate) struct Row {
     /// For logs and metrics.
     pub name: &'static str,
-    /// Keys that may be in a turn at the same time.
-    pub workers: usize,
-    /// Registers which changes ask for a turn of which keys.
-    pub inputs: fn(&Arc<World>, &Arc<Queue>) -> Vec<Registration>,
-    /// Builds the view of a key from the caches and plans.
-    pub turn: fn(&World, &str, Timestamp, Option<&Failure>) -> Plan,
+    /// Fills its caches.
+    pub warm: fn(&Api),
+    /// Runs it until its term ends.
+    pub run: fn(Shell) -> BoxFuture<'static, ()>,
+}
+
+impl Row {
+    const fn of<C: Controller>() -> Self {
+        Self { name: C::NAME, warm: |api| drop(C::new(api)), run: |shell| drive::run::<C>(shell).boxed() }
+    }
 }
 
 /// All controllers.
 pub(crate) static TABLE: &[Row] = &[
-    Row { name: "namespace", workers: 4, inputs: cluster::namespace_inputs, turn: cluster::namespace },
-    Row { name: "garbage-collector", workers: 16, inputs: cluster::gc_inputs, turn: cluster::gc },
-    Row { name: "serviceaccount", workers: 4, inputs: cluster::account_inputs, turn: cluster::account },
-    Row { name: "root-ca-publisher", workers: 4, inputs: cluster::root_ca_inputs, turn: cluster::root_ca },
-    Row { name: "token-cleaner", workers: 1, inputs: cluster::token_inputs, turn: cluster::token },
-    Row { name: "deployment", workers: 8, inputs: workloads::deployment_inputs, turn: workloads::deployment },
-    Row { name: "replicaset", workers: 8, inputs: workloads::replica_set_inputs, turn: workloads::replica_set },
-    Row { name: "endpointslice", workers: 8, inputs: network::slice_inputs, turn: network::slices },
-    Row { name: "endpoints", workers: 4, inputs: network::endpoints_inputs, turn: network::endpoints },
-    Row { name: "node-ipam", workers: 1, inputs: nodes::ipam_inputs, turn: nodes::ipam },
-    Row { name: "node-lifecycle", workers: 8, inputs: nodes::lifecycle_inputs, turn: nodes::lifecycle },
-    Row { name: "taint-eviction", workers: 8, inputs: nodes::eviction_inputs, turn: nodes::eviction },
-    Row { name: "pod-garbage-collector", workers: 4, inputs: nodes::podgc_inputs, turn: nodes::podgc },
+    Row::of::<namespace::NamespaceController>(),
+    Row::of::<gc::GarbageCollector>(),
+    Row::of::<service_account::ServiceAccountController>(),
+    Row::of::<root_ca::RootCaPublisher>(),
+    Row::of::<bootstrap_token::TokenCleaner>(),
+    Row::of::<deployment::DeploymentController>(),
+    Row::of::<replicas::ReplicaSetController>(),
+    Row::of::<replicas::ReplicationControllerManager>(),
+    Row::of::<endpointslice::EndpointSliceController>(),
+    Row::of::<endpoints::EndpointsController>(),
+    Row::of::<node_ipam::NodeIpam>(),
+    Row::of::<node_lifecycle::NodeLifecycle>(),
+    Row::of::<taint_eviction::TaintEviction>(),
+    Row::of::<podgc::PodGarbageCollector>(),
 ];
 
-/// `namespace/name`, as rows of namespaced kinds key their work.
-fn key(namespace: &str, name: &str) -> String {
-    format!("{namespace}/{name}")
-}
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
 
-fn split(key: &str) -> (&str, &str) {
-    key.split_once('/').unwrap_or(("", key))
+    use super::TABLE;
+
+    #[test]
+    fn every_controller_has_a_name_of_its_own() {
+        let names: BTreeSet<&str> = TABLE.iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), TABLE.len());
+    }
 }

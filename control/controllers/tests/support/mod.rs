@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
+use kontiki_kinds::rows::service::Ranges;
 use kontiki_api::leader::{LeaderContext, Settings};
 use kontiki_api::{Api, Client, DeleteOptions, NodeProxy, NodeProxyError, NodeStream, PatchKind, Target, User};
 use kontiki_model::GroupResource;
@@ -194,16 +195,16 @@ impl Master {
 
 fn api_config() -> kontiki_api::Config {
     kontiki_api::Config {
-        server_name: "s1".into(),
-        cluster_domain: "cluster.local".into(),
-        pod_cidr: "10.244.0.0/16".parse().unwrap(),
-        service_cidr: "10.96.0.0/16".parse().unwrap(),
-        node_ports: 30000..=32767,
+        registry: kontiki_kinds::registry(&kontiki_kinds::Settings {
+            services: Ranges { addresses: "10.96.0.0/16".parse().unwrap(), node_ports: 30000..=32767 },
+        }),
+        admission: kontiki_kinds::admission::chain(&kontiki_kinds::admission::Settings {
+            default_toleration_seconds: 1,
+        }),
+        authorizers: kontiki_kinds::authorize::chain(),
         version: "0.0.0".into(),
-        ca_pem: "PEM".into(),
         service_account_key_pem: KeyPair::generate().unwrap().serialize_pem(),
         issuer: "https://kubernetes.default.svc.cluster.local".into(),
-        default_toleration_seconds: 1,
         node_proxy: Arc::new(NoNodes),
         writes: kontiki_api::Writes::default(),
         extra_routes: axum::Router::new(),

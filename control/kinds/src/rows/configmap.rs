@@ -5,28 +5,19 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::cells;
 use super::value::{count, get, has, on, text_entries};
 use super::vocab::{self, Errors};
-use super::{READ_WRITE, cells};
-use crate::{FieldError, GroupResource, Path, ResourceDef, Scope, Strategy, meta};
+use crate::{FieldError, Path, ResourceDef, Strategy, meta, resource::names};
 
 /// The row.
-pub static DEF: ResourceDef = ResourceDef {
-    group: "",
-    version: "v1",
-    plural: "configmaps",
-    singular: "configmap",
-    kind: "ConfigMap",
-    scope: Scope::Namespaced,
-    verbs: READ_WRITE,
-    short: &["cm"],
-    categories: &[],
-    subresources: &[],
-    schema: SCHEMA,
-    storage: GroupResource { group: "", resource: "configmaps" },
-    storage_kind: ("v1", "ConfigMap"),
-    strategy: &ConfigMaps,
-};
+#[must_use]
+pub fn def() -> ResourceDef {
+    ResourceDef {
+        short: names(&["cm"]),
+        ..ResourceDef::new(("", "v1"), ("configmaps", "configmap", "ConfigMap"), SCHEMA, ConfigMaps)
+    }
+}
 
 const SCHEMA: &str = "io.k8s.api.core.v1.ConfigMap";
 /// Most bytes of all values together, of a ConfigMap or a Secret.

@@ -7,29 +7,20 @@ use super::value::{
     carry_generation, child, copy, default_text, default_to, get, int, num, set, set_generation, some, text,
 };
 use super::vocab::{self, Errors};
-use super::{READ_WRITE, STATUS_VERBS, cells, replicas, selector, template};
-use crate::{Bad, FieldError, GroupResource, Path, ResourceDef, Scope, Strategy, Subresource};
+use super::{cells, replicas, scale, selector, template};
+use crate::{Bad, FieldError, Path, ResourceDef, Strategy, Verbs, resource::names};
 
 /// The row.
-pub static DEF: ResourceDef = ResourceDef {
-    group: "apps",
-    version: "v1",
-    plural: "deployments",
-    singular: "deployment",
-    kind: "Deployment",
-    scope: Scope::Namespaced,
-    verbs: READ_WRITE,
-    short: &["deploy"],
-    categories: &["all"],
-    subresources: &[
-        Subresource { name: "scale", group: "autoscaling", version: "v1", kind: "Scale", verbs: STATUS_VERBS },
-        Subresource { name: "status", group: "apps", version: "v1", kind: "Deployment", verbs: STATUS_VERBS },
-    ],
-    schema: SCHEMA,
-    storage: GroupResource { group: "apps", resource: "deployments" },
-    storage_kind: ("apps/v1", "Deployment"),
-    strategy: &Deployments,
-};
+#[must_use]
+pub fn def() -> ResourceDef {
+    ResourceDef {
+        short: names(&["deploy"]),
+        categories: names(&["all"]),
+        ..ResourceDef::new(("apps", "v1"), ("deployments", "deployment", "Deployment"), SCHEMA, Deployments)
+    }
+    .with(scale::subresource())
+    .with_part("status", Verbs::PART)
+}
 
 const SCHEMA: &str = "io.k8s.api.apps.v1.Deployment";
 

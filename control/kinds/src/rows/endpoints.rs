@@ -3,28 +3,20 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::cells;
 use super::value::{default_text, has, items_mut, list, num, text};
 use super::vocab::{self, Errors};
-use super::{READ_WRITE, cells};
-use crate::{FieldError, GroupResource, Path, ResourceDef, Scope, Strategy, meta};
+use crate::{FieldError, Path, ResourceDef, Strategy, meta, resource::names};
 
 /// The row.
-pub static DEF: ResourceDef = ResourceDef {
-    group: "",
-    version: "v1",
-    plural: "endpoints",
-    singular: "endpoints",
-    kind: "Endpoints",
-    scope: Scope::Namespaced,
-    verbs: READ_WRITE,
-    short: &["ep"],
-    categories: &[],
-    subresources: &[],
-    schema: SCHEMA,
-    storage: GroupResource { group: "", resource: "endpoints" },
-    storage_kind: ("v1", "Endpoints"),
-    strategy: &Endpoints,
-};
+#[must_use]
+pub fn def() -> ResourceDef {
+    ResourceDef {
+        short: names(&["ep"]),
+        deprecation: Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".into()),
+        ..ResourceDef::new(("", "v1"), ("endpoints", "endpoints", "Endpoints"), SCHEMA, Endpoints)
+    }
+}
 
 const SCHEMA: &str = "io.k8s.api.core.v1.Endpoints";
 /// Protocols of ports.

@@ -5,31 +5,19 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::cells;
 use super::endpoints::{PROTOCOLS, first_three};
 use super::value::{
     carry_generation, default_to, get, has, int, items_mut, list, set_generation, some, text, texts, unset,
 };
 use super::vocab::{self, Errors};
-use super::{READ_WRITE, cells};
-use crate::{FieldError, GroupResource, Path, ResourceDef, Scope, Strategy, meta};
+use crate::{FieldError, Path, ResourceDef, Strategy, meta};
 
 /// The row.
-pub static DEF: ResourceDef = ResourceDef {
-    group: "discovery.k8s.io",
-    version: "v1",
-    plural: "endpointslices",
-    singular: "endpointslice",
-    kind: "EndpointSlice",
-    scope: Scope::Namespaced,
-    verbs: READ_WRITE,
-    short: &[],
-    categories: &[],
-    subresources: &[],
-    schema: SCHEMA,
-    storage: GroupResource { group: "discovery.k8s.io", resource: "endpointslices" },
-    storage_kind: ("discovery.k8s.io/v1", "EndpointSlice"),
-    strategy: &Slices,
-};
+#[must_use]
+pub fn def() -> ResourceDef {
+    ResourceDef::new(("discovery.k8s.io", "v1"), ("endpointslices", "endpointslice", "EndpointSlice"), SCHEMA, Slices)
+}
 
 const SCHEMA: &str = "io.k8s.api.discovery.v1.EndpointSlice";
 const UNSET: &str = "<unset>";

@@ -3,49 +3,71 @@
 //! The newer group renames fields and is strict; the older one accepts nearly anything, as old
 //! clients count on it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::cells;
 use super::value::{fields, get, has, num, set, some, text};
 use super::vocab::{self, Errors};
-use super::{READ_WRITE, cells};
-use crate::{FieldError, GroupResource, Path, ResourceDef, Scope, Strategy, meta};
+use crate::{
+    FieldError, Path, ResourceDef, Strategy, meta,
+    resource::{Storage, names},
+};
+
+/// How long an event is kept.
+const KEPT: Duration = Duration::from_secs(3600);
 
 /// The row of the core group.
-pub static CORE: ResourceDef = ResourceDef {
-    group: "",
-    version: "v1",
-    plural: "events",
-    singular: "event",
-    kind: "Event",
-    scope: Scope::Namespaced,
-    verbs: READ_WRITE,
-    short: &["ev"],
-    categories: &[],
-    subresources: &[],
-    schema: CORE_SCHEMA,
-    storage: GroupResource { group: "", resource: "events" },
-    storage_kind: ("v1", "Event"),
-    strategy: &CoreEvents,
-};
+#[must_use]
+pub fn core() -> ResourceDef {
+    ResourceDef {
+        short: names(&["ev"]),
+        fields: names(FIELDS),
+        time_to_live: Some(KEPT),
+        ..ResourceDef::new(("", "v1"), ("events", "event", "Event"), CORE_SCHEMA, CoreEvents)
+    }
+}
 
-/// The row of `events.k8s.io`.
-pub static DEF: ResourceDef = ResourceDef {
-    group: "events.k8s.io",
-    version: "v1",
-    plural: "events",
-    singular: "event",
-    kind: "Event",
-    scope: Scope::Namespaced,
-    verbs: READ_WRITE,
-    short: &["ev"],
-    categories: &[],
-    subresources: &[],
-    schema: SCHEMA,
-    storage: GroupResource { group: "", resource: "events" },
-    storage_kind: ("v1", "Event"),
-    strategy: &Events,
-};
+/// The row of `events.k8s.io`: other names for what is stored as core events.
+#[must_use]
+pub fn def() -> ResourceDef {
+    let storage = Storage { group: "".into(), plural: "events".into(), api_version: "v1".into(), kind: "Event".into() };
+    ResourceDef {
+        short: names(&["ev"]),
+        fields: names(NEW_FIELDS),
+        time_to_live: Some(KEPT),
+        storage,
+        ..ResourceDef::new(("events.k8s.io", "v1"), ("events", "event", "Event"), SCHEMA, Events)
+    }
+}
+
+const FIELDS: &[&str] = &[
+    "involvedObject.apiVersion",
+    "involvedObject.fieldPath",
+    "involvedObject.kind",
+    "involvedObject.name",
+    "involvedObject.namespace",
+    "involvedObject.resourceVersion",
+    "involvedObject.uid",
+    "reason",
+    "reportingComponent",
+    "source",
+    "type",
+];
+const NEW_FIELDS: &[&str] = &[
+    "reason",
+    "regarding.apiVersion",
+    "regarding.fieldPath",
+    "regarding.kind",
+    "regarding.name",
+    "regarding.namespace",
+    "regarding.resourceVersion",
+    "regarding.uid",
+    "reportingController",
+    "type",
+];
 
 const CORE_SCHEMA: &str = "io.k8s.api.core.v1.Event";
 const SCHEMA: &str = "io.k8s.api.events.v1.Event";
@@ -82,24 +104,18 @@ impl Strategy for CoreEvents {
         row(obj, now)
     }
 
-    fn field(&self, obj: &Value, path: &str) -> Option<String> {
-        if let Some(field) = path.strip_prefix("involvedObject.") {
-            return object_field(get(obj, "involvedObject"), field);
-        }
-        Some(match path {
-            "reason" | "type" | "reportingComponent" => text(obj, path).to_owned(),
+    fn field(&self, obj: &Value, path: &str) -> String {
+        match path {
             "source" => match text(get(obj, "source"), "component") {
                 "" => text(obj, "reportingComponent").to_owned(),
                 component => component.to_owned(),
             },
-            _ => return None,
-        })
+            path => match path.strip_prefix("involvedObject.") {
+                Some(field) => text(get(obj, "involvedObject"), field).to_owned(),
+                None => text(obj, path).to_owned(),
+            },
+        }
     }
-}
-
-fn object_field(object: &Value, field: &str) -> Option<String> {
-    const FIELDS: &[&str] = &["apiVersion", "fieldPath", "kind", "name", "namespace", "resourceVersion", "uid"];
-    FIELDS.contains(&field).then(|| text(object, field).to_owned())
 }
 
 struct Events;
@@ -136,13 +152,6 @@ impl Strategy for Events {
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
         row(&Self::core(obj), now)
-    }
-
-    fn field(&self, obj: &Value, path: &str) -> Option<String> {
-        if let Some(field) = path.strip_prefix("regarding.") {
-            return object_field(get(obj, "regarding"), field);
-        }
-        ["reason", "type", "reportingController"].contains(&path).then(|| text(obj, path).to_owned())
     }
 
     fn to_storage(&self, obj: &mut Value) {

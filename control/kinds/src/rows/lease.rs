@@ -3,28 +3,16 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::cells;
 use super::value::{get, has, int, text};
 use super::vocab::{self, Errors};
-use super::{READ_WRITE, cells};
-use crate::{FieldError, GroupResource, Path, ResourceDef, Scope, Strategy};
+use crate::{FieldError, Path, ResourceDef, Strategy};
 
 /// The row.
-pub static DEF: ResourceDef = ResourceDef {
-    group: "coordination.k8s.io",
-    version: "v1",
-    plural: "leases",
-    singular: "lease",
-    kind: "Lease",
-    scope: Scope::Namespaced,
-    verbs: READ_WRITE,
-    short: &[],
-    categories: &[],
-    subresources: &[],
-    schema: SCHEMA,
-    storage: GroupResource { group: "coordination.k8s.io", resource: "leases" },
-    storage_kind: ("coordination.k8s.io/v1", "Lease"),
-    strategy: &Leases,
-};
+#[must_use]
+pub fn def() -> ResourceDef {
+    ResourceDef::new(("coordination.k8s.io", "v1"), ("leases", "lease", "Lease"), SCHEMA, Leases)
+}
 
 const SCHEMA: &str = "io.k8s.api.coordination.v1.Lease";
 

@@ -3,31 +3,26 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::cells;
 use super::value::{child, copy, default_text, fields, get, has, list, set, text, texts};
 use super::vocab::{self, Errors};
-use super::{STATUS_VERBS, cells};
-use crate::{FieldError, GroupResource, Path, ResourceDef, Scope, Strategy, Subresource};
+use crate::{FieldError, Path, ResourceDef, Scope, Strategy, Verb, Verbs, resource::names};
 
 /// The row. Upstream has no `deletecollection` here: too dangerous.
-pub static DEF: ResourceDef = ResourceDef {
-    group: "",
-    version: "v1",
-    plural: "namespaces",
-    singular: "namespace",
-    kind: "Namespace",
-    scope: Scope::Cluster,
-    verbs: &["create", "delete", "get", "list", "patch", "update", "watch"],
-    short: &["ns"],
-    categories: &[],
-    subresources: &[
-        Subresource { name: "finalize", group: "", version: "v1", kind: "Namespace", verbs: &["update"] },
-        Subresource { name: "status", group: "", version: "v1", kind: "Namespace", verbs: STATUS_VERBS },
-    ],
-    schema: SCHEMA,
-    storage: GroupResource { group: "", resource: "namespaces" },
-    storage_kind: ("v1", "Namespace"),
-    strategy: &Namespaces,
-};
+#[must_use]
+pub fn def() -> ResourceDef {
+    ResourceDef {
+        scope: Scope::Cluster,
+        verbs: Verbs::ALL.without(Verb::DeleteCollection),
+        short: names(&["ns"]),
+        fields: names(&["status.phase"]),
+        protected: names(&["default", "kube-public", "kube-system"]),
+        delete_returns_object: true,
+        ..ResourceDef::new(("", "v1"), ("namespaces", "namespace", "Namespace"), SCHEMA, Namespaces)
+    }
+    .with_part("finalize", Verbs::of(&[Verb::Update]))
+    .with_part("status", Verbs::PART)
+}
 
 const SCHEMA: &str = "io.k8s.api.core.v1.Namespace";
 
@@ -93,9 +88,24 @@ impl Strategy for Namespaces {
         vec![cells::name(obj), json!(text(get(obj, "status"), "phase")), cells::age(obj, now)]
     }
 
-    fn field(&self, obj: &Value, path: &str) -> Option<String> {
-        (path == "status.phase").then(|| text(get(obj, "status"), "phase").to_owned())
+    /// A namespace stays, terminating, until its content is gone and its finalizers with it.
+    fn terminate(&self, obj: &mut Value, now: &str) -> Option<bool> {
+        if has(get(obj, "metadata"), "deletionTimestamp") {
+            return Some(list(get(obj, "metadata"), "finalizers").is_empty() && emptied(obj));
+        }
+        set(child(obj, "metadata"), "deletionTimestamp", now);
+        set(child(obj, "status"), "phase", "Terminating");
+        Some(false)
     }
+
+    fn ends_with_update(&self, new: &Value, _old: &Value) -> bool {
+        emptied(new)
+    }
+}
+
+/// Whether everybody who empties a namespace is done.
+fn emptied(obj: &Value) -> bool {
+    list(get(obj, "spec"), "finalizers").is_empty()
 }
 
 /// Each namespace carries its name as a label, so that selectors can name it.

@@ -9,30 +9,21 @@ use serde_json::{Value, json};
 use super::cells::{self, NONE, or_none};
 use super::template::resources;
 use super::template::scheduling::EFFECTS;
-use super::value::{
-    annotation, child, copy, entries, fields, get, has, list, on, set, text, text_entries, texts, unset,
-};
+use super::value::{annotation, child, copy, entries, get, has, list, on, set, text, text_entries, texts, unset};
 use super::vocab::{self, Errors};
-use super::{READ_WRITE, STATUS_VERBS};
-use crate::{Bad, FieldError, GroupResource, Path, ResourceDef, Scope, Strategy, Subresource};
+use crate::{Bad, FieldError, Path, ResourceDef, Scope, Strategy, Verbs, resource::names};
 
 /// The row.
-pub static DEF: ResourceDef = ResourceDef {
-    group: "",
-    version: "v1",
-    plural: "nodes",
-    singular: "node",
-    kind: "Node",
-    scope: Scope::Cluster,
-    verbs: READ_WRITE,
-    short: &["no"],
-    categories: &[],
-    subresources: &[Subresource { name: "status", group: "", version: "v1", kind: "Node", verbs: STATUS_VERBS }],
-    schema: SCHEMA,
-    storage: GroupResource { group: "", resource: "nodes" },
-    storage_kind: ("v1", "Node"),
-    strategy: &Nodes,
-};
+#[must_use]
+pub fn def() -> ResourceDef {
+    ResourceDef {
+        scope: Scope::Cluster,
+        short: names(&["no"]),
+        fields: names(&["spec.unschedulable"]),
+        ..ResourceDef::new(("", "v1"), ("nodes", "node", "Node"), SCHEMA, Nodes)
+    }
+    .with_part("status", Verbs::PART)
+}
 
 const SCHEMA: &str = "io.k8s.api.core.v1.Node";
 const AVOID: &str = "scheduler.alpha.kubernetes.io/preferAvoidPods";
@@ -114,23 +105,8 @@ impl Strategy for Nodes {
         row(obj, now)
     }
 
-    fn field(&self, obj: &Value, path: &str) -> Option<String> {
-        (path == "spec.unschedulable").then(|| on(get(obj, "spec"), "unschedulable").to_string())
-    }
-}
-
-/// What upstream's admission does to a new node: it is not ready until somebody has seen it so.
-pub fn admit_not_ready(node: &mut Value) {
-    let spec = child(node, "spec");
-    let taint = json!({"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"});
-    let same =
-        |other: &Value| text(other, "key") == text(&taint, "key") && text(other, "effect") == text(&taint, "effect");
-    if list(spec, "taints").iter().any(same) {
-        return;
-    }
-    let slot = fields(spec).entry("taints").or_insert_with(|| json!([]));
-    if let Some(taints) = slot.as_array_mut() {
-        taints.push(taint);
+    fn field(&self, obj: &Value, _path: &str) -> String {
+        on(get(obj, "spec"), "unschedulable").to_string()
     }
 }
 

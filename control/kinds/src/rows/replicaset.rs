@@ -5,29 +5,20 @@ use serde_json::{Value, json};
 
 use super::value::{carry_generation, child, copy, get, num, set, set_generation};
 use super::vocab::{self, Errors};
-use super::{READ_WRITE, STATUS_VERBS, cells, replicas, selector, template};
-use crate::{FieldError, GroupResource, Path, ResourceDef, Scope, Strategy, Subresource};
+use super::{cells, replicas, scale, selector, template};
+use crate::{FieldError, Path, ResourceDef, Strategy, Verbs, resource::names};
 
 /// The row.
-pub static DEF: ResourceDef = ResourceDef {
-    group: "apps",
-    version: "v1",
-    plural: "replicasets",
-    singular: "replicaset",
-    kind: "ReplicaSet",
-    scope: Scope::Namespaced,
-    verbs: READ_WRITE,
-    short: &["rs"],
-    categories: &["all"],
-    subresources: &[
-        Subresource { name: "scale", group: "autoscaling", version: "v1", kind: "Scale", verbs: STATUS_VERBS },
-        Subresource { name: "status", group: "apps", version: "v1", kind: "ReplicaSet", verbs: STATUS_VERBS },
-    ],
-    schema: SCHEMA,
-    storage: GroupResource { group: "apps", resource: "replicasets" },
-    storage_kind: ("apps/v1", "ReplicaSet"),
-    strategy: &ReplicaSets,
-};
+#[must_use]
+pub fn def() -> ResourceDef {
+    ResourceDef {
+        short: names(&["rs"]),
+        categories: names(&["all"]),
+        ..ResourceDef::new(("apps", "v1"), ("replicasets", "replicaset", "ReplicaSet"), SCHEMA, ReplicaSets)
+    }
+    .with(scale::subresource())
+    .with_part("status", Verbs::PART)
+}
 
 const SCHEMA: &str = "io.k8s.api.apps.v1.ReplicaSet";
 

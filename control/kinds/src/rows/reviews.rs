@@ -4,63 +4,52 @@ use serde_json::{Value, json};
 
 use super::value::{entries, get, has, list, some, text};
 use super::vocab::Errors;
-use crate::{Bad, FieldError, GroupResource, Path, ResourceDef, Scope, Strategy};
+use crate::{
+    Bad, FieldError, Path, ResourceDef, Scope, Strategy, Verbs,
+    resource::{Creation, Review as Ask},
+};
 
-macro_rules! review {
-    ($(#[$doc:meta])* $name:ident, $group:literal, $plural:literal, $singular:literal, $kind:literal, $scope:ident, $schema:literal, $check:expr) => {
-        $(#[$doc])*
-        pub static $name: ResourceDef = ResourceDef {
-            group: $group,
-            version: "v1",
-            plural: $plural,
-            singular: $singular,
-            kind: $kind,
-            scope: Scope::$scope,
-            verbs: &["create"],
-            short: &[],
-            categories: &[],
-            subresources: &[],
-            schema: $schema,
-            storage: GroupResource { group: $group, resource: $plural },
-            storage_kind: (concat!($group, "/v1"), $kind),
-            strategy: &Review { check: $check },
-        };
-    };
+type Check = fn(&mut Errors, &Value);
+
+fn review(
+    group: &'static str,
+    names: (&'static str, &'static str, &'static str),
+    asks: Ask,
+    check: Check,
+) -> ResourceDef {
+    let package = group.split('.').next().unwrap_or(group);
+    let schema = format!("io.k8s.api.{package}.v1.{}", names.2);
+    ResourceDef {
+        scope: Scope::Cluster,
+        verbs: Verbs::CREATE,
+        creation: Creation::Review(asks),
+        ..ResourceDef::new((group, "v1"), names, &schema, Review { check })
+    }
 }
 
-review!(
-    /// Who am I?
-    SELF_SUBJECT, "authentication.k8s.io", "selfsubjectreviews", "selfsubjectreview", "SelfSubjectReview", Cluster,
-    "io.k8s.api.authentication.v1.SelfSubjectReview", |_, _| {}
-);
-review!(
-    /// Whose token is this?
-    TOKEN, "authentication.k8s.io", "tokenreviews", "tokenreview", "TokenReview", Cluster,
-    "io.k8s.api.authentication.v1.TokenReview", |_, _| {}
-);
-review!(
-    /// May somebody do this in this namespace?
-    LOCAL_ACCESS, "authorization.k8s.io", "localsubjectaccessreviews", "localsubjectaccessreview",
-    "LocalSubjectAccessReview", Namespaced, "io.k8s.api.authorization.v1.LocalSubjectAccessReview", check_local
-);
-review!(
-    /// May I do this?
-    SELF_ACCESS, "authorization.k8s.io", "selfsubjectaccessreviews", "selfsubjectaccessreview",
-    "SelfSubjectAccessReview", Cluster, "io.k8s.api.authorization.v1.SelfSubjectAccessReview", check_self
-);
-review!(
-    /// What may I do in a namespace?
-    SELF_RULES, "authorization.k8s.io", "selfsubjectrulesreviews", "selfsubjectrulesreview", "SelfSubjectRulesReview",
-    Cluster, "io.k8s.api.authorization.v1.SelfSubjectRulesReview", |_, _| {}
-);
-review!(
-    /// May somebody do this?
-    ACCESS, "authorization.k8s.io", "subjectaccessreviews", "subjectaccessreview", "SubjectAccessReview", Cluster,
-    "io.k8s.api.authorization.v1.SubjectAccessReview", check_access
-);
+/// The rows of authentication and authorization, in discovery order.
+#[must_use]
+pub fn defs() -> Vec<ResourceDef> {
+    const AUTHENTICATION: &str = "authentication.k8s.io";
+    const AUTHORIZATION: &str = "authorization.k8s.io";
+    let own = ("selfsubjectreviews", "selfsubjectreview", "SelfSubjectReview");
+    let token = ("tokenreviews", "tokenreview", "TokenReview");
+    let local = ("localsubjectaccessreviews", "localsubjectaccessreview", "LocalSubjectAccessReview");
+    let own_access = ("selfsubjectaccessreviews", "selfsubjectaccessreview", "SelfSubjectAccessReview");
+    let rules = ("selfsubjectrulesreviews", "selfsubjectrulesreview", "SelfSubjectRulesReview");
+    let access = ("subjectaccessreviews", "subjectaccessreview", "SubjectAccessReview");
+    vec![
+        review(AUTHENTICATION, own, Ask::SelfSubject, |_, _| {}),
+        review(AUTHENTICATION, token, Ask::Token, |_, _| {}),
+        ResourceDef { scope: Scope::Namespaced, ..review(AUTHORIZATION, local, Ask::Access, check_local) },
+        review(AUTHORIZATION, own_access, Ask::SelfAccess, check_self),
+        review(AUTHORIZATION, rules, Ask::SelfRules, |_, _| {}),
+        review(AUTHORIZATION, access, Ask::Access, check_access),
+    ]
+}
 
 struct Review {
-    check: fn(&mut Errors, &Value),
+    check: Check,
 }
 
 impl Strategy for Review {

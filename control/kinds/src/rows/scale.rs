@@ -1,18 +1,65 @@
 //! The `scale` subresource of sets of pods: a view of their counts.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::value::{child, copy, get, num, set};
 use super::vocab::{self, Errors};
 use super::{cells, selector};
-use crate::Path;
+use crate::{FieldError, Handler, Path, Subresource, Verbs, schema, schema::Schema, subresource::View};
 
 const SCHEMA: &str = "io.k8s.api.autoscaling.v1.Scale";
 
-/// The Scale of a set.
-#[must_use]
-pub fn of(obj: &Value) -> Value {
+/// `scale` of a kind whose counts lie at `spec.replicas` and `status.replicas`.
+pub(super) fn subresource() -> Subresource {
+    Subresource {
+        name: "scale".into(),
+        group: "autoscaling".into(),
+        version: "v1".into(),
+        kind: "Scale".into(),
+        verbs: Verbs::PART,
+        handler: Handler::View(Arc::new(Scale(schema::known(SCHEMA)))),
+    }
+}
+
+struct Scale(Schema);
+
+impl View for Scale {
+    fn schema(&self) -> &Schema {
+        &self.0
+    }
+
+    fn of(&self, obj: &Value) -> Value {
+        of(obj)
+    }
+
+    fn check(&self, sent: &Value) -> Vec<FieldError> {
+        check(sent)
+    }
+
+    fn apply(&self, obj: &mut Value, sent: &Value) {
+        apply(obj, sent);
+    }
+
+    fn columns(&self) -> Value {
+        let column =
+            |name: &str, ty: &str| json!({"name": name, "type": ty, "format": "", "description": "", "priority": 0});
+        json!([
+            column("Name", "string"),
+            column("Desired", "integer"),
+            column("Available", "integer"),
+            column("Age", "string")
+        ])
+    }
+
+    fn row(&self, view: &Value, now: Timestamp) -> Vec<Value> {
+        row(view, now)
+    }
+}
+
+fn of(obj: &Value) -> Value {
     let (spec, status) = (get(obj, "spec"), get(obj, "status"));
     let mut scale = json!({
         "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {},
@@ -27,15 +74,14 @@ pub fn of(obj: &Value) -> Value {
 }
 
 /// Checks a sent Scale.
-#[must_use]
-pub fn check(scale: &Value) -> Errors {
+fn check(scale: &Value) -> Errors {
     let mut errs = Errors::new();
     vocab::not_negative(&mut errs, &Path::new("spec").child("replicas"), num(get(scale, "spec"), "replicas"));
     errs
 }
 
 /// Sets the wished number of pods. Version and uid of the Scale are preconditions.
-pub fn apply(obj: &mut Value, scale: &Value) {
+fn apply(obj: &mut Value, scale: &Value) {
     let replicas = num(get(scale, "spec"), "replicas");
     set(child(obj, "spec"), "replicas", replicas);
     for field in ["resourceVersion", "uid"] {
@@ -46,8 +92,7 @@ pub fn apply(obj: &mut Value, scale: &Value) {
 }
 
 /// The cells of a Scale.
-#[must_use]
-pub fn row(scale: &Value, now: Timestamp) -> Vec<Value> {
+fn row(scale: &Value, now: Timestamp) -> Vec<Value> {
     vec![
         cells::name(scale),
         json!(num(get(scale, "spec"), "replicas")),

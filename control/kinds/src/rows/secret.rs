@@ -5,29 +5,20 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::cells;
 use super::configmap::{MAX_SIZE, check_sealed, decoded};
 use super::value::{annotation, child, count, default_text, fields, get, has, text, text_entries, unset};
 use super::vocab::{self, Errors};
-use super::{READ_WRITE, cells};
-use crate::{FieldError, GroupResource, Path, ResourceDef, Scope, Strategy, meta};
+use crate::{FieldError, Path, ResourceDef, Strategy, meta, resource::names};
 
 /// The row.
-pub static DEF: ResourceDef = ResourceDef {
-    group: "",
-    version: "v1",
-    plural: "secrets",
-    singular: "secret",
-    kind: "Secret",
-    scope: Scope::Namespaced,
-    verbs: READ_WRITE,
-    short: &[],
-    categories: &[],
-    subresources: &[],
-    schema: SCHEMA,
-    storage: GroupResource { group: "", resource: "secrets" },
-    storage_kind: ("v1", "Secret"),
-    strategy: &Secrets,
-};
+#[must_use]
+pub fn def() -> ResourceDef {
+    ResourceDef {
+        fields: names(&["type"]),
+        ..ResourceDef::new(("", "v1"), ("secrets", "secret", "Secret"), SCHEMA, Secrets)
+    }
+}
 
 const SCHEMA: &str = "io.k8s.api.core.v1.Secret";
 const ACCOUNT: &str = "kubernetes.io/service-account.name";
@@ -89,10 +80,6 @@ impl Strategy for Secrets {
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
         vec![cells::name(obj), json!(text(obj, "type")), json!(count(obj, "data")), cells::age(obj, now)]
-    }
-
-    fn field(&self, obj: &Value, path: &str) -> Option<String> {
-        (path == "type").then(|| text(obj, "type").to_owned())
     }
 }
 

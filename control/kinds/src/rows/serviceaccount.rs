@@ -1,38 +1,34 @@
-//! ServiceAccounts, and the requests for their tokens.
+//! ServiceAccounts.
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::value::{child, default_to, get, num};
-use super::vocab::Errors;
-use super::{READ_WRITE, cells};
-use crate::{FieldError, GroupResource, Path, ResourceDef, Scope, Strategy, Subresource, meta};
+use super::cells;
+use crate::{FieldError, Handler, ResourceDef, Strategy, Subresource, Verbs, meta, resource::names, schema};
 
 /// The row.
-pub static DEF: ResourceDef = ResourceDef {
-    group: "",
-    version: "v1",
-    plural: "serviceaccounts",
-    singular: "serviceaccount",
-    kind: "ServiceAccount",
-    scope: Scope::Namespaced,
-    verbs: READ_WRITE,
-    short: &["sa"],
-    categories: &[],
-    subresources: &[Subresource {
-        name: "token",
-        group: "authentication.k8s.io",
-        version: "v1",
-        kind: "TokenRequest",
-        verbs: &["create"],
-    }],
-    schema: SCHEMA,
-    storage: GroupResource { group: "", resource: "serviceaccounts" },
-    storage_kind: ("v1", "ServiceAccount"),
-    strategy: &ServiceAccounts,
-};
+#[must_use]
+pub fn def() -> ResourceDef {
+    ResourceDef {
+        short: names(&["sa"]),
+        delete_returns_object: true,
+        ..ResourceDef::new(("", "v1"), ("serviceaccounts", "serviceaccount", "ServiceAccount"), SCHEMA, ServiceAccounts)
+    }
+    .with(token_subresource())
+}
 
 const SCHEMA: &str = "io.k8s.api.core.v1.ServiceAccount";
+
+fn token_subresource() -> Subresource {
+    Subresource {
+        name: "token".into(),
+        group: "authentication.k8s.io".into(),
+        version: "v1".into(),
+        kind: "TokenRequest".into(),
+        verbs: Verbs::CREATE,
+        handler: Handler::Token(schema::known("io.k8s.api.authentication.v1.TokenRequest")),
+    }
+}
 
 struct ServiceAccounts;
 
@@ -44,24 +40,4 @@ impl Strategy for ServiceAccounts {
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
         vec![cells::name(obj), cells::age(obj, now)]
     }
-}
-
-/// Defaults of a TokenRequest: an hour.
-pub fn default_token_request(request: &mut Value) {
-    default_to(child(request, "spec"), "expirationSeconds", 3600);
-}
-
-/// Checks a TokenRequest.
-#[must_use]
-pub fn check_token_request(request: &Value) -> Errors {
-    let mut errs = Errors::new();
-    let path = Path::new("spec").child("expirationSeconds");
-    let seconds = num(get(request, "spec"), "expirationSeconds");
-    if seconds < 600 {
-        errs.push(FieldError::invalid(&path, seconds, "may not specify a duration less than 10 minutes"));
-    }
-    if seconds > 1 << 32 {
-        errs.push(FieldError::invalid(&path, seconds, "may not specify a duration larger than 2^32 seconds"));
-    }
-    errs
 }

@@ -1,17 +1,19 @@
 //! Replays the oracle's scenarios on the pure part of the API and compares with its golden answers.
 //!
-//! Finds the oracle in `KONTIKI_ORACLE` or `../shared/oracle` beside the repository; without one
-//! the test is skipped, and says so. `KONTIKI_ORACLE_SHOW=<part of file:scenario:step>` prints the
+//! `equal.json` here is the mark: see [`ratchet`]. `KONTIKI_ORACLE_SHOW=<part of file:scenario:step>` prints the
 //! differences of the steps it matches (`all` for all).
 
 #![allow(clippy::unwrap_used)] // a test may panic
 
+#[path = "../../../../chaos-tests/src/ratchet.rs"]
+mod ratchet;
 mod script;
 mod server;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ratchet::Seen;
 use script::{Script, lookup, remove, split};
 use serde_json::Value;
 use server::{Answer, Server, hide_namespace};
@@ -34,15 +36,7 @@ const KINDS: &[&str] = &[
     "a-service",
     "a-serviceaccount",
 ];
-/// Share of equal answers below which the test fails, in percent.
-const LEAST: usize = 99;
-
-fn oracle() -> Option<PathBuf> {
-    // Asked at run time: checkouts may share one target directory.
-    let beside = || Path::new(&std::env::var_os("CARGO_MANIFEST_DIR")?).join("../../../shared/oracle").into();
-    let dir = std::env::var_os("KONTIKI_ORACLE").map(PathBuf::from).or_else(beside)?;
-    dir.join("scenarios").is_dir().then_some(dir)
-}
+const AGAIN: &str = "cargo test --workspace --test oracle";
 
 fn read(path: &Path) -> Value {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -51,40 +45,28 @@ fn read(path: &Path) -> Value {
 
 #[test]
 fn answers_equal_upstreams() {
-    let Some(dir) = oracle() else {
-        println!("SKIPPED: no oracle, neither at KONTIKI_ORACLE nor beside the repository");
+    // Asked at run time: checkouts may share one target directory.
+    let here = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo test runs this"));
+    let Some(dir) = ratchet::recorded(&here.join("../..")).unwrap_or_else(|missing| panic!("{missing}")) else {
         return;
     };
-    let mut files: Vec<PathBuf> = std::fs::read_dir(dir.join("scenarios"))
-        .expect("the folder of scenarios can be read")
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.file_stem().is_some_and(|stem| KINDS.contains(&stem.to_string_lossy().as_ref())))
-        .collect();
-    files.sort();
-    let mut score: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-    for file in files {
-        let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut seen = BTreeMap::new();
+    for stem in KINDS {
         let golden = read(&dir.join("golden").join(format!("{stem}.json")));
+        let file = dir.join("scenarios").join(format!("{stem}.json"));
         let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
         let script = Script::new(script::read(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display())));
+        let mut answers = Seen::default();
         for scenario in script.scenarios() {
-            play(&stem, &scenario, &script, &golden[&scenario], &mut score);
+            play(stem, &scenario, &script, &golden[&scenario], &mut answers);
         }
+        println!("{stem:20} {:4} equal, {:2} not", answers.equal, answers.differs.len());
+        seen.insert((*stem).to_owned(), answers);
     }
-    let (mut good, mut all) = (0, 0);
-    for (file, (equal, asked)) in &score {
-        println!("{file:28} {equal:4} of {asked:4}");
-        if !file.ends_with(" create") {
-            continue;
-        }
-        good += equal;
-        all += asked;
-    }
-    println!("creates: {good} of {all}");
-    assert!(good * 100 >= all * LEAST, "only {good} of {all} creates are answered as upstream answers");
+    ratchet::hold(&here.join("tests/oracle/equal.json"), &seen, AGAIN).unwrap_or_else(|differs| panic!("{differs}"));
 }
 
-fn play(stem: &str, scenario: &str, script: &Script, golden: &Value, score: &mut BTreeMap<String, (usize, usize)>) {
+fn play(stem: &str, scenario: &str, script: &Script, golden: &Value, seen: &mut Seen) {
     let mut server = Server::default();
     for request in script.setup() {
         server.handle(&request);
@@ -93,13 +75,13 @@ fn play(stem: &str, scenario: &str, script: &Script, golden: &Value, score: &mut
         let Some(want) = golden.get(&request.name).filter(|want| comparable(want) && request.plain) else { continue };
         let Some(got) = server.handle(&request) else { continue };
         let differences = compare(want, &got, &request);
-        let what = if request.verb == "POST" { "create" } else { "other" };
-        let count = score.entry(format!("{stem} {what}")).or_default();
-        count.0 += usize::from(differences.is_empty());
-        count.1 += 1;
+        if differences.is_empty() {
+            seen.equal += 1;
+            continue;
+        }
         let at = format!("{stem}:{scenario}:{}", request.name);
-        let shown = std::env::var("KONTIKI_ORACLE_SHOW").is_ok_and(|part| part == "all" || at.contains(&part));
-        if shown && !differences.is_empty() {
+        seen.differs.insert(format!("{scenario}: {}", request.name));
+        if std::env::var("KONTIKI_ORACLE_SHOW").is_ok_and(|part| part == "all" || at.contains(&part)) {
             println!("{at}");
             differences.iter().take(6).for_each(|line| println!("    {line}"));
         }

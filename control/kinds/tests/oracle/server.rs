@@ -4,32 +4,82 @@
 //! that are refused before they reach a strategy) is left out or faked, and not compared.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use kontiki_kinds::rows::{node, pod, scale, service};
-use kontiki_kinds::{FieldError, ResourceDef, Status, meta, patch, schema, table, validate_create, validate_update};
+use jiff::Timestamp;
+use kontiki_kinds::rows::service::Ranges;
+use kontiki_machinery::admission::{self, Guard, Lookup, Step};
+use kontiki_machinery::allocation::Pool;
+use kontiki_machinery::subresource::View;
+use kontiki_machinery::{
+    FieldError, GroupResource, Handler, ResourceDef, Status, Table, meta, patch, table, validate_create,
+    validate_update,
+};
+use kontiki_model::resource::{NAMESPACES, SERVICE_ACCOUNTS};
 use serde_json::{Value, json};
 
 use crate::script::{NAMESPACE, Request};
 
 pub const NOW: &str = "2026-01-01T00:00:00Z";
 
-#[derive(Default)]
 pub struct Server {
+    kinds: Arc<Table>,
+    steps: Vec<Arc<dyn Step>>,
     objects: BTreeMap<String, Value>,
-    allocated: u16,
+    /// Stands in for chance.
+    drawn: u64,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        let addresses = "10.96.0.0/16".parse().expect("a range");
+        let services = Ranges { addresses, node_ports: 30000..=32767 };
+        let kinds = kontiki_kinds::registry(&kontiki_kinds::Settings { services }).table();
+        let settings = kontiki_kinds::admission::Settings { default_toleration_seconds: 300 };
+        let steps = kontiki_kinds::admission::chain(&settings);
+        Self { kinds, steps, objects: BTreeMap::new(), drawn: 0 }
+    }
+}
+
+/// The objects that scripts made; what they take for granted is there as well.
+struct Seen<'a>(&'a BTreeMap<String, Value>);
+
+impl Lookup for Seen<'_> {
+    fn object(
+        &mut self,
+        resource: GroupResource<'_>,
+        namespace: Option<&str>,
+        name: &str,
+        _guard: Guard,
+    ) -> Result<Option<Value>, Status> {
+        let found = self.0.get(&format!("{resource}/{}/{name}", namespace.unwrap_or(""))).cloned();
+        Ok(found.or_else(|| match resource {
+            NAMESPACES => Some(json!({})),
+            SERVICE_ACCOUNTS => Some(json!({"automountServiceAccountToken": false})),
+            _ => None,
+        }))
+    }
+
+    fn random(&mut self) -> u64 {
+        0
+    }
+
+    fn now(&self) -> Timestamp {
+        NOW.parse().expect("a time")
+    }
 }
 
 /// Status code, body, warnings.
 pub type Answer = (u16, Value, Vec<String>);
 
 struct Route {
-    def: &'static ResourceDef,
+    def: Arc<ResourceDef>,
     namespace: Option<String>,
     name: Option<String>,
     sub: Option<String>,
 }
 
-fn route(path: &str) -> Option<Route> {
+fn route(kinds: &Table, path: &str) -> Option<Route> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let (group, version, rest) = match parts.as_slice() {
         ["api", version, rest @ ..] => ("", *version, rest),
@@ -37,19 +87,19 @@ fn route(path: &str) -> Option<Route> {
         _ => return None,
     };
     let (namespace, rest) = match rest {
-        ["namespaces", ns, plural, more @ ..] if kontiki_kinds::find(group, version, plural).is_some() => {
+        ["namespaces", ns, plural, more @ ..] if kinds.find(group, version, plural).is_some() => {
             (Some((*ns).to_owned()), [&[*plural], more].concat())
         }
         rest => (None, rest.to_vec()),
     };
-    let def = kontiki_kinds::find(group, version, rest.first()?)?;
+    let def = Arc::clone(kinds.find(group, version, rest.first()?)?);
     let nth = |n: usize| rest.get(n).map(|part| (*part).to_owned());
     Some(Route { def, namespace, name: nth(1), sub: nth(2) })
 }
 
 impl Route {
     fn key(&self, name: &str) -> String {
-        format!("{}/{}/{name}", self.def.storage, self.namespace.as_deref().unwrap_or(""))
+        format!("{}/{}/{name}", self.def.stored_as(), self.namespace.as_deref().unwrap_or(""))
     }
 }
 
@@ -57,11 +107,11 @@ impl Server {
     /// Answers a request; `None` if it is not for the pure part.
     pub fn handle(&mut self, request: &Request) -> Option<Answer> {
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
-        let route = route(path)?;
+        let route = route(&self.kinds, path)?;
         let dry = query.contains("dryRun=All");
         match (request.verb.as_str(), &route.name) {
-            (verb, Some(name)) if route.sub.as_deref() == Some("scale") => {
-                self.scale(&route, verb, request.body.clone(), name, dry)
+            (verb, Some(name)) if view(&route).is_some() => {
+                self.view(&route, &*view(&route)?, verb, request.body.clone(), name, dry)
             }
             ("POST", None) => self.create(&route, request.body.clone()?, dry),
             ("PUT" | "MERGE" | "STRATEGIC" | "JSON", Some(name)) => {
@@ -107,7 +157,7 @@ impl Server {
             None => self.all(route),
         };
         let rows: Vec<Value> =
-            objects.iter().map(|obj| table::row(route.def, obj, table::IncludeObject::None, now)).collect();
+            objects.iter().map(|obj| table::row(&route.def, obj, table::IncludeObject::None, now)).collect();
         Some((200, json!({ "rows": rows }), Vec::new()))
     }
 
@@ -120,7 +170,10 @@ impl Server {
             let found = |obj: &Value| match path {
                 "metadata.name" => obj["metadata"]["name"].as_str().map(str::to_owned),
                 "metadata.namespace" => obj["metadata"]["namespace"].as_str().map(str::to_owned),
-                path => route.def.strategy.field(obj, path),
+                path => {
+                    let known = route.def.fields.iter().any(|field| field == path);
+                    known.then(|| route.def.strategy.field(obj, path))
+                }
             };
             if items.iter().any(|obj| found(obj).is_none()) {
                 return Some((400, Value::Null, Vec::new()));
@@ -131,7 +184,7 @@ impl Server {
     }
 
     fn create(&mut self, route: &Route, body: Value, dry: bool) -> Option<Answer> {
-        let def = route.def;
+        let def = &*route.def;
         let (mut obj, mut warnings) = match decode(def, body) {
             Ok(decoded) => decoded,
             Err(answer) => return Some(answer),
@@ -147,24 +200,24 @@ impl Server {
         meta::fill_system_fields(&mut obj, "11111111-2222-3333-4444-555555555555", NOW);
         def.strategy.default(&mut obj);
         def.strategy.prepare_create(&mut obj);
-        if let Err(answer) = self.admit(def, &mut obj) {
+        if let Err(answer) = self.admit(route, None, &mut obj) {
             return Some(answer);
         }
         let errors = validate_create(def, &obj);
         if !errors.is_empty() {
             return Some(refused(def, &obj, &errors));
         }
-        self.allocate(def, &mut obj);
+        self.allocate(def, None, &mut obj);
         warnings.extend(def.strategy.warnings(&obj, None));
         self.keep(route, &obj, dry);
         Some((201, obj, warnings))
     }
 
     fn update(&mut self, route: &Route, verb: &str, body: Value, old: Value, dry: bool) -> Option<Answer> {
-        let def = route.def;
+        let def = &*route.def;
         let old = self.shown(route, &old);
         let mut sent = old.clone();
-        let known = schema::of(def);
+        let known = &def.schema;
         match verb {
             "PUT" => sent = body,
             "MERGE" => patch::merge_patch(&mut sent, &body).ok()?,
@@ -183,14 +236,14 @@ impl Server {
         }
         def.strategy.prepare_update(&mut new, &old, sub);
         known.normalize(&mut new);
-        if def.kind == "Pod" && sub.is_none() {
-            pod::admit::tolerations(&mut new, 300);
+        if let Err(answer) = self.admit(route, Some(&old), &mut new) {
+            return Some(answer);
         }
         let errors = validate_update(def, &new, &old, sub);
         if !errors.is_empty() {
             return Some(refused(def, &new, &errors));
         }
-        self.allocate(def, &mut new);
+        self.allocate(def, Some(&old), &mut new);
         if sub.is_none() {
             warnings.extend(def.strategy.warnings(&new, Some(&old)));
         }
@@ -198,12 +251,20 @@ impl Server {
         Some((200, new, warnings))
     }
 
-    fn scale(&mut self, route: &Route, verb: &str, body: Option<Value>, name: &str, dry: bool) -> Option<Answer> {
+    fn view(
+        &mut self,
+        route: &Route,
+        view: &dyn View,
+        verb: &str,
+        body: Option<Value>,
+        name: &str,
+        dry: bool,
+    ) -> Option<Answer> {
         let old = self.objects.get(&route.key(name))?.clone();
-        let mut sent = scale::of(&old);
+        let mut sent = view.of(&old);
         match verb {
             "TABLE" => {
-                let row = json!({"cells": scale::row(&sent, NOW.parse().ok()?)});
+                let row = json!({"cells": view.row(&sent, NOW.parse().ok()?)});
                 return Some((200, json!({"rows": [row]}), Vec::new()));
             }
             "GET" => return Some((200, sent, Vec::new())),
@@ -211,17 +272,18 @@ impl Server {
             "JSON" => patch::json_patch(&mut sent, &body?).ok()?,
             _ => patch::merge_patch(&mut sent, &body?).ok()?,
         }
-        schema::get("io.k8s.api.autoscaling.v1.Scale")?.normalize(&mut sent);
-        let errors = scale::check(&sent);
+        view.schema().normalize(&mut sent);
+        let errors = view.check(&sent);
         if !errors.is_empty() {
-            let status = Status::invalid("autoscaling", "Scale", name, &errors);
+            let sub = route.def.subresource(route.sub.as_deref()?)?;
+            let status = Status::invalid(&sub.group, &sub.kind, name, &errors);
             return Some((422, serde_json::to_value(status).expect("a Status is JSON"), Vec::new()));
         }
         let mut new = old.clone();
-        scale::apply(&mut new, &sent);
+        view.apply(&mut new, &sent);
         route.def.strategy.prepare_update(&mut new, &old, None);
         self.keep(route, &new, dry);
-        Some((200, scale::of(&new), Vec::new()))
+        Some((200, view.of(&new), Vec::new()))
     }
 
     fn keep(&mut self, route: &Route, obj: &Value, dry: bool) {
@@ -233,55 +295,41 @@ impl Server {
         }
     }
 
-    /// Admission that shows in nearly every answer.
-    fn admit(&self, def: &ResourceDef, obj: &mut Value) -> Result<(), Answer> {
-        match def.kind {
-            "Pod" => {
-                pod::admit::default_account(obj);
-                let class = obj["spec"]["priorityClassName"].as_str().and_then(pod::admit::builtin_class);
-                pod::admit::priority(obj, class).map_err(|_| (403, Value::Null, Vec::new()))?;
-                let account = obj["spec"]["serviceAccountName"].as_str().unwrap_or_default();
-                if let Some(account) = self.objects.get(&format!("serviceaccounts/{NAMESPACE}/{account}")) {
-                    pod::admit::account(obj, account, "kube-api-access-abcde");
-                }
-                pod::admit::tolerations(obj, 300);
-            }
-            "Node" => node::admit_not_ready(obj),
-            _ => {}
+    fn admit(&self, route: &Route, old: Option<&Value>, obj: &mut Value) -> Result<(), Answer> {
+        let (sub, namespace) = (route.sub.as_deref(), route.namespace.as_deref());
+        let request = admission::Request { def: &route.def, sub, namespace, old };
+        for step in &self.steps {
+            let refused = |status: Status| (status.code, Value::Null, Vec::new());
+            step.admit(&request, obj, &mut Seen(&self.objects)).map_err(refused)?;
         }
         Ok(())
     }
 
-    fn allocate(&mut self, def: &ResourceDef, obj: &mut Value) {
-        if def.kind != "Service" {
-            return;
-        }
-        if service::needs_cluster_ip(obj) && obj["spec"]["clusterIP"].is_null() {
-            self.allocated += 1;
-            let ip = format!("10.96.0.{}", self.allocated);
-            obj["spec"]["clusterIPs"] = json!([ip]);
-            obj["spec"]["clusterIP"] = json!(ip);
-        }
-        if service::needs_health_check_port(obj) && obj["spec"]["healthCheckNodePort"].is_null() {
-            self.allocated += 1;
-            obj["spec"]["healthCheckNodePort"] = json!(30_000 + self.allocated);
-        }
-        if service::needs_node_ports(obj) {
-            for port in obj["spec"]["ports"].as_array_mut().into_iter().flatten() {
-                if port["nodePort"].is_null() {
-                    self.allocated += 1;
-                    port["nodePort"] = json!(30_000 + self.allocated);
-                }
-            }
-        }
+    fn allocate(&mut self, def: &ResourceDef, old: Option<&Value>, obj: &mut Value) {
+        let held = old.map(|old| def.strategy.claims(old)).unwrap_or_default();
+        let drawn = &mut self.drawn;
+        let mut random = || {
+            *drawn += 1;
+            *drawn
+        };
+        let mut pool = Pool::new(held, &|_| true, &mut random, true);
+        // What cannot be allocated is for the real server to refuse.
+        let _ = def.strategy.allocate(obj, &mut pool);
+    }
+}
+
+fn view(route: &Route) -> Option<Arc<dyn View>> {
+    match &route.def.subresource(route.sub.as_deref()?)?.handler {
+        Handler::View(view) => Some(Arc::clone(view)),
+        _ => None,
     }
 }
 
 fn decode(def: &ResourceDef, mut obj: Value) -> Result<(Value, Vec<String>), Answer> {
-    let known = schema::of(def);
+    let known = &def.schema;
     let problems = known.check(&obj);
     if let Some(error) = problems.error {
-        let status = Status::undecodable(def.kind, def.version, def.kind, error);
+        let status = Status::undecodable(&def.kind, &def.version, &def.kind, error);
         return Err((400, serde_json::to_value(status).expect("a Status is JSON"), Vec::new()));
     }
     let warnings = known.unknown_fields(&obj);
@@ -291,7 +339,7 @@ fn decode(def: &ResourceDef, mut obj: Value) -> Result<(Value, Vec<String>), Ans
 
 fn refused(def: &ResourceDef, obj: &Value, errors: &[FieldError]) -> Answer {
     let name = obj["metadata"]["name"].as_str().unwrap_or_default();
-    let status = Status::invalid(def.storage.group, def.kind, name, errors);
+    let status = Status::invalid(&def.storage.group, &def.kind, name, errors);
     (422, serde_json::to_value(status).expect("a Status is JSON"), Vec::new())
 }
 

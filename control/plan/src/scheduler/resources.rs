@@ -11,7 +11,7 @@ const SCORED_CPU: i64 = 100;
 const SCORED_MEMORY: i64 = 200 * 1024 * 1024;
 
 /// Amounts of each resource.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Resources {
     /// In thousandths of a core.
     pub milli_cpu: i64,
@@ -23,15 +23,15 @@ pub struct Resources {
     pub scalar: BTreeMap<String, i64>,
 }
 
-type Map = Option<BTreeMap<String, Text>>;
+type Map = BTreeMap<String, Text>;
 
 impl Resources {
     /// Reads a resource list. A quantity that cannot be read counts as zero; validation keeps such
     /// out of the store. Pods are counted apart.
     #[must_use]
-    pub fn read(map: &Map) -> Self {
+    pub fn read(map: Option<&Map>) -> Self {
         let mut out = Self::default();
-        for (name, text) in map.iter().flatten() {
+        for (name, text) in map.into_iter().flatten() {
             let quantity: Quantity = text.0.parse().unwrap_or_default();
             match name.as_str() {
                 "cpu" => out.milli_cpu = quantity.milli(),
@@ -59,18 +59,13 @@ impl Resources {
         self.merge(other, i64::saturating_add);
     }
 
-    /// Takes another amount off.
-    pub fn subtract(&mut self, other: &Self) {
-        self.merge(other, i64::saturating_sub);
-    }
-
     fn raise_to(&mut self, other: &Self) {
         self.merge(other, i64::max);
     }
 }
 
-fn requests(resources: Option<&ResourceRequirements>) -> Map {
-    resources.and_then(|resources| resources.requests.clone())
+fn requests(resources: Option<&ResourceRequirements>) -> Option<&Map> {
+    resources.and_then(|resources| resources.requests.as_ref())
 }
 
 fn sidecar(container: &Container) -> bool {
@@ -82,7 +77,7 @@ fn sidecar(container: &Container) -> bool {
 /// the sum.
 #[must_use]
 pub fn of_pod(spec: &PodSpec) -> Resources {
-    total(spec, |container| Resources::read(&requests(container.resources.as_ref())))
+    total(spec, |container| Resources::read(requests(container.resources.as_ref())))
 }
 
 /// The same, with something for containers that ask for nothing: for scoring only, so that such
@@ -90,12 +85,13 @@ pub fn of_pod(spec: &PodSpec) -> Resources {
 #[must_use]
 pub fn for_score(spec: &PodSpec) -> Resources {
     let mut amount = total(spec, |container| {
-        let asked = requests(container.resources.as_ref()).unwrap_or_default();
-        let mut amount = Resources::read(&Some(asked.clone()));
-        if !asked.contains_key("cpu") {
+        let asked = requests(container.resources.as_ref());
+        let asks_for = |name| asked.is_some_and(|asked| asked.contains_key(name));
+        let mut amount = Resources::read(asked);
+        if !asks_for("cpu") {
             amount.milli_cpu = SCORED_CPU;
         }
-        if !asked.contains_key("memory") {
+        if !asks_for("memory") {
             amount.memory = SCORED_MEMORY;
         }
         amount
@@ -122,7 +118,7 @@ fn total(spec: &PodSpec, of: impl Fn(&Container) -> Resources) -> Resources {
     }
     running.raise_to(&peak);
     if let Some(whole) = requests(spec.resources.as_ref()) {
-        let amount = Resources::read(&Some(whole.clone()));
+        let amount = Resources::read(Some(whole));
         if whole.contains_key("cpu") {
             running.milli_cpu = amount.milli_cpu;
         }
@@ -130,6 +126,6 @@ fn total(spec: &PodSpec, of: impl Fn(&Container) -> Resources) -> Resources {
             running.memory = amount.memory;
         }
     }
-    running.add(&Resources::read(&spec.overhead));
+    running.add(&Resources::read(spec.overhead.as_ref()));
     running
 }

@@ -1,121 +1,16 @@
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{
-    Affinity, ContainerPort, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, NodeSpec,
-    NodeStatus, Pod, PreferredSchedulingTerm, ResourceRequirements, Taint, Toleration,
-};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
 use proptest::prelude::*;
 
+use super::testing::{amounts, fill, info, node, pod, scheduler};
 use super::*;
-use crate::testing::{map, meta, pod as bound_pod};
 
-fn amounts(cpu: &str, memory: &str) -> BTreeMap<String, Quantity> {
-    [("cpu", cpu), ("memory", memory)].map(|(k, v)| (k.to_owned(), Quantity(v.to_owned()))).into()
-}
-
-/// `name`, then any of `cpu=N`, `pods=N`, `cordon`, `taint=key:Effect`, `label=key:value`.
-fn node(text: &str) -> Node {
-    let mut words = text.split_whitespace();
-    let mut node = Node { metadata: meta(words.next().unwrap()), ..Node::default() };
-    node.metadata.namespace = None;
-    let mut allocatable = amounts("4", "8Gi");
-    allocatable.insert("pods".into(), Quantity("110".into()));
-    let spec = node.spec.insert(NodeSpec::default());
-    for word in words {
-        let (key, value) = word.split_once('=').unwrap_or((word, ""));
-        match key {
-            "cordon" => spec.unschedulable = Some(true),
-            "taint" => {
-                let (key, effect) = value.split_once(':').unwrap();
-                let taint = Taint { key: key.into(), effect: effect.into(), ..Taint::default() };
-                spec.taints.get_or_insert_default().push(taint);
-            }
-            "label" => {
-                let (key, value) = value.split_once(':').unwrap();
-                node.metadata.labels.get_or_insert_default().insert(key.into(), value.into());
-            }
-            other => drop(allocatable.insert(other.into(), Quantity(value.into()))),
-        }
+fn decide(scheduler: &mut Scheduler, name: &str, want: &str) -> String {
+    match scheduler.decide(&info(name, want)) {
+        Ok(assignment) => assignment.node.to_string(),
+        Err(why) => why.to_string(),
     }
-    node.status = Some(NodeStatus { allocatable: Some(allocatable), ..NodeStatus::default() });
-    node
-}
-
-/// Any of `cpu=N`, `gpu=N`, `port=N`, `select=key:value`, `prefer=key:value`, `require=key:value`,
-/// `tolerate=key`, `on=node`.
-fn pod(name: &str, text: &str) -> Pod {
-    let mut pod = bound_pod(name, &[("app", "web")]);
-    let spec = pod.spec.as_mut().unwrap();
-    spec.node_name = None;
-    let mut requests = BTreeMap::new();
-    let term = |value: &str| {
-        let (key, value) = value.split_once(':').unwrap();
-        let (operator, values) = ("In".to_owned(), Some(vec![value.to_owned()]));
-        let expression = NodeSelectorRequirement { key: key.into(), operator, values };
-        NodeSelectorTerm { match_expressions: Some(vec![expression]), match_fields: None }
-    };
-    for word in text.split_whitespace() {
-        let (key, value) = word.split_once('=').unwrap();
-        let affinity = |spec: &mut k8s_openapi::api::core::v1::PodSpec, node_affinity: NodeAffinity| {
-            spec.affinity = Some(Affinity { node_affinity: Some(node_affinity), ..Affinity::default() });
-        };
-        match key {
-            "port" => {
-                let port = ContainerPort { host_port: value.parse().ok(), ..ContainerPort::default() };
-                spec.containers[0].ports = Some(vec![port]);
-            }
-            "select" => spec.node_selector = Some(map(&[value.split_once(':').unwrap()])),
-            "prefer" => affinity(
-                spec,
-                NodeAffinity {
-                    preferred_during_scheduling_ignored_during_execution: Some(vec![PreferredSchedulingTerm {
-                        preference: term(value),
-                        weight: 10,
-                    }]),
-                    ..NodeAffinity::default()
-                },
-            ),
-            "require" => affinity(
-                spec,
-                NodeAffinity {
-                    required_during_scheduling_ignored_during_execution: Some(NodeSelector {
-                        node_selector_terms: vec![term(value)],
-                    }),
-                    ..NodeAffinity::default()
-                },
-            ),
-            "tolerate" => {
-                let toleration =
-                    Toleration { key: Some(value.into()), operator: Some("Exists".into()), ..Toleration::default() };
-                spec.tolerations = Some(vec![toleration]);
-            }
-            "on" => spec.node_name = Some(value.into()),
-            "gpu" => drop(requests.insert("example.com/gpu".to_owned(), Quantity(value.into()))),
-            other => drop(requests.insert(other.to_owned(), Quantity(value.into()))),
-        }
-    }
-    spec.containers[0].resources =
-        Some(ResourceRequirements { requests: Some(requests), ..ResourceRequirements::default() });
-    pod
-}
-
-fn info(name: &str, text: &str) -> Arc<PodInfo> {
-    Arc::new(PodInfo::new(&pod(name, text), &["web".to_owned()]))
-}
-
-/// Nodes by comma, pods that are there (`node: pod`) by comma.
-fn snapshot(nodes: &str, pods: &str) -> Snapshot {
-    let mut snapshot = Snapshot::default();
-    nodes.split(',').filter(|text| !text.trim().is_empty()).for_each(|text| {
-        snapshot.set_node(&node(text));
-    });
-    for (at, text) in pods.split(',').filter(|text| !text.trim().is_empty()).enumerate() {
-        let (node, text) = text.split_once(':').map(|(n, t)| (n.trim(), t)).unwrap();
-        snapshot.add_pod(info(&format!("there{at}"), text), node);
-    }
-    snapshot
 }
 
 #[test]
@@ -124,8 +19,8 @@ fn finds_the_node_or_says_why_not() {
         ("the only one", "a", "", "cpu=1", "a"),
         ("the emptier one", "a, b", "a: cpu=2", "cpu=1", "b"),
         ("the one without its kin", "a, b cpu=2", "a: cpu=100m", "cpu=100m", "b"),
-        ("the preferred one", "a, b label=disk:ssd", "", "prefer=disk:ssd", "b"),
-        ("the required one", "a, b label=disk:ssd", "", "require=disk:ssd", "b"),
+        ("the preferred one", "a, b label=disk:ssd", "", "prefer=disk:In:ssd", "b"),
+        ("the required one", "a, b label=disk:ssd", "", "require=disk:In:ssd", "b"),
         ("the selected one", "a label=x:y, b", "b: cpu=1", "select=x:y", "a"),
         ("not the softly tainted one", "a taint=busy:PreferNoSchedule, b", "b: cpu=1", "cpu=1", "b"),
         ("a tainted one, tolerated", "a taint=own:NoSchedule", "", "tolerate=own", "a"),
@@ -172,41 +67,56 @@ fn finds_the_node_or_says_why_not() {
              nodes are available: 1 No preemption victims found for incoming pod.",
         ),
     ] {
-        let got = match place(&snapshot(nodes, there), &info("new", want)) {
-            Ok(node) => node.to_string(),
-            Err(why) => why.to_string(),
-        };
-        assert_eq!(got, expect, "{name}");
+        assert_eq!(decide(&mut scheduler(nodes, there), "new", want), expect, "{name}");
     }
 }
 
 #[test]
-fn only_news_about_a_node_counts_as_news() {
-    let mut snapshot = snapshot("a", "");
-    assert!(!snapshot.set_node(&node("a")));
-    for change in ["a cpu=5", "a label=x:y", "a cordon", "a taint=own:NoSchedule", "a pods=7"] {
-        assert!(snapshot.set_node(&node(change)), "{change}");
-        assert!(snapshot.set_node(&node("a")), "and back from {change}");
-    }
+fn an_explanation_counts_every_node_once() {
+    let mut scheduler = scheduler("a, b cordon, c cpu=1, d cpu=1 label=x:y, e taint=own:NoSchedule", "");
+    let explained = scheduler.explain(&info("p", "cpu=2 memory=9Gi"));
+    let shown: Vec<String> = explained
+        .refused
+        .iter()
+        .map(|refused| format!("{} {} {:?}", refused.plugin, refused.nodes, refused.reasons))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            r#"NodeUnschedulable 1 {"node(s) were unschedulable": 1}"#,
+            r#"TaintToleration 1 {"node(s) had untolerated taint {own: }": 1}"#,
+            r#"NodeResourcesFit 3 {"Insufficient cpu": 2, "Insufficient memory": 3}"#,
+        ]
+    );
+    assert_eq!((explained.nodes, explained.feasible(), explained.unresolvable), (5, 0, 5));
+    let explained = scheduler.explain(&info("p", "cpu=1"));
+    assert_eq!((explained.feasible(), explained.refused.len()), (3, 2), "also of a pod that fits");
 }
 
 #[test]
 fn replicas_spread_evenly() {
-    let mut snapshot = snapshot("a, b, c cpu=3", "");
+    let mut scheduler = scheduler("a, b, c cpu=3", "");
     let mut counts = BTreeMap::<String, usize>::new();
     for n in 0..9 {
-        let pod = info(&format!("p{n}"), "cpu=100m");
-        let node = place(&snapshot, &pod).unwrap();
-        *counts.entry(node.to_string()).or_default() += 1;
-        snapshot.add_pod(pod, &node);
+        *counts.entry(decide(&mut scheduler, &format!("p{n}"), "cpu=100m")).or_default() += 1;
     }
     assert_eq!(counts.into_values().collect::<Vec<_>>(), [3, 3, 3]);
 }
 
 #[test]
+fn a_sample_starts_where_the_last_one_ended() {
+    let nodes: Vec<String> = (0..300).map(|n| format!("n{n}")).collect();
+    let mut scheduler = scheduler(&nodes.join(","), "");
+    // 48 % of 300 nodes are enough.
+    let window = |name: &str| name[1..].parse::<usize>().unwrap() / 144;
+    let windows: Vec<usize> = (0..2).map(|n| window(&decide(&mut scheduler, &format!("p{n}"), "cpu=1"))).collect();
+    assert_eq!(windows, [0, 1]);
+}
+
+#[test]
 fn an_init_container_counts_at_its_peak() {
     let mut pod = pod("p", "cpu=1");
-    let init = |cpu: &str, policy: Option<&str>| k8s_openapi::api::core::v1::Container {
+    let init = |cpu: &str, policy: Option<&str>| Container {
         name: "i".into(),
         restart_policy: policy.map(str::to_owned),
         resources: Some(ResourceRequirements { requests: Some(amounts(cpu, "0")), ..ResourceRequirements::default() }),
@@ -224,43 +134,182 @@ fn an_init_container_counts_at_its_peak() {
     }
 }
 
-proptest! {
-    #[test]
-    fn sums_are_those_of_the_pods(steps in prop::collection::vec((0usize..6, 0usize..3, any::<bool>()), 0..40)) {
-        let mut snapshot = snapshot("a, b, c", "");
-        let mut there = BTreeMap::new();
-        for (pod, node, add) in steps {
-            let node = ["a", "b", "gone"][node];
-            let pod = info(&format!("p{pod}"), "cpu=1 port=80");
-            if add {
-                there.insert(pod.uid.clone(), node);
-                snapshot.add_pod(pod, node);
-            } else {
-                there.remove(&pod.uid);
-                snapshot.remove_pod(&pod.uid);
-            }
+#[test]
+fn pods_of_one_workload_have_one_spec() {
+    for (name, a, b, equal) in [
+        ("the same", "cpu=1 select=x:y", "cpu=1 select=x:y", true),
+        ("another amount", "cpu=1", "cpu=2", false),
+        ("another selector", "select=x:y", "select=x:z", false),
+        ("another operator", "require=x:Exists", "require=x:DoesNotExist", false),
+        ("required, not preferred", "require=x:Exists", "prefer=x:Exists", false),
+        ("another port", "port=80", "port=81", false),
+        ("another toleration", "tolerate=x", "tolerate=y", false),
+        ("another priority", "priority=1", "priority=2", true),
+    ] {
+        let (a, b) = (info("a", a), info("b", b));
+        assert_eq!(a.spec == b.spec, equal, "{name}");
+        assert_eq!(a.spec.fingerprint() == b.spec.fingerprint(), equal, "{name}");
+    }
+}
+
+#[test]
+fn only_what_may_help_wakes_a_pod() {
+    for (name, nodes, there, pod, change, wakes) in [
+        ("a pod goes that leaves too little", "a", "a: cpu=1, a: cpu=3", "cpu=2", "-there0", false),
+        ("a pod goes that leaves enough", "a", "a: cpu=1, a: cpu=3", "cpu=2", "-there1", true),
+        ("room where the pod is not tolerated", "a taint=x:NoSchedule", "a: cpu=1", "cpu=1", "-there0", false),
+        ("a taint goes", "a taint=x:NoSchedule", "", "cpu=1", "a", true),
+        ("another taint comes", "a taint=x:NoSchedule", "", "cpu=1", "a taint=y:NoSchedule", false),
+        ("a label that is not wanted", "a", "", "select=x:y", "a label=x:z", false),
+        ("the label that is wanted", "a", "", "select=x:y", "a label=x:y", true),
+        ("more processors, but labels are wrong", "a", "", "select=x:y", "a cpu=9", false),
+        ("more processors", "a", "", "cpu=5", "a cpu=9", true),
+        ("not enough more", "a", "", "cpu=5", "a cpu=4500m", false),
+        ("uncordoned", "a cordon", "", "cpu=1", "a", true),
+        ("the port is free", "a", "a: port=80", "port=80", "-there0", true),
+        ("another port is free", "a", "a: port=80, a: port=81", "port=80", "-there1", false),
+        ("a new node that will do", "a", "", "cpu=5", "b cpu=9", true),
+        ("a new node that will not", "a", "", "cpu=5", "b", false),
+        ("the first node", "", "", "cpu=5", "b", true),
+        ("nothing new", "a cordon", "", "cpu=1", "a cordon", false),
+    ] {
+        let mut scheduler = scheduler(nodes, there);
+        let pod = info("new", pod);
+        let why = scheduler.decide(&pod).unwrap_err();
+        let event = match change.strip_prefix('-') {
+            Some(gone) => scheduler.remove_pod(&format!("uid-{gone}")),
+            None => scheduler.set_node(&node(change)),
+        };
+        let events: Vec<ClusterEvent> = event.into_iter().collect();
+        assert_eq!(scheduler.queueing_hint(&pod, why.rejectors, &events), wakes, "{name}");
+    }
+}
+
+const NODES: [&str; 8] = [
+    "",
+    "cpu=2 label=x:y",
+    "cordon",
+    "taint=own:NoSchedule",
+    "label=x:z example.com/gpu=2",
+    "taint=busy:PreferNoSchedule image=image:500",
+    "cpu=1 pods=2",
+    "label=x:y label=disk:ssd taint=own=v:NoExecute",
+];
+const WANTS: [&str; 10] = [
+    "cpu=1",
+    "cpu=100m memory=3Gi",
+    "cpu=2 select=x:y",
+    "port=80",
+    "gpu=1",
+    "prefer=disk:In:ssd tolerate=own",
+    "require=x:Exists",
+    "require=x:NotIn:y cpu=500m",
+    "field=metadata.name:In:n1,n2",
+    "tolerate=node.kubernetes.io/unschedulable cpu=3",
+];
+
+#[derive(Clone, Debug)]
+enum Step {
+    SetNode(usize, usize),
+    RemoveNode(usize),
+    AddPod(usize, usize, usize),
+    RemovePod(usize),
+    Decide(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        (0..5_usize, 0..NODES.len()).prop_map(|(node, what)| Step::SetNode(node, what)),
+        (0..5_usize).prop_map(Step::RemoveNode),
+        (0..8_usize, 0..WANTS.len(), 0..5_usize).prop_map(|(pod, what, node)| Step::AddPod(pod, what, node)),
+        (0..60_usize).prop_map(Step::RemovePod),
+        (0..WANTS.len()).prop_map(Step::Decide),
+        (0..WANTS.len()).prop_map(Step::Decide),
+    ];
+    prop::collection::vec(step, 0..60)
+}
+
+/// Does a step; what was decided, and what happened.
+fn step(
+    scheduler: &mut Scheduler,
+    at: usize,
+    step: &Step,
+) -> (Option<Result<Assignment, Diagnosis>>, Option<ClusterEvent>) {
+    match step {
+        Step::SetNode(n, what) => (None, scheduler.set_node(&node(&format!("n{n} {}", NODES[*what])))),
+        Step::RemoveNode(n) => {
+            scheduler.remove_node(&format!("n{n}"));
+            (None, None)
         }
-        for row in snapshot.nodes() {
-            let count = there.values().filter(|node| ***node == *row.name).count();
-            prop_assert_eq!(row.pods, count);
-            prop_assert_eq!(row.used.milli_cpu, i64::try_from(count).unwrap() * 1000);
-            prop_assert_eq!(row.ports.len(), count);
-            prop_assert_eq!(row.groups.is_empty(), count == 0);
+        Step::AddPod(p, what, n) => {
+            (None, scheduler.add_pod(info(&format!("bound{p}"), WANTS[*what]), &format!("n{n}")))
+        }
+        // Both those that were bound by others and those that were decided here.
+        Step::RemovePod(p) if *p < 8 => (None, scheduler.remove_pod(&format!("uid-bound{p}"))),
+        Step::RemovePod(p) => (None, scheduler.remove_pod(&format!("uid-step{}", p - 8))),
+        Step::Decide(what) => (Some(scheduler.decide(&info(&format!("step{at}"), WANTS[*what]))), None),
+    }
+}
+
+proptest! {
+    /// With and without the equivalence cache, and with one that has room for a single class, all
+    /// decisions and explanations are equal.
+    #[test]
+    fn the_cache_changes_no_decision(steps in steps(), big in any::<bool>()) {
+        let crowd: Vec<String> = (0..if big { 130 } else { 0 }).map(|n| format!("crowd{n} cpu=1")).collect();
+        let with = |cached_rows| {
+            let settings = Settings { cached_rows, ..Settings::default() };
+            fill(Scheduler::with_plugins(plugins::DEFAULT, settings), &crowd.join(","), "")
+        };
+        let mut schedulers = [with(0), with(1), with(1 << 18)];
+        for (at, one) in steps.iter().enumerate() {
+            let [without, small, full] = schedulers.each_mut().map(|scheduler| step(scheduler, at, one));
+            prop_assert_eq!(&without, &small);
+            prop_assert_eq!(&without, &full);
+            let [without, small, full] =
+                schedulers.each_mut().map(|s| s.explain(&info("explained", WANTS[at % WANTS.len()])));
+            prop_assert_eq!(&without, &small);
+            prop_assert_eq!(&without, &full);
+        }
+    }
+
+    /// A pod that nothing has woken since it was refused fits nowhere still.
+    #[test]
+    fn no_wake_up_is_lost(steps in steps()) {
+        let mut scheduler = scheduler("", "");
+        let mut parked: Vec<(std::sync::Arc<PodInfo>, PluginSet)> = Vec::new();
+        for (at, one) in steps.iter().enumerate() {
+            let (decided, event) = step(&mut scheduler, at, one);
+            if let (Some(Err(why)), Step::Decide(what)) = (decided, one) {
+                parked.push((info(&format!("step{at}"), WANTS[*what]), why.rejectors));
+            }
+            let events: Vec<ClusterEvent> = event.into_iter().collect();
+            let mut still = Vec::new();
+            for (pod, rejectors) in parked {
+                if !scheduler.queueing_hint(&pod, rejectors, &events) {
+                    still.push((pod, rejectors));
+                } else if let Err(why) = scheduler.decide(&pod) {
+                    still.push((pod, why.rejectors));
+                }
+            }
+            parked = still;
+            for (pod, _) in &parked {
+                prop_assert_eq!(scheduler.explain(pod).feasible(), 0, "{} was not woken", pod.name);
+            }
         }
     }
 
     /// No pod is ever placed where it does not fit, whatever there is.
     #[test]
     fn never_overcommits(sizes in prop::collection::vec(1i64..2000, 1..40)) {
-        let mut snapshot = snapshot("a cpu=3, b cpu=2", "");
+        let mut scheduler = scheduler("a cpu=3, b cpu=2", "");
         for (at, milli) in sizes.iter().enumerate() {
-            let pod = info(&format!("p{at}"), &format!("cpu={milli}m"));
-            if let Ok(node) = place(&snapshot, &pod) {
-                snapshot.add_pod(pod, &node);
-            }
+            let _ = scheduler.decide(&info(&format!("p{at}"), &format!("cpu={milli}m")));
         }
-        for row in snapshot.nodes() {
-            prop_assert!(row.used.milli_cpu <= row.allocatable.milli_cpu);
+        let nodes = scheduler.nodes();
+        for row in nodes.rows() {
+            let at = row.index();
+            prop_assert!(nodes.requested.milli_cpu[at] <= nodes.allocatable.milli_cpu[at]);
         }
     }
 }

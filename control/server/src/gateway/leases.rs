@@ -1,32 +1,30 @@
-//! Node Leases, renewed for all live sessions of this master in one transaction.
+//! Node Leases, renewed for all live sessions of this master in one transaction. Which are renewed when is decided in
+//! `kontiki-plan`.
 //!
 //! Invariants
 //! - A Lease is renewed only while its agent is heard; the leader judges nodes by these renewals.
 //! - A renewal never overwrites a change it has not seen.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 use kontiki_api::{Client, Writer, Writes};
 use kontiki_model::{GroupResource, ObjectKey};
+use kontiki_plan::nodes::{
+    lease_renewal::{self, Renewals, TICK},
+    liveness::NAMESPACE,
+};
 use kontiki_store::{Compare, Op, Snapshot, Store, Txn, WriteError};
-use serde_json::{Value, json};
-use tokio::time::{Instant, MissedTickBehavior};
+use serde_json::Value;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::sessions::Sessions;
 
-const NAMESPACE: &str = "kube-node-lease";
 const LEASES: GroupResource<'static> = GroupResource { group: "coordination.k8s.io", resource: "leases" };
 const NODES: GroupResource<'static> = GroupResource { group: "", resource: "nodes" };
-/// A third of the leader's patience, so that two renewals may fail.
-const EVERY: Duration = Duration::from_secs(3);
-/// How soon a new session's node is alive, and a failed renewal repeated.
-const SOON: Duration = Duration::from_millis(500);
 const PER_TXN: usize = 256;
-/// What clients are told; the leader's own grace is shorter.
-const DURATION_SECONDS: u32 = 40;
 
 /// What Leases are written through.
 pub struct Leases {
@@ -41,8 +39,8 @@ pub struct Leases {
 impl Leases {
     /// Renews until `stop`.
     pub async fn keep(self, sessions: Arc<Sessions>, stop: CancellationToken) {
-        let mut renewed: std::collections::HashMap<String, Instant> = std::collections::HashMap::new();
-        let mut tick = tokio::time::interval(SOON);
+        let mut renewals = Renewals::default();
+        let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -51,18 +49,10 @@ impl Leases {
                 _ = tick.tick() => {}
             }
             let now = Instant::now();
-            let live: Vec<String> = sessions.live().iter().map(|handle| handle.node.clone()).collect();
-            renewed.retain(|node, _| live.contains(node));
-            // All at once when the first is due: one transaction instead of many.
-            let due = |node: &String| renewed.get(node).is_none_or(|at| now - *at + SOON >= EVERY);
-            if !live.iter().any(due) {
-                continue;
-            }
-            let late: Vec<String> =
-                live.into_iter().filter(|n| renewed.get(n).is_none_or(|at| now - *at >= EVERY / 2)).collect();
-            for chunk in late.chunks(PER_TXN) {
+            let live = sessions.live().iter().map(|handle| handle.node.clone()).collect();
+            for chunk in renewals.due(live, now).chunks(PER_TXN) {
                 for node in self.renew(chunk).await {
-                    renewed.insert(node, now);
+                    renewals.renewed(node, now);
                 }
             }
         }
@@ -114,30 +104,17 @@ fn key(node: &str) -> bytes::Bytes {
     ObjectKey::new(LEASES, Some(NAMESPACE), node).encode()
 }
 
-/// Kubernetes' MicroTime.
-fn micro(now: Timestamp) -> String {
-    now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
-}
-
 fn renewal(snapshot: &Snapshot, node: &str, now: Timestamp) -> Option<(Compare, Op)> {
     let entry = snapshot.get(&key(node))?;
-    let mut lease: Value = serde_json::from_slice(&entry.value).ok()?;
-    let spec = lease.get_mut("spec")?.as_object_mut()?;
-    spec.insert("renewTime".to_owned(), micro(now).into());
-    spec.insert("holderIdentity".to_owned(), node.into());
+    let lease = lease_renewal::renewed(serde_json::from_slice(&entry.value).ok()?, node, now)?;
     Some((Compare::unchanged(entry.key.clone(), entry.mod_revision), Op::put(entry.key.clone(), lease.to_string())))
 }
 
 async fn create(client: &Client, snapshot: &Snapshot, node: &str, now: Timestamp) -> bool {
-    // Its owner is the Node, so that it goes with it; a Node that is not there yet gets it next time.
+    // A Node that is not there yet gets its Lease next time.
     let Some(owner) = snapshot.get(&ObjectKey::new(NODES, None, node).encode()) else { return false };
     let owner: Value = serde_json::from_slice(&owner.value).unwrap_or_default();
-    let lease = json!({
-        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-        "metadata": {"name": node, "namespace": NAMESPACE, "ownerReferences": [
-            {"apiVersion": "v1", "kind": "Node", "name": node, "uid": owner["metadata"]["uid"]}]},
-        "spec": {"holderIdentity": node, "leaseDurationSeconds": DURATION_SECONDS, "renewTime": micro(now)},
-    });
+    let lease = lease_renewal::first(node, &owner, now);
     match client.create(LEASES, Some(NAMESPACE), lease).await {
         Ok(_) => true,
         Err(status) => {

@@ -1,6 +1,6 @@
 //! Pods.
 
-pub mod admit;
+mod container;
 mod qos;
 mod resize;
 mod status;
@@ -10,46 +10,74 @@ mod update;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::binding;
 use super::template::{self, Context, defaults, warnings};
 use super::value::{
     carry_generation, child, copy, get, has, int, list, on, set, set_generation, some, some_mut, text, unset,
 };
 use super::vocab::{self, Errors};
-use super::{READ_WRITE, STATUS_VERBS};
-use crate::{FieldError, GroupResource, Path, ResourceDef, Scope, Strategy, Subresource, meta};
+use crate::{
+    FieldError, Handler, Path, ResourceDef, Status, Strategy, Subresource, Verb, Verbs, meta,
+    resource::names,
+    schema,
+    subresource::{NodeCall, OnNode},
+};
 
 /// The row.
-pub static DEF: ResourceDef = ResourceDef {
-    group: "",
-    version: "v1",
-    plural: "pods",
-    singular: "pod",
-    kind: "Pod",
-    scope: Scope::Namespaced,
-    verbs: READ_WRITE,
-    short: &["po"],
-    categories: &["all"],
-    subresources: &[
-        sub("attach", "PodAttachOptions", &["create", "get"]),
-        sub("binding", "Binding", &["create"]),
-        sub("ephemeralcontainers", "Pod", STATUS_VERBS),
-        Subresource { name: "eviction", group: "policy", version: "v1", kind: "Eviction", verbs: &["create"] },
-        sub("exec", "PodExecOptions", &["create", "get"]),
-        sub("log", "Pod", &["get"]),
-        sub("portforward", "PodPortForwardOptions", &["create", "get"]),
-        sub("resize", "Pod", STATUS_VERBS),
-        sub("status", "Pod", STATUS_VERBS),
-    ],
-    schema: SCHEMA,
-    storage: GroupResource { group: "", resource: "pods" },
-    storage_kind: ("v1", "Pod"),
-    strategy: &Pods,
-};
+#[must_use]
+pub fn def() -> ResourceDef {
+    ResourceDef {
+        short: names(&["po"]),
+        categories: names(&["all"]),
+        fields: names(FIELDS),
+        delete_returns_object: true,
+        ..ResourceDef::new(("", "v1"), ("pods", "pod", "Pod"), SCHEMA, Pods)
+    }
+    .with_part("ephemeralcontainers", Verbs::PART)
+    .with_part("resize", Verbs::PART)
+    .with_part("status", Verbs::PART)
+    .with(binding::subresource())
+    .with(evict())
+    .with(node_call("attach", "PodAttachOptions", NodeCall::Stream))
+    .with(node_call("exec", "PodExecOptions", NodeCall::Stream))
+    .with(node_call("log", "Pod", NodeCall::Log))
+    .with(node_call("portforward", "PodPortForwardOptions", NodeCall::Stream))
+}
 
 const SCHEMA: &str = "io.k8s.api.core.v1.Pod";
 
-const fn sub(name: &'static str, kind: &'static str, verbs: &'static [&'static str]) -> Subresource {
-    Subresource { name, group: "", version: "v1", kind, verbs }
+/// Fields that selectors may name. Upstream accepts `status.podIPs`, but no pod has a value for it.
+const FIELDS: &[&str] = &[
+    "spec.hostNetwork",
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "status.nominatedNodeName",
+    "status.phase",
+    "status.podIP",
+    "status.podIPs",
+];
+
+fn evict() -> Subresource {
+    let handler = Handler::Evict(schema::known("io.k8s.api.policy.v1.Eviction"));
+    Subresource {
+        name: "eviction".into(),
+        group: "policy".into(),
+        version: "v1".into(),
+        kind: "Eviction".into(),
+        verbs: Verbs::CREATE,
+        handler,
+    }
+}
+
+fn node_call(name: &'static str, kind: &'static str, call: NodeCall) -> Subresource {
+    let verbs = match call {
+        NodeCall::Log => Verbs::of(&[Verb::Get]),
+        NodeCall::Stream => Verbs::of(&[Verb::Create, Verb::Get]),
+    };
+    let handler = Handler::Node(call, &Pods);
+    Subresource { name: name.into(), group: "".into(), version: "v1".into(), kind: kind.into(), verbs, handler }
 }
 
 struct Pods;
@@ -149,21 +177,27 @@ impl Strategy for Pods {
         table::row(obj, now)
     }
 
-    fn field(&self, obj: &Value, path: &str) -> Option<String> {
+    fn field(&self, obj: &Value, path: &str) -> String {
         let (spec, status) = (get(obj, "spec"), get(obj, "status"));
-        Some(match path {
-            "spec.nodeName" => text(spec, "nodeName").to_owned(),
-            "spec.restartPolicy" => text(spec, "restartPolicy").to_owned(),
-            "spec.schedulerName" => text(spec, "schedulerName").to_owned(),
-            "spec.serviceAccountName" => text(spec, "serviceAccountName").to_owned(),
+        match path {
             "spec.hostNetwork" => on(spec, "hostNetwork").to_string(),
-            "status.phase" => text(status, "phase").to_owned(),
-            "status.podIP" => text(status, "podIP").to_owned(),
-            // Upstream accepts the label, but no pod has a value for it.
             "status.podIPs" => String::new(),
-            "status.nominatedNodeName" => text(status, "nominatedNodeName").to_owned(),
-            _ => return None,
-        })
+            _ => match path.split_once('.') {
+                Some(("spec", field)) => text(spec, field).to_owned(),
+                Some((_, field)) => text(status, field).to_owned(),
+                None => String::new(),
+            },
+        }
+    }
+}
+
+impl OnNode for Pods {
+    fn node<'a>(&self, obj: &'a Value) -> &'a str {
+        text(get(obj, "spec"), "nodeName")
+    }
+
+    fn container(&self, obj: &Value, wanted: &str) -> Result<String, Status> {
+        container::choose(obj, wanted)
     }
 }
 

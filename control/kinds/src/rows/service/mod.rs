@@ -1,13 +1,14 @@
 //! Services.
 //!
-//! Addresses and ports are allocated by the API, which owns the pools; here is everything that
-//! can be said without them. [`needs_cluster_ip`], [`needs_node_ports`] and
-//! [`needs_health_check_port`] tell what to allocate.
+//! [`needs_cluster_ip`], [`needs_node_ports`] and [`needs_health_check_port`] tell what [`allocate`] takes.
 
 mod addresses;
+mod allocate;
 mod table;
 mod update;
 mod validate;
+
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -17,27 +18,23 @@ use super::value::{
     unset,
 };
 use super::vocab::Errors;
-use super::{READ_WRITE, STATUS_VERBS};
 use crate::field_error::quote;
-use crate::{FieldError, GroupResource, ResourceDef, Scope, Strategy, Subresource, meta};
+use crate::{FieldError, ResourceDef, Strategy, Verbs, allocation::Pool, meta, resource::names};
 
-/// The row.
-pub static DEF: ResourceDef = ResourceDef {
-    group: "",
-    version: "v1",
-    plural: "services",
-    singular: "service",
-    kind: "Service",
-    scope: Scope::Namespaced,
-    verbs: READ_WRITE,
-    short: &["svc"],
-    categories: &["all"],
-    subresources: &[Subresource { name: "status", group: "", version: "v1", kind: "Service", verbs: STATUS_VERBS }],
-    schema: SCHEMA,
-    storage: GroupResource { group: "", resource: "services" },
-    storage_kind: ("v1", "Service"),
-    strategy: &Services,
-};
+pub use allocate::Ranges;
+
+/// The row of Services that take from `ranges`.
+#[must_use]
+pub fn def(ranges: Ranges) -> ResourceDef {
+    ResourceDef {
+        short: names(&["svc"]),
+        categories: names(&["all"]),
+        fields: names(&["spec.clusterIP", "spec.type"]),
+        delete_returns_object: true,
+        ..ResourceDef::new(("", "v1"), ("services", "service", "Service"), SCHEMA, Services { ranges })
+    }
+    .with_part("status", Verbs::PART)
+}
 
 const SCHEMA: &str = "io.k8s.api.core.v1.Service";
 const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
@@ -80,7 +77,9 @@ fn externally_accessible(service: &Value) -> bool {
     ["NodePort", "LoadBalancer"].contains(&kind(service)) || (kind(service) == "ClusterIP" && external)
 }
 
-struct Services;
+struct Services {
+    ranges: Ranges,
+}
 
 impl Strategy for Services {
     fn default(&self, obj: &mut Value) {
@@ -147,9 +146,12 @@ impl Strategy for Services {
         table::row(obj, now)
     }
 
-    fn field(&self, obj: &Value, path: &str) -> Option<String> {
-        let field = path.strip_prefix("spec.").filter(|field| ["clusterIP", "type"].contains(field))?;
-        Some(text(get(obj, "spec"), field).to_owned())
+    fn claims(&self, obj: &Value) -> BTreeSet<String> {
+        allocate::claims(obj)
+    }
+
+    fn allocate(&self, obj: &mut Value, pool: &mut Pool<'_>) -> Result<(), Vec<FieldError>> {
+        allocate::allocate(obj, &self.ranges, pool).map_err(|error| vec![error])
     }
 }
 

@@ -1,0 +1,61 @@
+//! A POST that writes the object anew.
+
+use std::sync::Arc;
+
+use kontiki_machinery::Handler;
+use kontiki_machinery::subresource::Write;
+use serde_json::Value;
+
+use crate::Status;
+use crate::call::{Answer, Call, Input};
+use crate::object::{meta_str, set_resource_version};
+use crate::state::Extra;
+use crate::verbs::change::{Decision, Next};
+use crate::verbs::create::now;
+
+/// Writes the object that `call` names.
+pub(crate) async fn create(call: &mut Call, write: &dyn Write, input: Input) -> Result<Answer, Status> {
+    let (sent, dry_run) = super::decoded(call, input)?;
+    run(call, write, &sent, dry_run).await
+}
+
+/// The same by a path of its own, where only the body names the object.
+pub(crate) async fn create_by_collection(
+    call: &mut Call,
+    plural: &str,
+    sub: &str,
+    input: Input,
+) -> Result<Answer, Status> {
+    let (mut sent, dry_run) = super::decoded(call, input)?;
+    call.fit_namespace(&mut sent)?;
+    let table = call.api.registry().table();
+    let def = table.find(&call.def.group, &call.def.version, plural).ok_or_else(Status::no_such_resource)?;
+    let sub = def.subresource(sub).ok_or_else(Status::no_such_resource)?;
+    let Handler::Write(_, write) = &sub.handler else { return Err(Status::method_not_allowed()) };
+    let mut on_object = call.on_object();
+    on_object.def = Arc::clone(def);
+    on_object.sub = Some(Arc::clone(sub));
+    on_object.name = Some(meta_str(&sent, "name").to_owned());
+    run(&on_object, *write, &sent, dry_run).await
+}
+
+async fn run(call: &Call, write: &dyn Write, sent: &Value, dry_run: bool) -> Result<Answer, Status> {
+    super::check_name(call, sent)?;
+    let errors = write.check(sent);
+    if let (false, Some(sub)) = (errors.is_empty(), &call.sub) {
+        return Err(Status::invalid(&sub.group, &sub.kind, call.name(), &errors));
+    }
+    call.change(dry_run, |_, current| decide(call, write, sent, current)).await?;
+    Ok(super::created())
+}
+
+fn decide(call: &Call, write: &dyn Write, sent: &Value, current: &Value) -> Result<Decision, Status> {
+    call.check_uid(current, sent)?;
+    let wanted = meta_str(sent, "resourceVersion");
+    if !wanted.is_empty() && wanted != meta_str(current, "resourceVersion") {
+        return Err(Status::modified(call.def.group_resource(), call.name()));
+    }
+    let mut new = write.write(current, sent, &now())?;
+    set_resource_version(&mut new, None);
+    Ok(Next::Put(new, Extra::default()).into())
+}

@@ -1,0 +1,157 @@
+//! The indexes that views are looked up by, and the caches that have them.
+
+use std::sync::Arc;
+
+use k8s_openapi::Metadata;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kontiki_api::Api;
+use kontiki_api::informer::{Cached, Informer, Object};
+use kontiki_plan::lifecycle::gc::Item;
+use kontiki_plan::object::{controller, deleting, namespace};
+use kontiki_plan::pod;
+use kontiki_plan::selection::{Selects, label_entries, selector_entries};
+
+/// Pods by node.
+const BY_NODE: &str = "node";
+/// Objects by the uid of their manager.
+const BY_CONTROLLER: &str = "controller";
+/// Objects that nobody manages, by namespace.
+const UNMANAGED: &str = "unmanaged";
+/// Objects that select others, by namespace and labels.
+const BY_SELECTOR: &str = "selector";
+/// Objects of any kind by their uid, by the uids of their owners, and by namespace.
+const BY_UID: &str = "uid";
+const BY_OWNER: &str = "owner";
+const BY_NAMESPACE: &str = "namespace";
+
+fn by_controller<K: Metadata<Ty = ObjectMeta>>(object: &K) -> Vec<String> {
+    controller(object.metadata()).map(|owner| owner.uid.clone()).into_iter().collect()
+}
+
+fn unmanaged<K: Metadata<Ty = ObjectMeta>>(object: &K) -> Vec<String> {
+    let meta = object.metadata();
+    if controller(meta).is_some() { Vec::new() } else { vec![namespace(meta).to_owned()] }
+}
+
+/// Objects that others manage: pods, ReplicaSets.
+pub(crate) struct Managed<K> {
+    pub all: Informer<K>,
+}
+
+impl<K> Clone for Managed<K> {
+    fn clone(&self) -> Self {
+        Self { all: self.all.clone() }
+    }
+}
+
+impl<K: Cached + Metadata<Ty = ObjectMeta>> Managed<K> {
+    pub fn new(api: &Api) -> Self {
+        let all: Informer<K> = api.informers().get();
+        all.add_index(BY_CONTROLLER, by_controller::<K>);
+        all.add_index(UNMANAGED, unmanaged::<K>);
+        Self { all }
+    }
+
+    /// Those that the object `uid` manages.
+    pub fn of(&self, uid: &str) -> Vec<Arc<K>> {
+        self.all.by_index(BY_CONTROLLER, uid)
+    }
+
+    /// Those of a namespace that nobody manages.
+    pub fn unmanaged(&self, namespace: &str) -> Vec<Arc<K>> {
+        self.all.by_index(UNMANAGED, namespace)
+    }
+}
+
+/// Pods, by node too.
+#[derive(Clone)]
+pub(crate) struct PodsByNode(pub Informer<Pod>);
+
+impl PodsByNode {
+    pub fn new(api: &Api) -> Self {
+        let pods: Informer<Pod> = api.informers().get();
+        pods.add_index(BY_NODE, |pod| pod::node(pod).map(str::to_owned).into_iter().collect());
+        Self(pods)
+    }
+
+    /// Those bound to a node, be it there or not.
+    pub fn on(&self, node: &str) -> Vec<Arc<Pod>> {
+        self.0.by_index(BY_NODE, node)
+    }
+}
+
+/// Objects that select others.
+pub(crate) struct Selectors<K> {
+    pub all: Informer<K>,
+}
+
+impl<K: Cached + Selects> Selectors<K> {
+    pub fn new(api: &Api) -> Self {
+        let all: Informer<K> = api.informers().get();
+        all.add_index(BY_SELECTOR, selector_entries::<K>);
+        Self { all }
+    }
+
+    /// Those that may select an object, among them all that do.
+    pub fn candidates(&self, meta: &ObjectMeta) -> Vec<Arc<K>> {
+        label_entries(meta).iter().flat_map(|entry| self.all.by_index(BY_SELECTOR, entry)).collect()
+    }
+}
+
+/// Objects of all kinds.
+pub(crate) struct Objects(pub Informer<Object>);
+
+impl Objects {
+    pub fn new(api: &Api) -> Self {
+        let objects: Informer<Object> = api.informers().get();
+        objects.add_index(BY_UID, |object| vec![object.uid.clone()]);
+        objects.add_index(BY_OWNER, |object| object.owners.iter().map(|owner| owner.uid.clone()).collect());
+        objects.add_index(BY_NAMESPACE, |object| object.key.namespace.iter().cloned().collect());
+        Self(objects)
+    }
+
+    pub fn with_uid(&self, uid: &str) -> Vec<Arc<Object>> {
+        self.0.by_index(BY_UID, uid)
+    }
+
+    pub fn owned_by(&self, uid: &str) -> Vec<Arc<Object>> {
+        self.0.by_index(BY_OWNER, uid)
+    }
+
+    pub fn within(&self, namespace: &str) -> Vec<Arc<Object>> {
+        self.0.by_index(BY_NAMESPACE, namespace)
+    }
+}
+
+/// An object as collection and namespace deletion look at it.
+pub(crate) fn item(object: &Object) -> Item<'_> {
+    Item {
+        key: &object.key,
+        uid: &object.uid,
+        owners: &object.owners,
+        finalizers: &object.finalizers,
+        deleting: object.deleting,
+        revision: object.revision.0,
+    }
+}
+
+/// Namespaces.
+#[derive(Clone)]
+pub(crate) struct Namespaces(pub Informer<Namespace>);
+
+impl Namespaces {
+    pub fn new(api: &Api) -> Self {
+        Self(api.informers().get())
+    }
+
+    pub fn get(&self, name: &str) -> Option<Arc<Namespace>> {
+        self.0.get(None, name)
+    }
+
+    /// Whether a namespace is on its way out: nothing can be created in it any more. One that is not in the cache
+    /// may be too new for it.
+    pub fn terminating(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|namespace| deleting(&namespace.metadata))
+    }
+}

@@ -1,0 +1,120 @@
+//! Keeps EndpointSlices for Services.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kontiki_api::Api;
+use kontiki_api::informer::{Change, Informer};
+use kontiki_plan::Plan;
+use kontiki_plan::key::NamespacedName;
+use kontiki_plan::network::concerned;
+use kontiki_plan::network::endpointslice::{self, SERVICE_NAME, View};
+use kontiki_plan::object::{label, namespace};
+use kontiki_plan::selection::Selects as _;
+
+use crate::controller::{Context, Controller, Inputs, NoFailure};
+use crate::index::{Namespaces, PodsByNode, Selectors};
+
+/// Slices by the Service that they name.
+const BY_SERVICE: &str = "service";
+
+/// Services and the pods that they select.
+pub(crate) struct Backends {
+    pub services: Selectors<Service>,
+    pub pods: PodsByNode,
+}
+
+impl Backends {
+    pub fn new(api: &Api) -> Self {
+        Self { services: Selectors::new(api), pods: PodsByNode::new(api) }
+    }
+
+    pub fn service(&self, key: &NamespacedName) -> Option<Arc<Service>> {
+        self.services.all.get(Some(&key.namespace), &key.name)
+    }
+
+    pub fn of(&self, service: &Service) -> Vec<Arc<Pod>> {
+        let Some(selector) = service.selector() else { return Vec::new() };
+        let mut pods = self.pods.0.by_namespace(namespace(&service.metadata));
+        pods.retain(|pod| selector.matches_with(|key| label(&pod.metadata, key)));
+        pods
+    }
+
+    pub fn by_pod(&self, change: &Change<Pod>) -> Vec<NamespacedName> {
+        concerned::by_pod(change.old.as_deref(), change.new.as_deref(), |pod| self.selecting(pod))
+    }
+
+    fn selecting(&self, pod: &Pod) -> Vec<Arc<Service>> {
+        self.services.candidates(&pod.metadata)
+    }
+}
+
+pub(crate) struct EndpointSliceController {
+    backends: Backends,
+    slices: Informer<EndpointSlice>,
+    nodes: Informer<Node>,
+    namespaces: Namespaces,
+}
+
+impl EndpointSliceController {
+    fn by_pod(&self, change: &Change<Pod>) -> Vec<NamespacedName> {
+        self.backends.by_pod(change)
+    }
+
+    fn by_slice(&self, change: &Change<EndpointSlice>) -> Vec<NamespacedName> {
+        let named = |slice: &Arc<EndpointSlice>| {
+            let service = label(&slice.metadata, SERVICE_NAME)?;
+            Some(NamespacedName::new(namespace(&slice.metadata), service))
+        };
+        change.both().filter_map(named).collect()
+    }
+
+    fn by_node(&self, change: &Change<Node>) -> Vec<NamespacedName> {
+        let pods = || self.backends.pods.on(&change.key.name);
+        let selecting = |pod: &Pod| self.backends.selecting(pod);
+        concerned::by_node(change.old.as_deref(), change.new.as_deref(), pods, selecting)
+    }
+}
+
+impl Controller for EndpointSliceController {
+    const NAME: &'static str = "endpointslice";
+    const WORKERS: usize = 8;
+    type Key = NamespacedName;
+    type View = View;
+    type Failure = NoFailure;
+
+    fn new(api: &Api) -> Self {
+        let slices: Informer<EndpointSlice> = api.informers().get();
+        slices.add_index(BY_SERVICE, |slice| {
+            let service = label(&slice.metadata, SERVICE_NAME);
+            service.map(|name| NamespacedName::new(namespace(&slice.metadata), name).to_string()).into_iter().collect()
+        });
+        let (backends, nodes, namespaces) = (Backends::new(api), api.informers().get(), Namespaces::new(api));
+        Self { backends, slices, nodes, namespaces }
+    }
+
+    fn inputs(&self, inputs: &mut Inputs<Self>) {
+        inputs.on_own(&self.backends.services.all);
+        inputs.on(&self.slices, Self::by_slice);
+        inputs.on(&self.nodes, Self::by_node);
+        inputs.on(&self.backends.pods.0, Self::by_pod);
+    }
+
+    fn view(&self, key: &NamespacedName, _: &Context<'_, NoFailure>) -> Option<View> {
+        let service = self.backends.service(key)?;
+        let pods = self.backends.of(&service);
+        Some(View {
+            zones: endpointslice::zones(&pods, |name| self.nodes.get(None, name)),
+            service,
+            pods,
+            slices: self.slices.by_index(BY_SERVICE, &key.to_string()),
+            namespace_terminating: self.namespaces.terminating(&key.namespace),
+        })
+    }
+
+    fn plan(view: &View, _: Timestamp) -> Plan {
+        endpointslice::plan(view)
+    }
+}

@@ -1,0 +1,100 @@
+//! Who asks for what, and the chain of those who may allow it.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::GroupResource;
+
+/// Who asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// User name.
+    pub name: String,
+    /// Unique id, where the authenticator knows one.
+    pub uid: String,
+    /// Groups.
+    pub groups: Vec<String>,
+    /// Whatever else the authenticator found.
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl User {
+    /// A user of `groups`, without id and extras.
+    #[must_use]
+    pub fn new(name: &str, groups: &[&str]) -> Self {
+        Self { name: name.to_owned(), groups: groups.iter().map(|g| (*g).to_owned()).collect(), ..Self::default() }
+    }
+
+    /// Whether the user is a member of `group`.
+    #[must_use]
+    pub fn in_group(&self, group: &str) -> bool {
+        self.groups.iter().any(|g| g == group)
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Attributes<'a> {
+    /// A verb of a resource, or the method of a path in small letters.
+    pub verb: &'a str,
+    /// Empty for a path outside the resources.
+    pub resource: &'a str,
+    /// API group.
+    pub group: &'a str,
+    /// Empty for the object itself.
+    pub subresource: &'a str,
+    /// Empty across namespaces and for what has none.
+    pub namespace: &'a str,
+    /// Empty for a collection.
+    pub name: &'a str,
+    /// The path, where it is no resource.
+    pub path: &'a str,
+    /// Fields that a selector narrows a collection to, with their values.
+    pub fields: &'a [(&'a str, &'a str)],
+}
+
+impl Attributes<'_> {
+    /// Whether nothing is changed.
+    #[must_use]
+    pub fn reads(&self) -> bool {
+        matches!(self.verb, "get" | "list" | "watch")
+    }
+
+    /// The value that a selector demands of the field at `path`.
+    #[must_use]
+    pub fn field(&self, path: &str) -> Option<&str> {
+        self.fields.iter().find(|(known, _)| *known == path).map(|(_, value)| *value)
+    }
+}
+
+/// Objects as of one state, for those who judge by them.
+pub trait Objects {
+    /// One object.
+    fn get(&self, resource: GroupResource<'_>, namespace: Option<&str>, name: &str) -> Option<Value>;
+
+    /// All objects of a namespace.
+    fn list<'a>(&'a self, resource: GroupResource<'_>, namespace: &str) -> Box<dyn Iterator<Item = Value> + 'a>;
+}
+
+/// What an authorizer says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decision {
+    /// Go on.
+    Allow,
+    /// Stop.
+    Deny,
+    /// Ask the next one; after the last one it is a no.
+    NoOpinion,
+}
+
+/// One of the chain of authorizers.
+pub trait Authorizer: Send + Sync {
+    /// Judges a request.
+    fn authorize(&self, user: &User, asked: &Attributes<'_>, objects: &dyn Objects) -> Decision;
+
+    /// Why what a user may do cannot be listed; `None` if it can.
+    fn unlisted(&self, _user: &User) -> Option<&'static str> {
+        None
+    }
+}

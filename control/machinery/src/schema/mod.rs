@@ -1,0 +1,298 @@
+//! The types of all kinds: what a typed decoder of upstream's would accept, drop and print.
+//!
+//! Built once from k8s-openapi's JSON schemas, joined with `data/merge-keys.json` (how lists merge)
+//! and `data/presence.json` (which fields are always printed, and which are dropped when zero).
+//!
+//! Invariants
+//! - [`Schema::check`] reads only; [`Schema::normalize`] is idempotent and never fails.
+//! - After `check` found no type error, `normalize` leaves exactly what upstream would answer.
+
+mod conform;
+pub mod quantity;
+pub(crate) mod registry;
+pub mod time;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+pub use conform::{Problems, TypeError};
+pub use registry::{definitions, get, known};
+use serde_json::Value;
+
+/// A struct type. Cheap to clone.
+#[derive(Clone)]
+pub struct Schema(Arc<Body>);
+
+struct Body {
+    name: String,
+    /// Set right after all types of the registry exist, so that they may refer to each other.
+    fields: OnceLock<BTreeMap<String, Field>>,
+}
+
+impl fmt::Debug for Schema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.name)
+    }
+}
+
+/// What a value may be.
+#[derive(Clone, Debug)]
+pub enum Type {
+    /// Anything, kept as it is.
+    Any,
+    /// A boolean.
+    Bool,
+    /// A 32-bit integer.
+    Int32,
+    /// A 64-bit integer.
+    Int64,
+    /// Any number.
+    Float,
+    /// A string.
+    String,
+    /// Bytes in base64.
+    Bytes,
+    /// A time, whole seconds.
+    Time,
+    /// A time, microseconds.
+    MicroTime,
+    /// A quantity.
+    Quantity,
+    /// A number or a string.
+    IntOrString,
+    /// A list.
+    List(Box<Type>),
+    /// A map with free keys.
+    Map(Box<Type>),
+    /// A struct.
+    Struct(Schema),
+}
+
+/// When a field is printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Presence {
+    /// When it is set (a pointer), or not empty (a list or map).
+    Set,
+    /// When it is not zero.
+    NotZero,
+    /// Always, with the zero value of its type.
+    Always,
+    /// Always, as null when it is not set (a pointer that is not left out).
+    Null,
+}
+
+/// How a strategic merge patch treats a field.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Merge {
+    /// Lists are merged (by `key`, or as sets of scalars) instead of replaced.
+    pub merge: bool,
+    /// Fields that the patch does not name are dropped (unions).
+    pub retain_keys: bool,
+    /// The key by which items are the same.
+    pub key: Option<String>,
+}
+
+/// A field of a struct.
+#[derive(Clone, Debug)]
+pub struct Field {
+    /// Its type.
+    pub ty: Type,
+    /// When it is printed.
+    pub presence: Presence,
+    /// How it merges.
+    pub merge: Merge,
+}
+
+impl Schema {
+    /// Full name, e.g. `io.k8s.api.core.v1.Pod`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The last part of the name: upstream's Go type.
+    #[must_use]
+    pub fn short_name(&self) -> &str {
+        self.0.name.rsplit('.').next().unwrap_or(&self.0.name)
+    }
+
+    /// The field called `name`.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.fields().get(name)
+    }
+
+    /// All fields, sorted by name.
+    #[must_use]
+    pub fn fields(&self) -> &BTreeMap<String, Field> {
+        static NONE: BTreeMap<String, Field> = BTreeMap::new();
+        self.0.fields.get().unwrap_or(&NONE)
+    }
+
+    /// What a typed decoder would say of `value`: unknown fields and wrong types.
+    #[must_use]
+    pub fn check(&self, value: &Value) -> Problems {
+        conform::check(value, self)
+    }
+
+    /// `unknown field "spec.foo"` for each field that the type does not have.
+    #[must_use]
+    pub fn unknown_fields(&self, value: &Value) -> Vec<String> {
+        self.check(value)
+            .unknown
+            .iter()
+            .map(|path| format!("unknown field {}", crate::field_error::quote(path)))
+            .collect()
+    }
+
+    /// Brings `value` into the form in which upstream would print it: unknown fields, nulls and
+    /// empty optional fields go, fields that are always printed come, quantities and times get
+    /// their canonical form. What has the wrong type is left alone.
+    pub fn normalize(&self, value: &mut Value) {
+        conform::normalize_struct(value, self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn schema(name: &str) -> &'static Schema {
+        get(name).unwrap_or_else(|| panic!("{name} is not in the registry"))
+    }
+
+    #[test]
+    fn every_type_normalizes_nothing_to_a_fixed_point() {
+        for name in definitions().keys() {
+            let Some(schema) = get(name) else { continue };
+            let mut once = json!({});
+            schema.normalize(&mut once);
+            let problems = schema.check(&once);
+            assert!(problems.unknown.is_empty() && problems.error.is_none(), "{name}: {once} {:?}", problems.error);
+            let mut twice = once.clone();
+            schema.normalize(&mut twice);
+            assert_eq!(once, twice, "{name}");
+        }
+    }
+
+    #[test]
+    fn facts_name_existing_fields() {
+        for (facts, what) in [(registry::MERGE_KEYS, "merge keys"), (registry::PRESENCE, "presence")] {
+            let facts: Value = serde_json::from_str(facts).expect("facts are JSON");
+            for (name, fields) in facts.as_object().expect("facts are an object") {
+                let Some(schema) = get(name) else { continue };
+                let names: Vec<&str> = match what {
+                    "presence" => fields
+                        .as_object()
+                        .into_iter()
+                        .flat_map(|m| m.values())
+                        .filter_map(Value::as_array)
+                        .flatten()
+                        .filter_map(Value::as_str)
+                        .collect(),
+                    _ => fields
+                        .as_object()
+                        .into_iter()
+                        .flat_map(|m| m.keys())
+                        .map(String::as_str)
+                        .filter(|key| *key != "(itself)")
+                        .collect(),
+                };
+                for field in names {
+                    assert!(
+                        schema.field(field).is_some() || ["resize", "selfLink"].contains(&field),
+                        "{what}: {name}.{field}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn answers_have_upstreams_form() {
+        for (what, name, before, after) in [
+            (
+                "a container prints its resources and drops what is empty",
+                "io.k8s.api.core.v1.Container",
+                json!({"name": "a", "image": "", "args": [], "stdin": false, "env": null, "foo": 1, "resources": {"limits": {"cpu": "0.1", "memory": 1024}}}),
+                json!({"name": "a", "resources": {"limits": {"cpu": "100m", "memory": "1024"}}}),
+            ),
+            (
+                "pointers keep zero",
+                "io.k8s.api.apps.v1.Deployment",
+                json!({"spec": {"replicas": 0, "paused": false, "minReadySeconds": 0, "selector": {}, "template": {"metadata": {"creationTimestamp": null}, "spec": {"hostNetwork": false, "automountServiceAccountToken": false, "containers": []}}}}),
+                json!({"metadata": {}, "status": {}, "spec": {"replicas": 0, "selector": {}, "strategy": {}, "template": {"metadata": {}, "spec": {"automountServiceAccountToken": false, "containers": null}}}}),
+            ),
+            (
+                "maps keep empty values, lists keep empty items",
+                "io.k8s.api.core.v1.ConfigMap",
+                json!({"data": {"a": "", "b": null}, "metadata": {"labels": {}, "annotations": {"a": ""}, "finalizers": [""]}}),
+                json!({"data": {"a": "", "b": ""}, "metadata": {"annotations": {"a": ""}, "finalizers": [""]}}),
+            ),
+            (
+                "times",
+                "io.k8s.api.coordination.v1.Lease",
+                json!({"metadata": {"creationTimestamp": "2001-02-03T04:05:06.789+01:00"}, "spec": {"renewTime": "2001-02-03T04:05:06.000007Z"}}),
+                json!({"metadata": {"creationTimestamp": "2001-02-03T03:05:06Z"}, "spec": {"renewTime": "2001-02-03T04:05:06.000007Z"}}),
+            ),
+            (
+                "a service port always has a target",
+                "io.k8s.api.core.v1.ServicePort",
+                json!({"port": 80}),
+                json!({"port": 80, "targetPort": 0}),
+            ),
+            (
+                "free-form parts are kept",
+                "io.k8s.apimachinery.pkg.apis.meta.v1.ManagedFieldsEntry",
+                json!({"fieldsV1": {"f:a": {"x": null}}}),
+                json!({"fieldsV1": {"f:a": {"x": null}}}),
+            ),
+        ] {
+            let mut value = before;
+            schema(name).normalize(&mut value);
+            assert_eq!(value, after, "{what}");
+        }
+    }
+
+    #[test]
+    fn wrong_types_are_named() {
+        let pod = schema("io.k8s.api.core.v1.Pod");
+        for (value, expect) in [
+            (
+                json!({"spec": {"containers": [{"name": 1}]}}),
+                "json: cannot unmarshal number into Go struct field Container.spec.containers.name of type string",
+            ),
+            (
+                json!({"metadata": {"labels": []}}),
+                "json: cannot unmarshal array into Go struct field ObjectMeta.metadata.labels of type map[string]string",
+            ),
+            (
+                json!({"metadata": {"generation": 1.5}}),
+                "json: cannot unmarshal number 1.5 into Go struct field ObjectMeta.metadata.generation of type int64",
+            ),
+            (
+                json!({"spec": {"priority": 4_294_967_296u64}}),
+                "json: cannot unmarshal number 4294967296 into Go struct field PodSpec.spec.priority of type int32",
+            ),
+            (json!({"spec": "x"}), "json: cannot unmarshal string into Go struct field Pod.spec of type v1.PodSpec"),
+            (
+                json!({"spec": {"containers": [{"resources": {"limits": {"cpu": "x"}}}]}}),
+                "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+            ),
+        ] {
+            assert_eq!(pod.check(&value).error.map(|e| e.to_string()).as_deref(), Some(expect), "{value}");
+        }
+        assert!(pod.check(&json!({"spec": null, "metadata": {"labels": {"a": null}}})).error.is_none());
+        assert_eq!(
+            pod.unknown_fields(
+                &json!({"foo": 1, "spec": {"containers": [{"prots": []}], "nodeSelector": {"free": "x"}}})
+            ),
+            [r#"unknown field "foo""#, r#"unknown field "spec.containers[0].prots""#]
+        );
+    }
+}

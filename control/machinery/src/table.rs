@@ -1,0 +1,180 @@
+//! Tables and metadata-only views, for clients that print objects without knowing them.
+
+use std::{collections::HashMap, sync::OnceLock};
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::ResourceDef;
+
+const FACTS: &str = include_str!("../data/tables.json");
+
+/// What a row carries of its object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum IncludeObject {
+    /// Nothing.
+    None,
+    /// Its metadata.
+    #[default]
+    Metadata,
+    /// All of it.
+    Object,
+}
+
+impl IncludeObject {
+    /// Reads the `includeObject` parameter. `None` if it is not one of the known words.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "" | "Metadata" => Some(Self::Metadata),
+            "None" => Some(Self::None),
+            "Object" => Some(Self::Object),
+            _ => None,
+        }
+    }
+}
+
+/// The column definitions of a kind, ready to be sent. A kind without facts of its own has name and age.
+#[must_use]
+pub fn columns(api_version: &str, kind: &str) -> &'static Value {
+    static COLUMNS: OnceLock<(HashMap<String, Value>, Value)> = OnceLock::new();
+    let (known, default) = COLUMNS.get_or_init(load);
+    known.get(&format!("{api_version} {kind}")).unwrap_or(default)
+}
+
+fn load() -> (HashMap<String, Value>, Value) {
+    let facts: Map<String, Value> = serde_json::from_str(FACTS).expect("the facts are JSON");
+    let known = facts.into_iter().map(|(kind, columns)| (kind, complete(&columns))).collect();
+    let default = json!([{"name": "Name", "type": "string", "format": "name"}, {"name": "Created At", "type": "date"}]);
+    (known, complete(&default))
+}
+
+fn complete(columns: &Value) -> Value {
+    let complete = |column: &Value| {
+        let text = |field: &str| column[field].as_str().unwrap_or_default();
+        let description = if text("format") == "name" { "Name must be unique within a namespace." } else { "" };
+        json!({
+            "name": text("name"), "type": text("type"), "format": text("format"),
+            "description": description, "priority": column["priority"].as_i64().unwrap_or(0),
+        })
+    };
+    columns.as_array().into_iter().flatten().map(complete).collect()
+}
+
+/// One row: cells by the kind's strategy, the object as asked.
+#[must_use]
+pub fn row(def: &ResourceDef, obj: &Value, include: IncludeObject, now: Timestamp) -> Value {
+    let mut cells = def.strategy.row(obj, now);
+    if cells.is_empty() {
+        cells = vec![obj["metadata"]["name"].clone(), obj["metadata"]["creationTimestamp"].clone()];
+    }
+    let object = match include {
+        IncludeObject::None => Value::Null,
+        IncludeObject::Metadata => partial(obj, "meta.k8s.io/v1"),
+        IncludeObject::Object => obj.clone(),
+    };
+    json!({"cells": cells, "object": object})
+}
+
+/// A Table. `metadata` is that of the list, or of the one object's resourceVersion;
+/// `version` is `v1` or `v1beta1`. A watch sends definitions with its first event only.
+#[must_use]
+pub fn table(def: &ResourceDef, rows: Vec<Value>, metadata: Value, version: &str, with_columns: bool) -> Value {
+    let columns = if with_columns { columns(&def.api_version(), &def.kind).clone() } else { Value::Null };
+    json!({
+        "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata,
+        "columnDefinitions": columns, "rows": rows,
+    })
+}
+
+/// `PartialObjectMetadata` of an object.
+#[must_use]
+pub fn partial(obj: &Value, api_version: &str) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": api_version, "metadata": obj["metadata"]})
+}
+
+/// `PartialObjectMetadataList`.
+#[must_use]
+pub fn partial_list(items: Vec<Value>, metadata: Value, api_version: &str) -> Value {
+    json!({"kind": "PartialObjectMetadataList", "apiVersion": api_version, "metadata": metadata, "items": items})
+}
+
+/// How long ago a time was, for people; `<unknown>` if there is none.
+#[must_use]
+pub fn since(time: &Value, now: Timestamp) -> String {
+    match time.as_str().and_then(crate::schema::time::parse) {
+        Some(then) => human_duration(now.as_second() - then.as_second()),
+        None => "<unknown>".into(),
+    }
+}
+
+/// The age of an object, for people.
+#[must_use]
+pub fn age(obj: &Value, now: Timestamp) -> String {
+    since(&obj["metadata"]["creationTimestamp"], now)
+}
+
+/// A duration in seconds with two or three significant figures (`duration.HumanDuration`).
+#[must_use]
+pub fn human_duration(seconds: i64) -> String {
+    let pair = |big: i64, big_unit: &str, small: i64, small_unit: &str| {
+        if small == 0 { format!("{big}{big_unit}") } else { format!("{big}{big_unit}{small}{small_unit}") }
+    };
+    let (minutes, hours) = (seconds / 60, seconds / 3600);
+    match seconds {
+        // Clocks of two machines may differ a little.
+        i64::MIN..-1 => "<invalid>".into(),
+        -1 => "0s".into(),
+        0..120 => format!("{seconds}s"),
+        _ if minutes < 10 => pair(minutes, "m", seconds % 60, "s"),
+        _ if minutes < 180 => format!("{minutes}m"),
+        _ if hours < 8 => pair(hours, "h", minutes % 60, "m"),
+        _ if hours < 48 => format!("{hours}h"),
+        _ if hours < 24 * 8 => pair(hours / 24, "d", hours % 24, "h"),
+        _ if hours < 24 * 365 * 2 => format!("{}d", hours / 24),
+        _ if hours < 24 * 365 * 8 => pair(hours / 24 / 365, "y", hours / 24 % 365, "d"),
+        _ => format!("{}y", hours / 24 / 365),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_read_as_kubectl_prints_them() {
+        const DAY: i64 = 86400;
+        for (seconds, text) in [
+            (-5, "<invalid>"),
+            (-1, "0s"),
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (121, "2m1s"),
+            (599, "9m59s"),
+            (600, "10m"),
+            (179 * 60 + 59, "179m"),
+            (3 * 3600, "3h"),
+            (3 * 3600 + 60, "3h1m"),
+            (8 * 3600, "8h"),
+            (47 * 3600, "47h"),
+            (2 * DAY, "2d"),
+            (2 * DAY + 3600, "2d1h"),
+            (8 * DAY, "8d"),
+            (729 * DAY, "729d"),
+            (730 * DAY, "2y"),
+            (731 * DAY, "2y1d"),
+            (8 * 365 * DAY, "8y"),
+        ] {
+            assert_eq!(human_duration(seconds), text, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn columns_are_complete() {
+        let pod = columns("v1", "Pod");
+        assert_eq!(pod[0]["format"], "name");
+        assert_eq!((&pod[5]["name"], &pod[5]["priority"], &pod[1]["format"]), (&"IP".into(), &1.into(), &"".into()));
+        assert_eq!(columns("example.com/v1", "Thing")[1]["name"], "Created At");
+    }
+}
