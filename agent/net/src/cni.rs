@@ -6,15 +6,15 @@ use anyhow::{Context as _, Result};
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 
-use crate::{BRIDGE, NetConfig};
+use crate::config::{BRIDGE, NetConfig};
 
 /// Plugins that the configuration names, and `loopback`, which containerd always needs.
-pub const PLUGINS: [&str; 4] = ["bridge", "host-local", "portmap", "loopback"];
+pub(crate) const PLUGINS: [&str; 4] = ["bridge", "host-local", "portmap", "loopback"];
 /// containerd takes the first file by name.
 const FILE: &str = "10-kontiki.conflist";
 
 /// Writes the list atomically; containerd watches the directory and must never see half a file.
-pub fn write(config: &NetConfig, own: Ipv4Net, mtu: u32) -> Result<()> {
+pub(crate) fn write(config: &NetConfig, own: Ipv4Net, mtu: u32) -> Result<()> {
     let path = config.cni_conf_dir.join(FILE);
     let text = format!("{:#}\n", conflist(&config.ipam_dir, own, mtu));
     if fs::read_to_string(&path).is_ok_and(|old| old == text) {

@@ -14,69 +14,24 @@
 //! Not here: which Services and endpoints exist (kontiki-agent-plan), pods' own interfaces (CNI).
 
 mod cni;
+mod config;
 pub mod link;
 mod overlay;
 mod proxy;
 mod sysctl;
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
-};
+use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail};
+pub use config::{BRIDGE, NetConfig, Peer};
 use ipnet::{IpNet, Ipv4Net};
 pub use kontiki_agent_plan::services::{Endpoint, Protocol, ServicePort};
 use tokio::sync::Mutex;
 
-use crate::{link::Links, overlay::Overlay, proxy::Proxy};
+use crate::{config::Node, link::Links, overlay::Overlay, proxy::Proxy};
 
-/// The bridge pods are attached to.
-pub const BRIDGE: &str = "cni0";
 /// Bytes that VXLAN adds to a packet over IPv4.
 const VXLAN_OVERHEAD: u32 = 50;
-
-/// What the node's network is made of; fixed while the agent runs.
-#[derive(Clone, Debug)]
-pub struct NetConfig {
-    pub node_name: String,
-    /// The address by which the other nodes reach this one.
-    pub node_ip: IpAddr,
-    /// Range of all pods of the cluster.
-    pub pod_cidr: IpNet,
-    /// Range of all ClusterIPs.
-    pub service_cidr: IpNet,
-    /// Whether pods may open connections to addresses outside the cluster (by source NAT).
-    pub egress: bool,
-    /// Where the CNI configuration list is written.
-    pub cni_conf_dir: PathBuf,
-    /// Where the CNI plugins are.
-    pub cni_bin_dir: PathBuf,
-    /// Where `host-local` keeps its leases.
-    pub ipam_dir: PathBuf,
-    /// Largest packet of a pod; found from the node's own link unless given.
-    pub mtu: Option<u32>,
-}
-
-/// Another node, as far as its pods are reached through it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Peer {
-    pub name: String,
-    pub node_ip: IpAddr,
-    pub pod_cidr: IpNet,
-}
-
-/// [`NetConfig`] after its checks, with what was found out about the node.
-#[derive(Clone, Debug)]
-struct Node {
-    ip: Ipv4Addr,
-    /// The subnet of `ip` on the interface that holds it.
-    subnet: Ipv4Net,
-    pods: Ipv4Net,
-    services: Ipv4Net,
-    egress: bool,
-    mtu: u32,
-}
 
 /// Handle to this node's network.
 pub struct Network {

@@ -25,12 +25,12 @@ use rtnetlink::{
 };
 
 use crate::{
-    Node, Peer,
+    config::{Node, Peer},
     link::{self, Links},
 };
 
 /// Name of the VXLAN device.
-pub const DEVICE: &str = "kontiki-vx";
+pub(crate) const DEVICE: &str = "kontiki-vx";
 const VNI: u32 = 1;
 /// Linux' own default, not IANA's 4789, so that another VXLAN user of the machine is undisturbed.
 const PORT: u16 = 8472;
@@ -40,7 +40,7 @@ type Mac = [u8; 6];
 type Entries = BTreeSet<(Mac, Ipv4Addr)>;
 
 /// The VXLAN device.
-pub struct Overlay {
+pub(crate) struct Overlay {
     index: u32,
 }
 
@@ -83,7 +83,7 @@ fn ways(own: Ipv4Addr, peers: &[Peer]) -> Vec<Way> {
 
 impl Overlay {
     /// Makes the device, or takes over the one that is there if it fits this node.
-    pub async fn start(links: &Links, node: &Node) -> Result<Self, Error> {
+    pub(crate) async fn start(links: &Links, node: &Node) -> Result<Self, Error> {
         if links.index(DEVICE).await?.is_some() && !fits(links, node).await? {
             links.remove(DEVICE).await?;
         }
@@ -102,13 +102,13 @@ impl Overlay {
 
     /// Gives the device the network address of the node's own range: the source of what the node
     /// itself sends to pods elsewhere, so that the answers come back through the overlay.
-    pub async fn set_own(&self, links: &Links, own: Ipv4Net) -> Result<(), Error> {
+    pub(crate) async fn set_own(&self, links: &Links, own: Ipv4Net) -> Result<(), Error> {
         let address = Ipv4Net::from(own.network());
         links.only_address(self.index, address).await
     }
 
     /// Makes exactly these peers reachable. What is right already is only looked at.
-    pub async fn set_peers(&self, links: &Links, own: Ipv4Addr, peers: &[Peer]) -> Result<(), Error> {
+    pub(crate) async fn set_peers(&self, links: &Links, own: Ipv4Addr, peers: &[Peer]) -> Result<(), Error> {
         let ways = ways(own, peers);
         let routes = self.prune_routes(links, &ways).await?;
         let hops = ways.iter().map(|way| (way.mac(), way.next_hop())).collect();

@@ -17,7 +17,7 @@ const WANTED: &[(&str, &str, bool)] = &[
 ];
 
 /// Sets all switches of the calling process's network namespace.
-pub fn prepare() -> Result<()> {
+pub(crate) fn prepare() -> Result<()> {
     for (key, value, required) in WANTED {
         match set(key, value) {
             Ok(()) => {}

@@ -10,12 +10,12 @@ use std::fmt::Write as _;
 use super::rules::{Chain, Elements, Ruleset, TABLE};
 
 /// A script that replaces whatever the table held.
-pub fn full(want: &Ruleset) -> String {
+pub(super) fn full(want: &Ruleset) -> String {
     format!("add table {TABLE}\ndelete table {TABLE}\nadd table {TABLE}\n{}", between(&Ruleset::default(), want))
 }
 
 /// A script that turns `have` into `want`; empty if they are equal.
-pub fn between(have: &Ruleset, want: &Ruleset) -> String {
+pub(super) fn between(have: &Ruleset, want: &Ruleset) -> String {
     let mut script = String::new();
     let mut line = |text: std::fmt::Arguments<'_>| {
         // Writing to a String cannot fail.

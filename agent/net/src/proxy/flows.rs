@@ -9,14 +9,16 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use kontiki_agent_plan::services::{Protocol, ServicePort};
 
+use super::command::tool;
+
 /// Flows to forget: arguments that select them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Stale {
+pub(super) struct Stale {
     /// The service address, or none for a node port, which has as many as the node has addresses.
-    pub to: Option<Ipv4Addr>,
-    pub port: u16,
+    pub(super) to: Option<Ipv4Addr>,
+    pub(super) port: u16,
     /// The endpoint that went away, or none: flows that began before there was any endpoint.
-    pub endpoint: Option<Ipv4Addr>,
+    pub(super) endpoint: Option<Ipv4Addr>,
 }
 
 /// Where UDP to a service goes: front (address, port) to endpoints.
@@ -43,7 +45,7 @@ fn v4(ip: &IpAddr) -> Option<Ipv4Addr> {
 }
 
 /// Flows that the change from `have` to `want` leaves pointing at nothing.
-pub fn stale(have: &[ServicePort], want: &[ServicePort]) -> Vec<Stale> {
+pub(super) fn stale(have: &[ServicePort], want: &[ServicePort]) -> Vec<Stale> {
     let (have, want) = (fronts(have), fronts(want));
     let mut stale = BTreeSet::new();
     for (&(to, port), old) in &have {
@@ -62,8 +64,8 @@ pub fn stale(have: &[ServicePort], want: &[ServicePort]) -> Vec<Stale> {
 }
 
 /// Removes the flows from the kernel's table.
-pub async fn forget(flow: &Stale) -> Result<()> {
-    let mut command = super::tool("conntrack");
+pub(super) async fn forget(flow: &Stale) -> Result<()> {
+    let mut command = tool("conntrack");
     command.args(["-D", "-p", "udp", "--orig-port-dst", &flow.port.to_string()]);
     if let Some(to) = flow.to {
         command.args(["--orig-dst", &to.to_string()]);

@@ -6,32 +6,31 @@
 //!   replaced, in one transaction.
 //! - Not before the first services are known does the table of an earlier run change.
 
+mod command;
 mod diff;
 mod flows;
 mod rules;
 #[cfg(test)]
 mod tests;
 
-use std::process::Stdio;
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
+use command::{run, table_exists};
 use ipnet::Ipv4Net;
 use kontiki_agent_plan::services::ServicePort;
-pub use rules::Facts;
+pub(crate) use rules::Facts;
 use rules::{Ruleset, TABLE};
-use tokio::{io::AsyncWriteExt as _, process::Command};
 
-use crate::Node;
+use crate::config::Node;
 
 impl Facts {
     /// What the rules need of a node.
-    pub fn of(node: &Node) -> Self {
+    pub(crate) fn of(node: &Node) -> Self {
         Self { pods: node.pods, services: node.services, subnet: node.subnet, own_pods: None, egress: node.egress }
     }
 }
 
 /// Rules of this node: wanted and loaded.
-pub struct Proxy {
+pub(crate) struct Proxy {
     facts: Facts,
     services: Option<Vec<ServicePort>>,
     loaded: Option<Ruleset>,
@@ -39,12 +38,12 @@ pub struct Proxy {
 
 impl Proxy {
     /// Nothing is loaded yet.
-    pub fn new(facts: Facts) -> Self {
+    pub(crate) fn new(facts: Facts) -> Self {
         Self { facts, services: None, loaded: None }
     }
 
     /// This node's pods are the ones that leave the cluster under the node's address.
-    pub async fn set_own_pods(&mut self, own: Ipv4Net) -> Result<()> {
+    pub(crate) async fn set_own_pods(&mut self, own: Ipv4Net) -> Result<()> {
         self.facts.own_pods = Some(own);
         if self.services.is_none() && table_exists().await? {
             return Ok(()); // an earlier run's rules, replaced as soon as the services are known
@@ -52,7 +51,7 @@ impl Proxy {
         self.load().await
     }
 
-    pub async fn set_services(&mut self, services: Vec<ServicePort>) -> Result<()> {
+    pub(crate) async fn set_services(&mut self, services: Vec<ServicePort>) -> Result<()> {
         if self.services.as_ref() == Some(&services) {
             return self.verify().await;
         }
@@ -112,43 +111,6 @@ impl Proxy {
 }
 
 /// Removes the table, if it is there.
-pub async fn remove() -> Result<()> {
+pub(crate) async fn remove() -> Result<()> {
     run(&format!("add table {TABLE}\ndelete table {TABLE}\n")).await
-}
-
-async fn table_exists() -> Result<bool> {
-    let output = tool("nft").args(["-t", "list", "tables"]).output().await.context("running nft")?;
-    if !output.status.success() {
-        bail!("nft list tables: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).lines().any(|line| line.strip_prefix("table ") == Some(TABLE)))
-}
-
-/// Runs a script as one transaction.
-async fn run(script: &str) -> Result<()> {
-    let mut child = tool("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("running nft (package nftables)")?;
-    let mut stdin = child.stdin.take().context("stdin was asked for")?;
-    // nft reads all of its input before it writes anything.
-    let fed = stdin.write_all(script.as_bytes()).await;
-    drop(stdin);
-    let output = child.wait_with_output().await.context("waiting for nft")?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("nft: {}", said.lines().take(3).collect::<Vec<_>>().join(" "));
-    }
-    fed.context("feeding nft")
-}
-
-/// A system tool; these live in directories that a service's PATH may lack.
-fn tool(name: &str) -> Command {
-    let mut command = Command::new(name);
-    let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{path}:/usr/sbin:/sbin:/usr/bin:/bin")).kill_on_drop(true);
-    command
 }

@@ -21,7 +21,7 @@ use ipnet::Ipv4Net;
 use kontiki_agent_plan::services::{Endpoint, ServicePort};
 
 /// Family and name of our table, as nft wants them.
-pub const TABLE: &str = "ip kontiki";
+pub(crate) const TABLE: &str = "ip kontiki";
 /// Packet mark "masquerade me"; kube-proxy's, which other tools know to leave alone.
 const MASQUERADE: &str = "0x4000";
 /// nft refuses longer names.
@@ -29,40 +29,40 @@ const LONGEST_NAME: usize = 120;
 
 /// What the rules need to know of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// All pods of the cluster.
-    pub pods: Ipv4Net,
+    pub(crate) pods: Ipv4Net,
     /// All ClusterIPs.
-    pub services: Ipv4Net,
+    pub(crate) services: Ipv4Net,
     /// The subnet the node's own address is in.
-    pub subnet: Ipv4Net,
+    pub(crate) subnet: Ipv4Net,
     /// This node's pods, once known.
-    pub own_pods: Option<Ipv4Net>,
-    pub egress: bool,
+    pub(crate) own_pods: Option<Ipv4Net>,
+    pub(crate) egress: bool,
 }
 
 /// A chain: its hook, if it is a base chain, and its rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Chain {
-    pub hook: Option<&'static str>,
-    pub rules: Vec<String>,
+pub(crate) struct Chain {
+    pub(crate) hook: Option<&'static str>,
+    pub(crate) rules: Vec<String>,
 }
 
 /// Elements of a set, or of a map with their values.
-pub type Elements = BTreeMap<String, Option<String>>;
+pub(crate) type Elements = BTreeMap<String, Option<String>>;
 
 /// The whole table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ruleset {
-    pub chains: BTreeMap<String, Chain>,
+pub(crate) struct Ruleset {
+    pub(crate) chains: BTreeMap<String, Chain>,
     /// Sets and maps: `set`/`map` and what stands between the braces.
-    pub sets: BTreeMap<String, (&'static str, String)>,
+    pub(crate) sets: BTreeMap<String, (&'static str, String)>,
     /// Elements that we write; those the kernel adds by itself are not here.
-    pub elements: BTreeMap<&'static str, Elements>,
+    pub(crate) elements: BTreeMap<&'static str, Elements>,
 }
 
 /// The rules for these services on this node.
-pub fn build(facts: &Facts, services: &[ServicePort]) -> Ruleset {
+pub(crate) fn build(facts: &Facts, services: &[ServicePort]) -> Ruleset {
     let mut rules = Ruleset::default();
     declare(&mut rules);
     base(&mut rules, facts);

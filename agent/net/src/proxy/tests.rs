@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use kontiki_agent_plan::services::{Endpoint, Protocol, ServicePort};
 
-use super::{diff, flows, rules};
-use crate::proxy::Facts;
+use super::{diff, flows, rules, rules::Facts};
 
 fn facts() -> Facts {
     let net = |text: &str| text.parse().expect("range");
