@@ -154,17 +154,6 @@ fn yes() -> bool {
 }
 
 impl Config {
-    /// Reads and checks a configuration file.
-    ///
-    /// # Errors
-    /// Names the file and the key that is wrong.
-    pub fn load(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        let config: Self = serde_yaml_ng::from_str(&text).with_context(|| format!("in {}", path.display()))?;
-        config.validate()?;
-        Ok(config)
-    }
-
     /// Checks what types cannot.
     ///
     /// # Errors
@@ -184,7 +173,7 @@ impl Config {
             }
         }
         if let Some(hash) = &self.ca_hash {
-            crate::identity::parse_ca_hash(hash)?;
+            parse_ca_hash(hash)?;
         }
         for taint in &self.register_taints {
             parse_taint(taint).with_context(|| format!("register_taints: {taint:?} is not \"key=value:Effect\""))?;
@@ -208,9 +197,23 @@ impl Config {
     }
 }
 
+/// The hash in `sha256:<hex>`.
+///
+/// # Errors
+/// If it is written otherwise.
+pub(crate) fn parse_ca_hash(text: &str) -> anyhow::Result<[u8; 32]> {
+    let hex = text.strip_prefix("sha256:").filter(|h| h.len() == 64 && h.is_ascii());
+    let bytes = hex.and_then(|hex| {
+        let pairs = (0..32).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).ok());
+        pairs.collect::<Option<Vec<u8>>>()
+    });
+    let bytes = bytes.context("ca_hash: \"sha256:\" and 64 hex digits are expected")?;
+    Ok(bytes.try_into().expect("32 pairs were read"))
+}
+
 /// `(key, value, effect)` of a taint.
 #[must_use]
-pub fn parse_taint(text: &str) -> Option<(&str, &str, &str)> {
+pub(crate) fn parse_taint(text: &str) -> Option<(&str, &str, &str)> {
     let (rest, effect) = text.rsplit_once(':')?;
     let (key, value) = rest.split_once('=').unwrap_or((rest, ""));
     let known = ["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect);

@@ -1,59 +1,47 @@
 //! The agent: runs the pods that the masters assign to this machine.
 //!
-//! How the parts hang together:
-//! - [`session`] keeps one stream to a master. What arrives goes to [`objects`]; what must be told
-//!   waits in [`outbox`].
-//! - [`manager`] gives each pod a [`worker`], which asks kontiki-agent-plan for one step at a time
-//!   and performs it through [`cri`], [`volumes`] and [`images`].
-//! - [`network`] keeps the node's network equal to the cluster's Services and Nodes.
-//! - [`tunnels`] carries logs, exec, attach, port-forward and statistics inside the session.
+//! Each folder uses only those before it in this list:
+//! - [`host`]: the machine: facts, cgroups, who this node is.
+//! - [`runtime`]: containerd through CRI, and what is kept in its words.
+//! - [`session`]: the stream to a master, what came through it and what waits for it.
+//! - [`node`] is what the rest shares; [`network`] keeps the node's network equal to the cluster's Services and Nodes.
+//! - [`volumes`]: a pod's volumes, one plugin for each kind.
+//! - [`serve`]: logs, exec, attach, port-forward and statistics, for the session's tunnels; health on loopback.
+//! - [`pod`]: one worker for each pod, which asks kontiki-agent-plan for one step at a time and performs it.
 //!
-//! The agent listens on loopback only ([`health`]), and works in the network namespace it was
-//! started in.
+//! The agent listens on loopback only, and works in the network namespace it was started in.
 
-pub mod archive;
-pub mod cgroups;
-pub mod check;
-pub mod config;
-pub mod cri;
-pub mod events;
-pub mod health;
-pub mod host;
-pub mod identity;
-pub mod images;
-pub mod log_rotation;
-pub mod logs;
-pub mod manager;
-pub mod network;
+mod config;
+mod host;
+mod network;
 pub mod node;
-pub mod node_status;
-pub mod objects;
-pub mod outbox;
-pub mod pause;
-pub mod runtime_config;
-pub mod runtime_events;
-pub mod sandbox_image;
-pub mod session;
-pub mod stats;
-pub mod streams;
-pub mod tunnels;
+mod pod;
+mod runtime;
+mod serve;
+mod session;
 pub mod volumes;
-pub mod worker;
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 pub use config::Config;
+pub use host::{cgroups, identity};
 use k8s_cri::v1::VersionRequest;
 use kontiki_net::{NetConfig, Network};
+pub use runtime::{archive, cri, pause};
+pub use serve::Server;
+pub use session::tunnels;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cri::Cri,
-    host::Host,
-    identity::{Current, Identity},
+    host::{
+        facts::Host,
+        identity::{Current, Identity},
+    },
     node::Node,
+    runtime::{cri::Cri, sandbox_image},
+    session::stream,
 };
 
 const RUNTIME_RETRY: Duration = Duration::from_millis(250);
@@ -84,20 +72,35 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let node = Node::new(config, identity.cluster, cri, host);
     let mut tasks = JoinSet::new();
     tasks.spawn(named("network", network::run(node.clone(), network, stop.clone())));
-    tasks.spawn(named("session", session::run(node.clone(), current.clone(), stop.clone())));
+    tasks.spawn(named("session", keep_session(node.clone(), current.clone(), stop.clone())));
     let token = stop.clone();
     tasks.spawn(named("certificate", async move { current.keep_fresh(&servers, token).await }));
     spawn_local(&mut tasks, &node, &stop);
     supervise(tasks, stop).await
 }
 
+async fn keep_session(node: Arc<Node>, identity: Arc<Current>, stop: CancellationToken) {
+    let parts = stream::Parts {
+        objects: &node.objects,
+        outbox: &node.outbox,
+        online: &node.online,
+        node: node.status(),
+        tunnels: Arc::new(Server(node.clone())),
+    };
+    stream::run(parts, &identity, stop).await;
+}
+
 /// The parts that need no master: pods, events of the runtime, node status, health.
 pub fn spawn_local(tasks: &mut JoinSet<&'static str>, node: &Arc<Node>, stop: &CancellationToken) {
-    tasks.spawn(named("manager", manager::run(node.clone(), stop.clone())));
-    tasks.spawn(named("runtime events", runtime_events::run(node.clone(), stop.clone())));
-    tasks.spawn(named("node status", node_status::run(node.clone(), stop.clone())));
-    tasks.spawn(named("log rotation", log_rotation::run(node.clone(), stop.clone())));
-    tasks.spawn(named("health", health::run(node.clone(), stop.clone())));
+    tasks.spawn(named("pods", pod::workers::run(node.clone(), stop.clone())));
+    tasks.spawn(named("health", serve::health::run(node.clone(), stop.clone())));
+    let (of, token) = (node.clone(), stop.clone());
+    tasks.spawn(named("runtime events", async move { runtime::events::run(&of.cri, &of.watchers, token).await }));
+    let (of, token) = (node.clone(), stop.clone());
+    tasks.spawn(named("log rotation", async move { runtime::log_rotation::run(&of.config, &of.cri, token).await }));
+    let (of, token) = (node.clone(), stop.clone());
+    let status = async move { session::node_status::run(of.status(), &of.outbox, &of.online, &of.ready, token).await };
+    tasks.spawn(named("node status", status));
 }
 
 async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
@@ -131,7 +134,7 @@ pub fn prepare(config: &Config) -> anyhow::Result<()> {
     }
     let pods = config.data_dir.join("pods");
     volumes::share(&pods).with_context(|| format!("sharing the mounts below {}", pods.display()))?;
-    images::write_hosts(&config.certs_dir, &config.registries)
+    runtime::images::write_hosts(&config.certs_dir, &config.registries)
 }
 
 /// The host's facts, once containerd answers.

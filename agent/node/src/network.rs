@@ -17,7 +17,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// Follows the cache until `stop`.
-pub async fn run(node: Arc<Node>, network: Network, stop: CancellationToken) {
+pub(crate) async fn run(node: Arc<Node>, network: Network, stop: CancellationToken) {
     let mut changed = node.objects.network_changed();
     loop {
         changed.borrow_and_update();

@@ -165,7 +165,7 @@ fn check_secret_is_in_memory(runtime: &Runtime, uid: &str) {
 /// Opens a tunnel and gathers what comes back until it is closed or `enough`.
 async fn tunnel(agent: &Agent, what: What, data: &[u8], enough: impl Fn(&[u8]) -> bool) -> (Vec<u8>, Option<Close>) {
     let (tx, mut rx) = mpsc::channel::<FromAgent>(64);
-    let mut tunnels = Tunnels::new(agent.node.clone(), tx);
+    let mut tunnels = Tunnels::new(std::sync::Arc::new(kontiki_agent::Server(agent.node.clone())), tx);
     let mut send = |step| tunnels.handle(Tunnel { id: 7, step: Some(step) });
     send(Step::Open(Open { node: String::new(), what: Some(what) }));
     if !data.is_empty() {

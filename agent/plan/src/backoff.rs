@@ -1,5 +1,8 @@
-//! Delays between attempts that keep failing: 10 s, doubled up to 5 minutes, forgotten after 10
-//! quiet minutes. Crashing containers and failing image pulls use the same curve, as in kubelet.
+//! Delays between attempts that keep failing.
+//!
+//! - [`Backoff`]: 10 s, doubled up to 5 minutes, forgotten after 10 quiet minutes. Crashing containers and failing image
+//!   pulls use the same curve, as in kubelet.
+//! - [`Exponential`]: by the number of failures in a row, forgotten with the first success. Volumes and sandboxes.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -41,6 +44,30 @@ impl Backoff {
     }
 }
 
+/// A delay that doubles with each failure in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exponential {
+    pub first: SignedDuration,
+    pub max: SignedDuration,
+}
+
+/// Between attempts to mount a pod's volumes, as kubelet's operation executor waits.
+pub const MOUNT: Exponential = Exponential { first: SignedDuration::from_secs(1), max: SignedDuration::from_secs(122) };
+/// Between attempts at a sandbox that cannot be made.
+pub const SANDBOX: Exponential =
+    Exponential { first: SignedDuration::from_secs(1), max: SignedDuration::from_secs(15) };
+
+impl Exponential {
+    /// The delay after this many failures in a row; none after none.
+    #[must_use]
+    pub fn after(self, failures: u32) -> SignedDuration {
+        match failures.checked_sub(1) {
+            None => SignedDuration::ZERO,
+            Some(doublings) => (self.first * (1 << doublings.min(16))).min(self.max),
+        }
+    }
+}
+
 /// A delay as Go prints it: `10s`, `1m20s`, `5m0s`.
 #[must_use]
 pub fn go_duration(delay: SignedDuration) -> String {
@@ -71,6 +98,18 @@ mod tests {
         let later = now + SignedDuration::from_secs(601);
         assert_eq!(Backoff::until(backoff, later), None);
         assert_eq!(Backoff::next(backoff, later).delay, FIRST);
+    }
+
+    #[test]
+    fn failures_in_a_row_wait_twice_as_long() {
+        for (name, curve, expect) in [
+            ("volumes", MOUNT, [0, 1, 2, 4, 8, 16, 32, 64, 122, 122]),
+            ("sandboxes", SANDBOX, [0, 1, 2, 4, 8, 15, 15, 15, 15, 15]),
+        ] {
+            let seconds: Vec<i64> = (0..10).map(|failures| curve.after(failures).as_secs()).collect();
+            assert_eq!(seconds, expect, "{name}");
+            assert_eq!(curve.after(u32::MAX), curve.max, "{name}");
+        }
     }
 
     #[test]

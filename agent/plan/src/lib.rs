@@ -1,21 +1,35 @@
 //! What a node decides, as pure functions: no tokio, no clock, no I/O.
 //!
 //! - [`step`]: the next thing to do for one pod, from what is wanted and what is seen.
-//! - [`status`]: the `status` of a pod, as kubelet would report it.
-//! - [`probe`], [`backoff`]: thresholds and delays.
+//! - [`status`]: the `status` of a pod, as kubelet would report it, and when it is sent; [`node_status`]: the Node's.
+//! - [`probe`], [`probes`], [`image`], [`backoff`], [`start_failure`]: thresholds, and delays after failures.
+//! - [`termination`], [`housekeeping`]: ends of pods, and what is left of them.
+//! - [`relist`], [`remount`], [`rotation`], [`log_rotation`], [`session`]: what is done again, and when.
 //! - [`env`], [`field`], [`volumes`], [`resources`]: what a container is given.
 //! - [`services`]: what the service proxy must forward.
 
 pub mod backoff;
 pub mod env;
 pub mod field;
+pub mod housekeeping;
+pub mod image;
+pub mod log_rotation;
+pub mod node_status;
 pub mod observed;
 pub mod probe;
+pub mod probes;
+pub mod relist;
+pub mod remount;
 pub mod resources;
+pub mod rotation;
 pub mod rules;
 pub mod services;
+pub mod session;
+pub mod start_failure;
 pub mod status;
 pub mod step;
+pub mod termination;
+mod time;
 pub mod volumes;
 
 #[cfg(test)]

@@ -12,7 +12,11 @@ use std::{
 
 use jiff::Timestamp;
 
-use crate::{backoff::Backoff, probe::Probed};
+use crate::{
+    backoff::{self, Backoff},
+    probe::Probed,
+    start_failure::StartFailure,
+};
 
 /// A sandbox of the pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +103,7 @@ impl Observed {
 /// Why a container could not be started, as its `waiting` state says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    pub reason: String,
+    pub why: StartFailure,
     pub message: String,
     pub retry: Timestamp,
 }
@@ -115,15 +119,19 @@ pub enum Volumes {
         retry: Timestamp,
     },
     /// Torn down, after the end.
-    Released,
+    TornDown,
 }
 
 /// What the worker remembers between turns.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     pub volumes: Volumes,
+    /// How often in a row they could not be put in place.
+    pub mount_failures: u32,
     /// No sandbox before this moment: the last attempt failed.
     pub sandbox_retry: Option<Timestamp>,
+    /// How often in a row none could be made.
+    pub sandbox_failures: u32,
     /// Image found for the next attempt of a container: name to (attempt, image reference).
     pub images: BTreeMap<String, (u32, String)>,
     /// Containers whose image is being looked for.
@@ -144,4 +152,91 @@ pub struct Memory {
     pub fresh: BTreeSet<String>,
     /// Termination messages by container id.
     pub messages: BTreeMap<String, String>,
+}
+
+impl Memory {
+    /// The volumes are in place.
+    pub fn mounted(&mut self) {
+        self.volumes = Volumes::Ready;
+        self.mount_failures = 0;
+    }
+
+    /// A volume is not in place.
+    pub fn mount_failed(&mut self, now: Timestamp) {
+        self.mount_failures += 1;
+        self.volumes = Volumes::Failed { retry: now + backoff::MOUNT.after(self.mount_failures) };
+    }
+
+    /// The latest sandbox could be made.
+    pub fn sandbox_created(&mut self) {
+        self.sandbox_failures = 0;
+        self.sandbox_retry = None;
+    }
+
+    /// It could not.
+    pub fn sandbox_failed(&mut self, now: Timestamp) {
+        self.sandbox_failures += 1;
+        self.sandbox_retry = Some(now + backoff::SANDBOX.after(self.sandbox_failures));
+    }
+
+    /// An object that volumes or environments may name has changed: what failed for want of it is tried at once.
+    pub fn objects_changed(&mut self) {
+        if matches!(self.volumes, Volumes::Failed { .. }) {
+            self.volumes = Volumes::Unknown;
+        }
+        self.failures.retain(|_, failure| failure.why != StartFailure::CreateContainerConfigError);
+    }
+
+    /// Drops what is remembered of containers that the runtime does not have any more.
+    pub fn forget_others(&mut self, seen: &Observed) {
+        let known = |id: &String| seen.containers.iter().any(|c| &c.id == id);
+        self.probed.retain(|id, _| known(id));
+        self.condemned.retain(|id, _| known(id));
+        self.messages.retain(|id, _| known(id));
+        self.fresh.retain(|id| known(id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    #[test]
+    fn failures_count_until_a_success() {
+        let mut memory = Memory::default();
+        let mut retries = Vec::new();
+        for _ in 0..3 {
+            memory.mount_failed(at(100));
+            memory.sandbox_failed(at(200));
+            let Volumes::Failed { retry } = memory.volumes else { panic!("{:?}", memory.volumes) };
+            retries.push((retry.as_second(), memory.sandbox_retry.map(Timestamp::as_second)));
+        }
+        assert_eq!(retries, [(101, Some(201)), (102, Some(202)), (104, Some(204))]);
+        memory.mounted();
+        memory.sandbox_created();
+        assert_eq!((&memory.volumes, memory.sandbox_retry), (&Volumes::Ready, None));
+        memory.mount_failed(at(100));
+        memory.sandbox_failed(at(200));
+        assert_eq!((memory.volumes, memory.sandbox_retry), (Volumes::Failed { retry: at(101) }, Some(at(201))));
+    }
+
+    #[test]
+    fn new_objects_end_the_wait_for_them() {
+        let failure = |why| Failure { why, message: String::new(), retry: at(9) };
+        let mut memory = Memory { volumes: Volumes::Failed { retry: at(9) }, ..Memory::default() };
+        memory.failures.insert("config".into(), failure(StartFailure::CreateContainerConfigError));
+        memory.failures.insert("pull".into(), failure(StartFailure::ErrImagePull));
+        memory.objects_changed();
+        assert_eq!(
+            (memory.volumes, memory.failures.into_keys().collect()),
+            (Volumes::Unknown, vec!["pull".to_owned()])
+        );
+        let mut memory = Memory { volumes: Volumes::Ready, ..Memory::default() };
+        memory.objects_changed();
+        assert_eq!(memory.volumes, Volumes::Ready);
+    }
 }

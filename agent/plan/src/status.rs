@@ -9,7 +9,6 @@
 
 use std::net::IpAddr;
 
-use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
         Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
@@ -24,10 +23,12 @@ use crate::{
     resources::Qos,
     rules::{self, Outcome},
     step::View,
+    time::whole_seconds,
 };
 
 mod conditions;
 mod phase;
+pub mod sync;
 
 /// The pod's status now. `host_ips`: addresses of the node.
 #[must_use]
@@ -57,7 +58,7 @@ pub fn status(view: &View<'_>, host_ips: &[IpAddr]) -> PodStatus {
         pod_ip: ips.first().cloned(),
         pod_ips: (!ips.is_empty()).then(|| ips.into_iter().map(|ip| PodIP { ip }).collect()),
         qos_class: Some(old.qos_class.clone().unwrap_or_else(|| Qos::of(spec).name().to_owned())),
-        start_time: Some(old.start_time.clone().unwrap_or(Time(seconds(view.now)))),
+        start_time: Some(old.start_time.clone().unwrap_or(Time(whole_seconds(view.now)))),
         init_container_statuses: (!init.is_empty()).then_some(init),
         container_statuses: Some(regular),
         reason,
@@ -72,11 +73,6 @@ pub fn status(view: &View<'_>, host_ips: &[IpAddr]) -> PodStatus {
 fn deadline_text() -> (Option<String>, Option<String>) {
     let message = "Pod was active on the node longer than the specified deadline";
     (Some("DeadlineExceeded".to_owned()), Some(message.to_owned()))
-}
-
-/// Times in a status have whole seconds.
-fn seconds(at: Timestamp) -> Timestamp {
-    Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
 fn pod_ips(view: &View<'_>, spec: &PodSpec, host_ips: &[IpAddr], old: &PodStatus) -> Vec<String> {
@@ -218,7 +214,7 @@ fn waiting(reason: &str, message: Option<String>) -> ContainerState {
 
 fn start_failure(view: &View<'_>, container: &Container) -> Option<ContainerState> {
     let failure = view.memory.failures.get(&container.name)?;
-    Some(waiting(&failure.reason, Some(failure.message.clone())))
+    Some(waiting(failure.why.reason(), Some(failure.message.clone())))
 }
 
 /// The current state, and the last one if another attempt is or will be made.
@@ -276,7 +272,7 @@ pub fn crash_message(view: &View<'_>, container: &Container) -> Option<String> {
 }
 
 fn running(seen: &observed::Container) -> ContainerState {
-    let started_at = seen.started.map(|at| Time(seconds(at)));
+    let started_at = seen.started.map(|at| Time(whole_seconds(at)));
     ContainerState { running: Some(ContainerStateRunning { started_at }), ..ContainerState::default() }
 }
 
@@ -288,8 +284,8 @@ fn terminated(view: &View<'_>, seen: &observed::Container) -> ContainerState {
             exit_code: seen.exit_code,
             reason: Some(if seen.reason.is_empty() { fallback.to_owned() } else { seen.reason.clone() }),
             message: message.filter(|m| !m.is_empty()),
-            started_at: seen.started.map(|at| Time(seconds(at))),
-            finished_at: seen.finished.map(|at| Time(seconds(at))),
+            started_at: seen.started.map(|at| Time(whole_seconds(at))),
+            finished_at: seen.finished.map(|at| Time(whole_seconds(at))),
             container_id: Some(format!("containerd://{}", seen.id)),
             signal: None,
         }),

@@ -75,7 +75,7 @@ pub enum Step {
         id: String,
     },
     /// Tear down volumes and cgroups.
-    Release,
+    TearDown,
     /// Nothing runs or is mounted any more: remove directory and logs, and tell the masters.
     Gone,
 }
@@ -98,6 +98,17 @@ pub enum Why {
     Changed,
     SandboxLost,
     Other(String),
+}
+
+/// Until the node's network is there.
+const NETWORK_WAIT: SignedDuration = SignedDuration::from_millis(200);
+
+/// Until when a sandbox is not even tried: without the node's network it would fail, and the attempt would cost more
+/// than waiting.
+#[must_use]
+pub fn sandbox_waits(pod: &Pod, node_ready: bool, now: Timestamp) -> Option<Timestamp> {
+    let host_network = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+    (!host_network && !node_ready).then_some(now + NETWORK_WAIT)
 }
 
 /// Decides.
@@ -130,7 +141,7 @@ fn run(view: &View<'_>, spec: &PodSpec) -> Step {
         Volumes::Ready => {}
         Volumes::Preparing => return Step::Wait(None),
         Volumes::Failed { retry } if view.now < *retry => return Step::Wait(Some(*retry)),
-        Volumes::Unknown | Volumes::Failed { .. } | Volumes::Released => return Step::PrepareVolumes,
+        Volumes::Unknown | Volumes::Failed { .. } | Volumes::TornDown => return Step::PrepareVolumes,
     }
     let sandbox = match view.seen.sandbox() {
         Some(sandbox) if usable(view.memory, sandbox) => sandbox,
@@ -385,9 +396,9 @@ fn end(view: &View<'_>, spec: &PodSpec, ending: Ending) -> Step {
         return Step::RemoveSandbox { id: sandbox.id.clone() };
     }
     match (&view.memory.volumes, ending.remove) {
-        (Volumes::Released, true) => Step::Gone,
-        (Volumes::Released, false) => Step::Wait(None),
-        _ => Step::Release,
+        (Volumes::TornDown, true) => Step::Gone,
+        (Volumes::TornDown, false) => Step::Wait(None),
+        _ => Step::TearDown,
     }
 }
 

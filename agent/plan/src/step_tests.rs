@@ -1,5 +1,5 @@
 use super::*;
-use crate::{observed::Failure, probe::Probed, testing::pod};
+use crate::{observed::Failure, probe::Probed, start_failure::StartFailure, testing::pod};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000 + second).expect("in range")
@@ -59,7 +59,7 @@ fn show(step: &Step) -> String {
             let ids: Vec<_> = stops.iter().map(|s| format!("{}@{}", s.id, s.deadline.as_second() - 1_000)).collect();
             format!("stop {}", ids.join(","))
         }
-        Step::Release => "release".to_owned(),
+        Step::TearDown => "release".to_owned(),
         Step::Gone => "gone".to_owned(),
     }
 }
@@ -112,7 +112,7 @@ fn containers_start_in_order() {
 #[test]
 fn memory_holds_back() {
     let (soon, later) = (at(9), at(20));
-    let failure = |retry| Failure { reason: "ErrImagePull".into(), message: String::new(), retry };
+    let failure = |retry| Failure { why: StartFailure::ErrImagePull, message: String::new(), retry };
     let restarts = |delay| crate::backoff::Backoff { delay: SignedDuration::from_secs(delay), updated: at(0) };
     let named = |value: &str| value.to_owned();
     let unhealthy = Probed { liveness: Some(false), ..Probed::default() };
@@ -219,15 +219,27 @@ fn the_end_is_orderly() {
         ("which goes", "s0", Memory { stopped_sandboxes: stopped(&["s0"]), ..ready() }, remove, "remove s0"),
         ("unless it is kept", "s0", Memory { stopped_sandboxes: stopped(&["s0"]), ..ready() }, keep, "release"),
         ("volumes last", "", ready(), remove, "release"),
-        ("and all is gone", "", Memory { volumes: Volumes::Released, ..ready() }, remove, "gone"),
+        ("and all is gone", "", Memory { volumes: Volumes::TornDown, ..ready() }, remove, "gone"),
         (
             "or rests",
             "s0",
-            Memory { volumes: Volumes::Released, stopped_sandboxes: stopped(&["s0"]), ..ready() },
+            Memory { volumes: Volumes::TornDown, stopped_sandboxes: stopped(&["s0"]), ..ready() },
             keep,
             "wait",
         ),
     ] {
         assert_eq!(decide(SIDE, seen, &memory, Some(ending)), expect, "{name}");
+    }
+}
+
+#[test]
+fn sandboxes_wait_for_the_nodes_network() {
+    for (name, spec, ready, expect) in [
+        ("ready", TWO, true, None),
+        ("not ready", TWO, false, Some(200)),
+        ("the host's network is there", "hostNetwork: true, containers: [{name: a}]", false, None),
+    ] {
+        let until = sandbox_waits(&pod(spec), ready, at(0));
+        assert_eq!(until.map(|until| until.duration_since(at(0)).as_millis()), expect, "{name}");
     }
 }

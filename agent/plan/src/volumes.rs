@@ -1,16 +1,15 @@
-//! What lies in a pod's volumes: where each mount comes from and the files of the generated ones.
+//! What lies in a pod's volumes: the files of those that are made from objects.
 //!
 //! Invariants
 //! - A path of a generated file is relative and never leaves its volume.
-//! - Only the volume kinds named in [`Source`] exist; another kind is an error, never an empty
-//!   directory.
 //!
-//! Not here: mounts and writing (the agent's volume code).
+//! Not here: which kinds there are, mounts and writing (the agent's volume plugins).
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret, Volume, VolumeProjection,
+    ConfigMap, ConfigMapVolumeSource, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, KeyToPath,
+    Pod, ProjectedVolumeSource, Secret, SecretVolumeSource, VolumeProjection,
 };
 use kontiki_model::Quantity;
 
@@ -20,41 +19,26 @@ use crate::{
 };
 
 /// Mode of generated files unless told otherwise.
-pub const DEFAULT_MODE: u32 = 0o644;
+const DEFAULT_MODE: u32 = 0o644;
 
-/// What a volume is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// An empty directory: on disk, or in memory with a size.
-    Empty { memory: Option<Option<u64>> },
-    /// A path of the host, with the `type` that it must have.
-    Host { path: String, kind: String },
-    /// Files computed from objects; `memory` keeps them off the disk.
-    Files { kind: FileKind, memory: bool },
-}
-
-/// Which generated volume: it names the directory, as kubelet's plugins do.
+/// What an empty directory is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileKind {
-    ConfigMap,
-    Secret,
-    Downward,
-    Projected,
+pub enum Medium {
+    Disk,
+    /// A tmpfs, at most this many bytes of it.
+    Memory {
+        size: Option<u64>,
+    },
 }
 
-impl Source {
-    /// The directory of volumes of this kind below `volumes/` in the pod's directory.
-    #[must_use]
-    pub fn plugin(&self) -> &'static str {
-        match self {
-            Self::Empty { .. } => "kubernetes.io~empty-dir",
-            Self::Host { .. } => "kubernetes.io~host-path",
-            Self::Files { kind: FileKind::ConfigMap, .. } => "kubernetes.io~configmap",
-            Self::Files { kind: FileKind::Secret, .. } => "kubernetes.io~secret",
-            Self::Files { kind: FileKind::Downward, .. } => "kubernetes.io~downward-api",
-            Self::Files { kind: FileKind::Projected, .. } => "kubernetes.io~projected",
-        }
+/// Where an emptyDir volume lies.
+#[must_use]
+pub fn medium(source: &EmptyDirVolumeSource) -> Medium {
+    if source.medium.as_deref() != Some("Memory") {
+        return Medium::Disk;
     }
+    let limit = source.size_limit.as_ref().and_then(|q| q.0.parse::<Quantity>().ok()).map(Quantity::units);
+    Medium::Memory { size: limit.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0) }
 }
 
 /// A generated file.
@@ -112,65 +96,66 @@ impl VolumeError {
     }
 }
 
-/// What `volume` is.
-///
-/// # Errors
-/// [`VolumeError::Unsupported`] for kinds that this node cannot mount.
-pub fn source(volume: &Volume) -> Result<Source, VolumeError> {
-    if let Some(empty) = &volume.empty_dir {
-        let size = empty.size_limit.as_ref().and_then(|q| q.0.parse::<Quantity>().ok()).map(Quantity::units);
-        let size = size.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
-        return Ok(Source::Empty { memory: (empty.medium.as_deref() == Some("Memory")).then_some(size) });
-    }
-    if let Some(host) = &volume.host_path {
-        return Ok(Source::Host { path: host.path.clone(), kind: host.type_.clone().unwrap_or_default() });
-    }
-    let (kind, memory) = if volume.config_map.is_some() {
-        (FileKind::ConfigMap, false)
-    } else if volume.secret.is_some() {
-        (FileKind::Secret, true)
-    } else if volume.downward_api.is_some() {
-        (FileKind::Downward, false)
-    } else if volume.projected.is_some() {
-        // It may hold tokens and secrets.
-        (FileKind::Projected, true)
-    } else {
-        return Err(VolumeError::Unsupported);
-    };
-    Ok(Source::Files { kind, memory })
+fn mode_or(mode: Option<i32>, default: u32) -> u32 {
+    mode.and_then(|mode| u32::try_from(mode).ok()).map_or(default, |mode| mode & 0o777)
 }
 
-/// The files of a generated volume. Empty for other kinds.
+/// The files of a configMap volume.
+///
+/// # Errors
+/// What is missing and not optional.
+pub fn config_map(source: &ConfigMapVolumeSource, objects: &dyn Sources) -> Result<Payload, VolumeError> {
+    let mut out = Payload::default();
+    let mode = mode_or(source.default_mode, DEFAULT_MODE);
+    let object = objects.config_map(&source.name);
+    add_config_map(&mut out, object, &source.name, source.items.as_deref(), source.optional, mode)?;
+    out.checked()
+}
+
+/// The files of a secret volume.
+///
+/// # Errors
+/// What is missing and not optional.
+pub fn secret(source: &SecretVolumeSource, objects: &dyn Sources) -> Result<Payload, VolumeError> {
+    let mut out = Payload::default();
+    let name = source.secret_name.as_deref().unwrap_or_default();
+    let mode = mode_or(source.default_mode, DEFAULT_MODE);
+    add_secret(&mut out, objects.secret(name), name, source.items.as_deref(), source.optional, mode)?;
+    out.checked()
+}
+
+/// The files of a downwardAPI volume.
+///
+/// # Errors
+/// The first field that cannot be given.
+pub fn downward_api(source: &DownwardAPIVolumeSource, pod: &Pod, place: &Place) -> Result<Payload, VolumeError> {
+    let mut out = Payload::default();
+    add_downward(&mut out, pod, place, source.items.as_deref(), mode_or(source.default_mode, DEFAULT_MODE))?;
+    out.checked()
+}
+
+/// The files of a projected volume, and the tokens that it needs.
 ///
 /// # Errors
 /// The first thing missing that is not optional.
-pub fn payload(pod: &Pod, volume: &Volume, place: &Place, sources: &dyn Sources) -> Result<Payload, VolumeError> {
+pub fn projected(
+    source: &ProjectedVolumeSource,
+    pod: &Pod,
+    place: &Place,
+    objects: &dyn Sources,
+) -> Result<Payload, VolumeError> {
     let mut out = Payload::default();
-    let mode = |mode: Option<i32>| mode.and_then(|m| u32::try_from(m).ok()).unwrap_or(DEFAULT_MODE) & 0o777;
-    if let Some(map) = &volume.config_map {
-        let object = sources.config_map(&map.name);
-        add_config_map(&mut out, object, &map.name, map.items.as_deref(), map.optional, mode(map.default_mode))?;
-    } else if let Some(secret) = &volume.secret {
-        let name = secret.secret_name.as_deref().unwrap_or_default();
-        add_secret(
-            &mut out,
-            sources.secret(name),
-            name,
-            secret.items.as_deref(),
-            secret.optional,
-            mode(secret.default_mode),
-        )?;
-    } else if let Some(downward) = &volume.downward_api {
-        add_downward(&mut out, pod, place, downward.items.as_deref(), mode(downward.default_mode))?;
-    } else if let Some(projected) = &volume.projected {
-        add_projected(&mut out, pod, place, sources, projected, mode(projected.default_mode))?;
-    }
-    for path in out.files.keys().chain(out.tokens.iter().map(|t| &t.path)) {
-        if !safe(path) {
-            return Err(VolumeError::Path(path.clone()));
+    add_projected(&mut out, pod, place, objects, source, mode_or(source.default_mode, DEFAULT_MODE))?;
+    out.checked()
+}
+
+impl Payload {
+    fn checked(self) -> Result<Self, VolumeError> {
+        match self.files.keys().chain(self.tokens.iter().map(|t| &t.path)).find(|path| !safe(path)) {
+            Some(path) => Err(VolumeError::Path(path.clone())),
+            None => Ok(self),
         }
     }
-    Ok(out)
 }
 
 /// Relative, without `..`, and not in the way of the atomic writer's own names.
@@ -279,7 +264,7 @@ fn add_keys(
                     }
                     return Err(VolumeError::NoKey { kind, key: item.key.clone() });
                 };
-                let own = item.mode.and_then(|m| u32::try_from(m).ok()).map_or(mode, |m| m & 0o777);
+                let own = mode_or(item.mode, mode);
                 out.files.insert(item.path.clone(), File { data: value.to_vec(), mode: own });
             }
         }
@@ -300,7 +285,7 @@ fn add_downward(
             (None, Some(selector), Some(spec)) => field::resource(spec, None, place, selector)?,
             _ => String::new(),
         };
-        let own = item.mode.and_then(|m| u32::try_from(m).ok()).map_or(mode, |m| m & 0o777);
+        let own = mode_or(item.mode, mode);
         out.files.insert(item.path.clone(), File { data: text.into_bytes(), mode: own });
     }
     Ok(())
@@ -319,6 +304,33 @@ mod tests {
         }
         fn secret(&self, _: &str) -> Option<&Secret> {
             None
+        }
+    }
+
+    fn payload(pod: &Pod, objects: &dyn Sources) -> Result<Payload, VolumeError> {
+        let volume = &pod.spec.as_ref().expect("a spec").volumes.as_ref().expect("volumes")[0];
+        let place = Place::default();
+        if let Some(source) = &volume.config_map {
+            config_map(source, objects)
+        } else if let Some(source) = &volume.secret {
+            secret(source, objects)
+        } else if let Some(source) = &volume.downward_api {
+            downward_api(source, pod, &place)
+        } else {
+            projected(volume.projected.as_ref().expect("a generated volume"), pod, &place, objects)
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded_by_its_limit() {
+        for (source, expect) in [
+            ("{}", Medium::Disk),
+            ("{sizeLimit: 1Mi}", Medium::Disk),
+            ("{medium: Memory}", Medium::Memory { size: None }),
+            ("{medium: Memory, sizeLimit: 1Mi}", Medium::Memory { size: Some(1 << 20) }),
+            ("{medium: Memory, sizeLimit: 0}", Medium::Memory { size: None }),
+        ] {
+            assert_eq!(medium(&serde_yaml_ng::from_str(source).expect("a source")), expect, "{source}");
         }
     }
 
@@ -348,8 +360,7 @@ mod tests {
             ),
         ] {
             let pod = pod(&format!("containers: [], volumes: [{{name: v, {volume}}}]"));
-            let volume = &pod.spec.as_ref().expect("a spec").volumes.as_ref().expect("volumes")[0];
-            let got = payload(&pod, volume, &Place::default(), &One(map.clone())).map(|p| {
+            let got = payload(&pod, &One(map.clone())).map(|p| {
                 let files = p.files.iter().map(|(path, f)| format!("{path}:{:o}", f.mode));
                 files.chain(p.tokens.iter().map(|t| format!("+{}", t.path))).collect::<Vec<_>>().join(" ")
             });

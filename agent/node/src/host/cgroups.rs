@@ -24,7 +24,7 @@ fn places(cgroup: &str) -> Vec<PathBuf> {
 }
 
 /// Gives the pod its share of the CPU. Best effort: without it pods share equally.
-pub fn set_shares(spec: &PodSpec, uid: &str) {
+pub(crate) fn set_shares(spec: &PodSpec, uid: &str) {
     let shares = resources::pod_shares(spec);
     let weight = 1 + (shares - 2) * 9999 / 262_142;
     for place in places(&Qos::of(spec).cgroup_parent(uid)) {

@@ -13,6 +13,8 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use jiff::Timestamp;
+use kontiki_agent_plan::rotation;
 use kontiki_proto::node::{JoinAgentRequest, JoinAgentResponse, join_client::JoinClient};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::{
@@ -27,9 +29,9 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity as TlsIdentity};
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
 
-use crate::config::Config;
+use crate::config::{Config, parse_ca_hash};
 
 /// The name in every server's certificate.
 const SERVER_NAME: &str = "kubernetes";
@@ -48,25 +50,11 @@ pub struct Cluster {
 
 /// A node's credentials.
 #[derive(Clone)]
-pub struct Identity {
-    pub ca_pem: String,
-    pub certificate_pem: String,
+pub(crate) struct Identity {
+    pub(crate) ca_pem: String,
+    pub(crate) certificate_pem: String,
     key_pem: String,
-    pub cluster: Cluster,
-}
-
-/// The hash in `sha256:<hex>`.
-///
-/// # Errors
-/// If it is written otherwise.
-pub fn parse_ca_hash(text: &str) -> anyhow::Result<[u8; 32]> {
-    let hex = text.strip_prefix("sha256:").filter(|h| h.len() == 64 && h.is_ascii());
-    let bytes = hex.and_then(|hex| {
-        let pairs = (0..32).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).ok());
-        pairs.collect::<Option<Vec<u8>>>()
-    });
-    let bytes = bytes.context("ca_hash: \"sha256:\" and 64 hex digits are expected")?;
-    Ok(bytes.try_into().expect("32 pairs were read"))
+    pub(crate) cluster: Cluster,
 }
 
 struct Files {
@@ -102,7 +90,7 @@ impl Identity {
     ///
     /// # Errors
     /// A reason that waiting does not cure: a refused token, a wrong CA, unusable files.
-    pub async fn load_or_join(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) async fn load_or_join(config: &Config) -> anyhow::Result<Self> {
         let files = Files { dir: config.data_dir.join("pki") };
         std::fs::create_dir_all(&files.dir).with_context(|| format!("creating {}", files.dir.display()))?;
         if let Some(identity) = Self::load(&files, config)? {
@@ -122,8 +110,7 @@ impl Identity {
         if name != format!("system:node:{}", config.name) {
             bail!("the data directory belongs to {name:?}, not to node {:?}", config.name);
         }
-        let soon = jiff::Timestamp::now().as_second() + 3600;
-        if expires < soon && config.token.is_some() {
+        if rotation::certificate_is_stale(expires, Timestamp::now()) && config.token.is_some() {
             return Ok(None); // joins again
         }
         Ok(Some(Self { ca_pem, certificate_pem, key_pem, cluster }))
@@ -157,7 +144,7 @@ impl Identity {
     ///
     /// # Errors
     /// If the address or the certificates cannot be used.
-    pub fn endpoint(&self, server: &str) -> anyhow::Result<Endpoint> {
+    pub(crate) fn endpoint(&self, server: &str) -> anyhow::Result<Endpoint> {
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(&self.ca_pem))
             .identity(TlsIdentity::from_pem(&self.certificate_pem, &self.key_pem))
@@ -170,7 +157,7 @@ impl Identity {
 }
 
 /// The identity of a running agent: sessions use the latest, renewals replace it.
-pub struct Current {
+pub(crate) struct Current {
     files: Files,
     node: String,
     identity: std::sync::RwLock<Identity>,
@@ -179,24 +166,24 @@ pub struct Current {
 impl Current {
     /// Starts with `identity`.
     #[must_use]
-    pub fn new(config: &Config, identity: Identity) -> Self {
+    pub(crate) fn new(config: &Config, identity: Identity) -> Self {
         let files = Files { dir: config.data_dir.join("pki") };
         Self { files, node: config.name.clone(), identity: std::sync::RwLock::new(identity) }
     }
 
     /// The identity to use now.
     #[must_use]
-    pub fn get(&self) -> Identity {
+    pub(crate) fn get(&self) -> Identity {
         self.identity.read().expect("no writer panics").clone()
     }
 
-    /// Whether two thirds of the certificate's life are over.
-    fn due(&self) -> bool {
+    fn is_due(&self) -> bool {
         let pem = self.get().certificate_pem;
         let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(pem.as_bytes()) else { return false };
         let Ok(certificate) = pem.parse_x509() else { return false };
-        let (from, to) = (certificate.validity().not_before.timestamp(), certificate.validity().not_after.timestamp());
-        jiff::Timestamp::now().as_second() >= from + (to - from) / 3 * 2
+        let validity = certificate.validity();
+        let (Ok(from), Ok(to)) = (moment(validity.not_before), moment(validity.not_after)) else { return false };
+        rotation::certificate_is_due(from, to, Timestamp::now())
     }
 
     async fn renew(&self, server: &str) -> anyhow::Result<()> {
@@ -216,13 +203,13 @@ impl Current {
 
     /// Renews the certificate in time, until `stop`. Open sessions keep theirs; the next one uses
     /// the new certificate.
-    pub async fn keep_fresh(&self, servers: &[String], stop: tokio_util::sync::CancellationToken) {
+    pub(crate) async fn keep_fresh(&self, servers: &[String], stop: tokio_util::sync::CancellationToken) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(RENEW_CHECK) => {}
                 () = stop.cancelled() => return,
             }
-            if !self.due() {
+            if !self.is_due() {
                 continue;
             }
             for server in servers {
@@ -240,11 +227,17 @@ impl Current {
     }
 }
 
-fn read_certificate(pem: &str) -> anyhow::Result<(String, i64)> {
+fn moment(time: ASN1Time) -> anyhow::Result<Timestamp> {
+    Timestamp::from_second(time.timestamp()).context("a time out of range")
+}
+
+/// Its common name, and when it ends.
+fn read_certificate(pem: &str) -> anyhow::Result<(String, Timestamp)> {
     let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).context("not a PEM file")?;
     let certificate = pem.parse_x509().context("not a certificate")?;
     let name = certificate.subject().iter_common_name().next().and_then(|n| n.as_str().ok());
-    Ok((name.context("the certificate has no common name")?.to_owned(), certificate.validity().not_after.timestamp()))
+    let name = name.context("the certificate has no common name")?.to_owned();
+    Ok((name, moment(certificate.validity().not_after)?))
 }
 
 /// The node's key, made if there is none, and a request to certify it.
@@ -321,7 +314,7 @@ async fn join_at(server: &str, hash: [u8; 32], request: JoinAgentRequest) -> Res
 }
 
 /// An error with its causes, each once.
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut out = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, GRPCAction, HTTPGetAction, LifecycleHandler, Probe, TCPSocketAction};
-use kontiki_agent_plan::services::container_port;
+use kontiki_agent_plan::{probes, services::container_port};
 use rustls::{
     ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -18,26 +18,26 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 
-use crate::cri::{Cri, CriError};
+use crate::runtime::cri::{Cri, CriError};
 
 /// As much of a response as kubelet reads.
 const MAX_BODY: usize = 10 << 10;
 
 /// The outcome of a check; a failure says why.
-pub type Outcome = Result<(), String>;
+pub(super) type Outcome = Result<(), String>;
 
 /// The container that is checked.
-pub struct Target<'a> {
-    pub cri: &'a Cri,
-    pub container: &'a Container,
-    pub id: &'a str,
-    pub ip: Option<IpAddr>,
+pub(super) struct Target<'a> {
+    pub(super) cri: &'a Cri,
+    pub(super) container: &'a Container,
+    pub(super) id: &'a str,
+    pub(super) ip: Option<IpAddr>,
 }
 
 impl Target<'_> {
     /// Runs a probe once.
-    pub async fn probe(&self, probe: &Probe) -> Outcome {
-        let timeout = seconds(probe.timeout_seconds.unwrap_or(1));
+    pub(super) async fn probe(&self, probe: &Probe) -> Outcome {
+        let timeout = probes::timeout(probe);
         if let Some(exec) = &probe.exec {
             return self.exec(exec.command.clone().unwrap_or_default(), timeout).await;
         }
@@ -59,7 +59,7 @@ impl Target<'_> {
     }
 
     /// Runs a lifecycle hook. The caller bounds its time.
-    pub async fn hook(&self, handler: &LifecycleHandler, limit: Duration) -> Outcome {
+    pub(super) async fn hook(&self, handler: &LifecycleHandler, limit: Duration) -> Outcome {
         if let Some(exec) = &handler.exec {
             self.exec(exec.command.clone().unwrap_or_default(), limit).await
         } else if let Some(http) = &handler.http_get {
@@ -171,10 +171,6 @@ struct HealthRequest {
 struct HealthResponse {
     #[prost(int32, tag = "1")]
     status: i32,
-}
-
-fn seconds(value: i32) -> Duration {
-    Duration::from_secs(u64::try_from(value.max(1)).unwrap_or(1))
 }
 
 fn late(probe: &Probe, container: &Container, ip: Option<IpAddr>, timeout: Duration) -> String {

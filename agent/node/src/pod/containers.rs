@@ -1,6 +1,6 @@
-//! Making and starting containers.
+//! Making, starting and removing containers.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kontiki_agent_plan::{
@@ -8,34 +8,36 @@ use kontiki_agent_plan::{
     env,
     observed::{self, State},
     rules,
+    start_failure::StartFailure,
 };
 
-use super::Worker;
+use super::{
+    mounts,
+    worker::{Worker, spec},
+};
 use crate::{
-    events::Kind,
-    objects::PodSources,
-    runtime_config::{self, Given},
-    volumes::mounts,
+    runtime::{
+        container_config::{self, Given},
+        log_files, sandbox_config, security,
+    },
+    session::{events::Kind, objects::PodSources},
 };
-
-/// Between attempts at a container that cannot be made.
-const RETRY: SignedDuration = SignedDuration::from_secs(10);
 
 impl Worker {
     pub(super) async fn create_container(&mut self, pod: &Pod, name: &str, attempt: u32, image: &str) {
-        let Some(definition) = rules::definition(self.spec(pod), name).cloned() else { return };
+        let Some(definition) = rules::definition(spec(pod), name).cloned() else { return };
         let Some(sandbox) = self.seen.sandbox().cloned() else { return };
         let config = match self.configure(pod, &definition, attempt, image).await {
             Ok(config) => config,
             Err(message) => {
-                self.refuse(pod, name, "CreateContainerConfigError", message, RETRY);
+                self.start_failed(pod, name, StartFailure::CreateContainerConfigError, message);
                 return;
             }
         };
         let request = cri::CreateContainerRequest {
             pod_sandbox_id: sandbox.id.clone(),
             config: Some(config),
-            sandbox_config: Some(runtime_config::sandbox(&self.node, pod, self.spec(pod), sandbox.attempt)),
+            sandbox_config: Some(sandbox_config::sandbox(self.node.settings(), pod, spec(pod), sandbox.attempt)),
         };
         // From here on a restart counts, whatever becomes of it.
         if attempt > 0 && self.seen.latest(name).is_some_and(|c| c.state == State::Exited) {
@@ -45,14 +47,15 @@ impl Worker {
         match self.node.cri.create_container(request).await {
             Ok(answer) => self.created(pod, &definition, answer.container_id, &sandbox.id, attempt),
             Err(error) => {
-                self.refuse(pod, name, "CreateContainerError", error.message, RETRY);
-                self.look().await;
+                self.start_failed(pod, name, StartFailure::CreateContainerError, error.message);
+                self.observe().await;
             }
         }
     }
 
     fn created(&mut self, pod: &Pod, definition: &Container, id: String, sandbox: &str, attempt: u32) {
-        self.tell(pod, &definition.name, Kind::Normal, "Created", &format!("Created container: {}", definition.name));
+        let message = format!("Created container: {}", definition.name);
+        self.container_event(pod, &definition.name, Kind::Normal, "Created", &message);
         self.node.watchers.watch(&id, &self.wake);
         self.memory.fresh.insert(id.clone());
         self.memory.images.remove(&definition.name);
@@ -82,7 +85,7 @@ impl Worker {
         attempt: u32,
         image: &str,
     ) -> Result<cri::ContainerConfig, String> {
-        let spec = self.spec(pod);
+        let spec = spec(pod);
         self.check_user(pod, definition, image).await?;
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let ips = self.pod_ips();
@@ -93,7 +96,7 @@ impl Worker {
             services: &self.node.service_addresses(),
         };
         let env = env::environment(definition, &context).map_err(|e| e.to_string())?;
-        let log_dir = self.node.config.logs().join(runtime_config::log_dir_name(pod)).join(&definition.name);
+        let log_dir = log_files::dir(&self.node.config, pod).join(&definition.name);
         std::fs::create_dir_all(&log_dir).map_err(|e| format!("creating {}: {e}", log_dir.display()))?;
         let mounts = mounts::mounts(&mounts::Context {
             node: &self.node,
@@ -104,8 +107,9 @@ impl Worker {
             env: &env,
             ips: &ips,
         })?;
-        Ok(runtime_config::container(Given {
-            node: &self.node,
+        let node_memory = self.node.host.memory;
+        Ok(container_config::container(Given {
+            node_memory,
             pod,
             spec,
             container: definition,
@@ -117,7 +121,7 @@ impl Worker {
     }
 
     async fn check_user(&self, pod: &Pod, definition: &Container, image: &str) -> Result<(), String> {
-        let spec = self.spec(pod);
+        let spec = spec(pod);
         let pod_asks = spec.security_context.as_ref().and_then(|s| s.run_as_non_root);
         let own_asks = definition.security_context.as_ref().and_then(|s| s.run_as_non_root);
         if own_asks.or(pod_asks) != Some(true) {
@@ -128,23 +132,21 @@ impl Worker {
             verbose: false,
         };
         let status = self.node.cri.image_status(ask).await.map_err(|e| e.message)?;
-        runtime_config::check_user(pod, spec, definition, &status.image.unwrap_or_default())
+        security::check_user(pod, spec, definition, &status.image.unwrap_or_default())
     }
 
     pub(super) async fn start_container(&mut self, pod: &Pod, name: &str, id: &str) {
-        let Some(definition) = rules::definition(self.spec(pod), name).cloned() else { return };
+        let Some(definition) = rules::definition(spec(pod), name).cloned() else { return };
         self.memory.fresh.remove(id);
-        if let Err(error) =
-            self.node.cri.start_container(cri::StartContainerRequest { container_id: id.to_owned() }).await
-        {
+        let request = cri::StartContainerRequest { container_id: id.to_owned() };
+        if let Err(error) = self.node.cri.start_container(request).await {
             let message = format!("failed to start container \"{id}\": {}", error.message);
-            // The container's own back-off decides when the next one is tried.
-            self.refuse(pod, name, "RunContainerError", message, SignedDuration::from_secs(1));
-            self.look().await;
+            self.start_failed(pod, name, StartFailure::RunContainerError, message);
+            self.observe().await;
             return;
         }
         self.memory.failures.remove(name);
-        self.tell(pod, name, Kind::Normal, "Started", &format!("Started container {name}"));
+        self.container_event(pod, name, Kind::Normal, "Started", &format!("Started container {name}"));
         let sandbox = self.seen.containers.iter().find(|c| c.id == id).map(|c| c.sandbox.clone()).unwrap_or_default();
         match self.container_status(id, &sandbox).await {
             Ok(Some(status)) => {
@@ -153,8 +155,19 @@ impl Worker {
                 self.post_start(&definition, id);
             }
             Ok(None) | Err(_) => {
-                self.look().await;
+                self.observe().await;
             }
         }
+    }
+
+    pub(super) async fn remove_container(&mut self, pod: &Pod, id: String) -> Result<(), Timestamp> {
+        let known = self.seen.containers.iter().find(|c| c.id == id).cloned();
+        let result = self.node.cri.remove_container(cri::RemoveContainerRequest { container_id: id }).await;
+        if let (Ok(_), Some(container)) = (&result, known) {
+            let dir = log_files::dir(&self.node.config, pod);
+            // The log may never have been begun.
+            let _ = std::fs::remove_file(log_files::of_attempt(&dir, &container.name, container.attempt));
+        }
+        self.observe_after(result.map(drop)).await
     }
 }

@@ -6,38 +6,33 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use k8s_cri::v1::{Mount, MountPropagation};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, VolumeMount};
-use kontiki_agent_plan::{env, volumes as plan};
+use k8s_cri::v1::Mount;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
-use super::{subpath, volume_dir};
-use crate::node::Node;
+use crate::{node::Node, runtime, volumes::volume_mounts};
 
 const HOSTS: &str = "/etc/hosts";
 const TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// What a container's mounts are made from.
-pub struct Context<'a> {
-    pub node: &'a Node,
-    pub pod: &'a Pod,
-    pub spec: &'a PodSpec,
-    pub container: &'a Container,
-    pub attempt: u32,
-    pub env: &'a [(String, String)],
-    pub ips: &'a [IpAddr],
+pub(super) struct Context<'a> {
+    pub(super) node: &'a Node,
+    pub(super) pod: &'a Pod,
+    pub(super) spec: &'a PodSpec,
+    pub(super) container: &'a Container,
+    pub(super) attempt: u32,
+    pub(super) env: &'a [(String, String)],
+    pub(super) ips: &'a [IpAddr],
 }
 
 /// Prepares and lists the mounts.
 ///
 /// # Errors
 /// A text for the container's `waiting` message.
-pub fn mounts(context: &Context<'_>) -> Result<Vec<Mount>, String> {
+pub(super) fn mounts(context: &Context<'_>) -> Result<Vec<Mount>, String> {
     let uid = context.pod.metadata.uid.as_deref().unwrap_or_default();
-    let mut out = Vec::new();
-    for (index, mount) in context.container.volume_mounts.iter().flatten().enumerate() {
-        out.push(volume_mount(context, uid, index, mount)?);
-    }
     let pod_dir = context.node.config.pod_dir(uid);
+    let mut out = volume_mounts::mounts(&pod_dir, context.spec, context.container, context.env)?;
     let taken = |path: &str| context.container.volume_mounts.iter().flatten().any(|m| m.mount_path == path);
     if !taken(HOSTS) {
         let path = pod_dir.join("etc-hosts");
@@ -52,8 +47,7 @@ pub fn mounts(context: &Context<'_>) -> Result<Vec<Mount>, String> {
 }
 
 /// Where the termination message of an attempt is written.
-#[must_use]
-pub fn termination_log(pod_dir: &Path, container: &str, attempt: u32) -> PathBuf {
+pub(super) fn termination_log(pod_dir: &Path, container: &str, attempt: u32) -> PathBuf {
     pod_dir.join("containers").join(container).join(attempt.to_string())
 }
 
@@ -68,57 +62,6 @@ fn prepare_log(path: &Path) -> std::io::Result<()> {
 
 fn file_mount(container_path: &str, host_path: &Path) -> Mount {
     Mount { container_path: container_path.to_owned(), host_path: host_path.display().to_string(), ..Mount::default() }
-}
-
-fn volume_mount(context: &Context<'_>, uid: &str, index: usize, mount: &VolumeMount) -> Result<Mount, String> {
-    let volume = context.spec.volumes.iter().flatten().find(|v| v.name == mount.name);
-    let volume = volume.ok_or_else(|| format!("volume {:?} is not defined", mount.name))?;
-    let source = plan::source(volume).map_err(|e| e.to_string())?;
-    let root = match &source {
-        plan::Source::Host { path, .. } => PathBuf::from(path),
-        _ => volume_dir(context.node, uid, &volume.name, &source),
-    };
-    let host_path = match sub_path(context, mount)? {
-        None => root,
-        Some(path) => {
-            let place = context.node.config.pod_dir(uid).join("volume-subpaths").join(&volume.name);
-            let target = place.join(&context.container.name).join(index.to_string());
-            subpath::bind(&root, &path, &target).map_err(|e| {
-                format!(
-                    "failed to prepare subPath for volumeMount {:?} of container {:?}: {e}",
-                    mount.name, context.container.name
-                )
-            })?
-        }
-    };
-    let propagation = match mount.mount_propagation.as_deref() {
-        Some("Bidirectional") => MountPropagation::PropagationBidirectional,
-        Some("HostToContainer") => MountPropagation::PropagationHostToContainer,
-        _ => MountPropagation::PropagationPrivate,
-    };
-    let container_path =
-        if mount.mount_path.starts_with('/') { mount.mount_path.clone() } else { format!("/{}", mount.mount_path) };
-    Ok(Mount {
-        container_path,
-        host_path: host_path.display().to_string(),
-        // Generated files are the node's to change.
-        readonly: mount.read_only == Some(true) || matches!(source, plan::Source::Files { .. }),
-        propagation: propagation.into(),
-        ..Mount::default()
-    })
-}
-
-fn sub_path(context: &Context<'_>, mount: &VolumeMount) -> Result<Option<String>, String> {
-    let path = match (&mount.sub_path, &mount.sub_path_expr) {
-        (Some(path), _) if !path.is_empty() => path.clone(),
-        (_, Some(text)) if !text.is_empty() => {
-            let lookup = |name: &str| context.env.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
-            env::expand(text, lookup)
-        }
-        _ => return Ok(None),
-    };
-    let escapes = path.starts_with('/') || path.split('/').any(|part| part == "..");
-    if escapes { Err(format!("subPath {path:?} must be a relative path without '..'")) } else { Ok(Some(path)) }
 }
 
 /// Rewritten for each container, so that a new sandbox's address is right.
@@ -140,7 +83,7 @@ fn hosts_file(context: &Context<'_>) -> String {
             "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
              fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
         );
-        let (hostname, domain) = crate::runtime_config::hostname(context.node, context.pod, context.spec);
+        let (hostname, domain) = runtime::hostname(context.node.settings(), context.pod, context.spec);
         for ip in context.ips {
             let full = domain.as_ref().map(|d| format!("{hostname}.{d}\t")).unwrap_or_default();
             out.push_str(&format!("{ip}\t{full}{hostname}\n"));

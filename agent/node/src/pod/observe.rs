@@ -10,12 +10,14 @@ use kontiki_agent_plan::{
     rules,
 };
 
-use super::Worker;
-use crate::{
+use super::{
+    mounts::termination_log,
+    worker::{Worker, soon, spec},
+};
+use crate::runtime::{
     cri::CriError,
-    logs::tail_text,
-    runtime_config::{CONTAINER_NAME, HASH, POD_UID, log_dir_name},
-    volumes::mounts::termination_log,
+    labels::{CONTAINER_NAME, HASH, POD_UID},
+    log_files::{self, tail_text},
 };
 
 /// As much of a termination message as kubelet takes.
@@ -29,8 +31,8 @@ fn time(nanos: i64) -> Option<Timestamp> {
 
 impl Worker {
     /// Replaces what is seen. `false`: the runtime did not answer, and the old view stands.
-    pub(super) async fn look(&mut self) -> bool {
-        match self.observe().await {
+    pub(super) async fn observe(&mut self) -> bool {
+        match self.list().await {
             Ok(()) => {
                 for id in self.seen.sandboxes.iter().map(|s| &s.id).chain(self.seen.containers.iter().map(|c| &c.id)) {
                     self.node.watchers.watch(id, &self.wake);
@@ -45,7 +47,17 @@ impl Worker {
         }
     }
 
-    async fn observe(&mut self) -> Result<(), CriError> {
+    /// Looks after a change; after one that failed, says when to go on.
+    pub(super) async fn observe_after(&mut self, change: Result<(), CriError>) -> Result<(), Timestamp> {
+        let answered = self.observe().await;
+        if let Err(error) = change {
+            tracing::warn!(uid = %self.uid, %error, "a step of a pod failed; it is tried again");
+            return Err(soon());
+        }
+        if answered { Ok(()) } else { Err(soon()) }
+    }
+
+    async fn list(&mut self) -> Result<(), CriError> {
         let label = [(POD_UID.to_owned(), self.uid.clone())];
         let filter = cri::PodSandboxFilter { label_selector: label.clone().into(), ..cri::PodSandboxFilter::default() };
         let sandboxes =
@@ -70,11 +82,7 @@ impl Worker {
         }
         self.seen.sandboxes = seen;
         self.seen.containers = found;
-        let alive = |id: &String| self.seen.containers.iter().any(|c| &c.id == id);
-        self.memory.probed.retain(|id, _| alive(id));
-        self.memory.condemned.retain(|id, _| alive(id));
-        self.memory.messages.retain(|id, _| alive(id));
-        self.memory.fresh.retain(|id| alive(id));
+        self.memory.forget_others(&self.seen);
         Ok(())
     }
 
@@ -112,10 +120,10 @@ impl Worker {
 
     /// Reads what ended containers left to say.
     async fn read_messages(&mut self) {
-        let pod = self.desired.borrow().pod.clone();
+        let pod = self.api_pod();
         let pod_dir = self.node.config.pod_dir(&self.uid);
-        let logs = self.node.config.logs().join(log_dir_name(&pod));
-        let spec = self.spec(&pod);
+        let logs = log_files::dir(&self.node.config, &pod);
+        let spec = spec(&pod);
         let unread = |c: &&Container| c.state == State::Exited && !self.memory.messages.contains_key(&c.id);
         let mut read = Vec::new();
         for ended in self.seen.containers.iter().filter(unread) {
@@ -123,7 +131,7 @@ impl Worker {
             let mut text = read_start(&path).await;
             let policy = rules::definition(spec, &ended.name).and_then(|c| c.termination_message_policy.as_deref());
             if text.is_empty() && ended.exit_code != 0 && policy == Some("FallbackToLogsOnError") {
-                let log = logs.join(&ended.name).join(format!("{}.log", ended.attempt));
+                let log = log_files::of_attempt(&logs, &ended.name, ended.attempt);
                 text = tail_text(&log, FALLBACK_LINES, FALLBACK_BYTES).await.unwrap_or_default();
             }
             if text.is_empty() {
@@ -134,18 +142,10 @@ impl Worker {
         self.memory.messages.extend(read);
     }
 
-    pub(super) fn pod_ips(&self) -> Vec<IpAddr> {
-        let host = self.desired.borrow().pod.spec.as_ref().is_some_and(|s| s.host_network == Some(true));
-        if host {
-            return self.node.host_ips();
-        }
-        self.seen.sandbox().filter(|s| s.ready).map(|s| s.ips.clone()).unwrap_or_default()
-    }
-
     /// A worker that finds its containers running takes their probes' verdicts from the API:
     /// a restart of the agent must not make a ready pod unready.
     pub(super) fn adopt(&mut self) {
-        let pod = self.desired.borrow().pod.clone();
+        let pod = self.api_pod();
         let Some(status) = &pod.status else { return };
         let all = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
         for known in all {

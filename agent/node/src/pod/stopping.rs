@@ -1,21 +1,20 @@
 //! Stopping containers: hooks, grace, the kill.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kontiki_agent_plan::{
     probe, rules,
     step::{Stop, Why},
+    termination,
 };
 
-use super::{Report, Worker};
-use crate::{check::Target, cri::Cri, events::Kind, node::Node};
-
-/// Left for the container itself after its preStop hook took all the time.
-const LEAST_GRACE: Duration = Duration::from_secs(2);
-/// A postStart hook that takes longer holds up its pod for nothing.
-const POST_START_LIMIT: Duration = Duration::from_secs(600);
+use super::{
+    check::Target,
+    worker::{Report, Worker},
+};
+use crate::{node::Node, session::events::Kind};
 
 impl Worker {
     pub(super) fn stop_containers(&mut self, pod: &Pod, stops: Vec<Stop>) {
@@ -23,11 +22,11 @@ impl Worker {
             let again = self.memory.stopping.insert(stop.id.clone(), stop.deadline).is_some();
             let definition = pod.spec.as_ref().and_then(|s| rules::definition(s, &stop.container)).cloned();
             if !again {
-                self.tell(pod, &stop.container, Kind::Normal, "Killing", &killing(&stop));
+                self.container_event(pod, &stop.container, Kind::Normal, "Killing", &killing(&stop));
             }
             let job = StopJob {
                 node: self.node.clone(),
-                pod: self.desired.borrow().pod.clone(),
+                pod: self.api_pod(),
                 definition: definition.filter(|_| !again),
                 ip: self.pod_ips().first().copied(),
                 stop,
@@ -36,26 +35,11 @@ impl Worker {
         }
     }
 
-    /// Runs the postStart hook, if there is one, beside the turns.
-    pub(super) fn post_start(&mut self, definition: &Container, id: &str) {
-        let Some(hook) = definition.lifecycle.as_ref().and_then(|l| l.post_start.clone()) else { return };
-        self.memory.post_start.insert(id.to_owned());
-        let (cri, definition, id): (Cri, Container, String) =
-            (self.node.cri.clone(), definition.clone(), id.to_owned());
-        let ip = self.pod_ips().first().copied();
-        self.jobs.spawn(async move {
-            let target = Target { cri: &cri, container: &definition, id: &id, ip };
-            let hook = target.hook(&hook, POST_START_LIMIT);
-            let result =
-                tokio::time::timeout(POST_START_LIMIT, hook).await.unwrap_or_else(|_| Err("timed out".to_owned()));
-            Report::PostStart { id, container: definition.name.clone(), result }
-        });
-    }
-
-    pub(super) fn post_start_failed(&mut self, id: &str, container: &str, reason: &str) {
-        let pod = self.desired.borrow().pod.clone();
-        self.tell(&pod, container, Kind::Warning, "FailedPostStartHook", &format!("PostStartHook failed: {reason}"));
-        self.memory.condemned.insert(id.to_owned(), "FailedPostStartHook".to_owned());
+    pub(super) fn stopped(&mut self, id: &str, result: Result<(), String>) {
+        if let Err(error) = result {
+            tracing::warn!(uid = %self.uid, container = %id, %error, "a container did not stop");
+        }
+        self.memory.stopping.remove(id);
     }
 }
 
@@ -76,19 +60,15 @@ struct StopJob {
     pod: Arc<Pod>,
     /// For its preStop hook; `None` if that has run.
     definition: Option<Container>,
-    ip: Option<std::net::IpAddr>,
+    ip: Option<IpAddr>,
     stop: Stop,
 }
 
 impl StopJob {
     async fn run(self) -> Report {
         let hooked = self.pre_stop().await;
-        let left = Duration::try_from(self.stop.deadline.duration_since(Timestamp::now())).unwrap_or_default();
-        let grace = if hooked { left.max(LEAST_GRACE) } else { left };
-        // Whole seconds, rounded up: 0 means "kill at once".
-        let grace = Duration::from_secs(grace.as_secs() + u64::from(grace.subsec_millis() > 0));
-        let result = self.node.cri.stop_container(&self.stop.id, grace).await;
-        let result = match result {
+        let timeout = termination::stop_timeout(self.stop.deadline, hooked, Timestamp::now());
+        let result = match self.node.cri.stop_container(&self.stop.id, timeout).await {
             Err(error) if !error.not_found() => Err(error.to_string()),
             _ => Ok(()),
         };

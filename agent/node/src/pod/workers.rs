@@ -8,39 +8,38 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use k8s_cri::v1::{ListPodSandboxRequest, PodSandbox};
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use kontiki_agent_plan::housekeeping::{Found, GoneNotice, orphans};
 use tokio::{
     sync::watch,
-    task::{Id, JoinSet},
+    task::{Id, JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    cgroups,
-    node::Node,
-    volumes,
-    worker::{Desired, End, Worker},
+use super::{
+    sync::{self, End},
+    worker::{Desired, Worker},
 };
+use crate::{host::cgroups, node::Node, volumes::pod_volumes};
 
-/// How often the runtime is searched for pods that nobody wants.
-const SWEEP: Duration = Duration::from_secs(60);
-/// How soon a `PodGone` is repeated while the API still has the pod. The pause doubles each time: what holds the
-/// pod then are finalizers, more likely than a lost message.
-const REPEAT: Duration = Duration::from_secs(5);
-const LONGEST_REPEAT: Duration = Duration::from_secs(300);
+/// How often the node is searched for what is left of pods that nobody wants.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
 
-struct Manager {
+struct Workers {
     node: Arc<Node>,
     workers: BTreeMap<String, watch::Sender<Desired>>,
     tasks: JoinSet<End>,
     uids: BTreeMap<Id, String>,
     /// Gone here, still in the API, by uid.
     gone: BTreeMap<String, Gone>,
+    began: Instant,
     stop: CancellationToken,
 }
 
@@ -48,65 +47,48 @@ struct Manager {
 struct Gone {
     namespace: String,
     name: String,
-    /// When the masters are told again.
-    due: Instant,
-    pause: Duration,
-}
-
-impl Gone {
-    fn new(namespace: String, name: String) -> Self {
-        Self { namespace, name, due: Instant::now() + REPEAT, pause: REPEAT }
-    }
-
-    /// Whether it is time to say so again.
-    fn again(&mut self, now: Instant) -> bool {
-        let due = self.due <= now;
-        if due {
-            self.pause = (self.pause * 2).min(LONGEST_REPEAT);
-            self.due = now + self.pause;
-        }
-        due
-    }
+    notice: GoneNotice,
 }
 
 /// Runs until `stop`, then waits for the workers to let go.
-pub async fn run(node: Arc<Node>, stop: CancellationToken) {
+pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
     let mut changed = node.objects.pods_changed();
-    let mut manager = Manager {
+    let mut workers = Workers {
         node,
         workers: BTreeMap::new(),
         tasks: JoinSet::new(),
         uids: BTreeMap::new(),
         gone: BTreeMap::new(),
+        began: Instant::now(),
         stop: stop.clone(),
     };
-    let mut sweep = tokio::time::interval(SWEEP);
-    let mut repeat = tokio::time::interval(REPEAT);
-    let mut swept = false;
+    let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+    let mut repeat = tokio::time::interval(GoneNotice::PERIOD);
+    let mut clean = false;
     loop {
         changed.borrow_and_update();
-        if manager.node.objects.snapshots() > 0 {
-            manager.turn();
-            if !swept {
-                swept = manager.sweep().await;
+        if workers.node.objects.snapshots() > 0 {
+            workers.assign();
+            if !clean {
+                clean = workers.clean_up().await;
             }
         }
         tokio::select! {
             // Each arm is cancel-safe: a receiver keeps the unseen version, a JoinSet its results,
             // an interval its ticks.
             _ = changed.changed() => {}
-            Some(ended) = manager.tasks.join_next_with_id(), if !manager.tasks.is_empty() => manager.ended(ended),
-            _ = sweep.tick() => swept = false,
-            _ = repeat.tick() => manager.repeat_gone(),
+            Some(ended) = workers.tasks.join_next_with_id(), if !workers.tasks.is_empty() => workers.ended(ended),
+            _ = housekeeping.tick() => clean = false,
+            _ = repeat.tick() => workers.repeat_gone(),
             () = stop.cancelled() => break,
         }
     }
-    while manager.tasks.join_next().await.is_some() {}
+    while workers.tasks.join_next().await.is_some() {}
 }
 
-impl Manager {
+impl Workers {
     /// Gives every worker its pod's latest definition, and starts workers for new pods.
-    fn turn(&mut self) {
+    fn assign(&mut self) {
         let pods = self.node.objects.pods();
         let snapshot = self.node.objects.snapshots();
         let mut present = BTreeSet::new();
@@ -144,12 +126,12 @@ impl Manager {
         }
         let (tx, rx) = watch::channel(desired);
         let worker = Worker::new(self.node.clone(), rx);
-        let task = self.tasks.spawn(worker.run(self.stop.clone()));
+        let task = self.tasks.spawn(sync::run(worker, self.stop.clone()));
         self.uids.insert(task.id(), uid.clone());
         self.workers.insert(uid, tx);
     }
 
-    fn ended(&mut self, ended: Result<(Id, End), tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<(Id, End), JoinError>) {
         let (id, end) = match ended {
             Ok((id, end)) => (id, Some(end)),
             Err(error) => {
@@ -163,49 +145,58 @@ impl Manager {
             let desired = tx.borrow();
             let text = |field: &Option<String>| field.clone().unwrap_or_default();
             let meta = &desired.pod.metadata;
-            self.gone.insert(uid, Gone::new(text(&meta.namespace), text(&meta.name)));
+            let notice = GoneNotice::new(self.began.elapsed());
+            self.gone.insert(uid, Gone { namespace: text(&meta.namespace), name: text(&meta.name), notice });
         }
     }
 
     fn repeat_gone(&mut self) {
-        let now = Instant::now();
+        let now = self.began.elapsed();
         for (uid, gone) in &mut self.gone {
-            if gone.again(now) {
+            if gone.notice.repeat(now) {
                 self.node.outbox.pod_gone(&gone.namespace, &gone.name, uid);
             }
         }
     }
 
-    /// Finds what is left of pods that nobody wants: sandboxes and directories.
-    async fn sweep(&mut self) -> bool {
+    /// Ends and removes what is left of pods that nobody wants. `false`: the runtime did not answer.
+    async fn clean_up(&mut self) -> bool {
         let Ok(answer) = self.node.cri.list_pod_sandbox(ListPodSandboxRequest::default()).await else { return false };
         let snapshot = self.node.objects.snapshots();
-        let mut found = BTreeSet::new();
-        for sandbox in answer.items {
-            let Some(metadata) = &sandbox.metadata else { continue };
-            let uid = metadata.uid.clone();
-            if !self.workers.contains_key(&uid) && found.insert(uid.clone()) {
-                tracing::info!(pod = %metadata.name, namespace = %metadata.namespace, %uid, "a pod that no master knows is ended");
-                self.want(uid, Desired { pod: Arc::new(skeleton(&sandbox)), present: false, snapshot });
-            }
-        }
-        self.remove_directories();
-        true
-    }
-
-    fn remove_directories(&self) {
+        let sandboxes: BTreeMap<&str, &PodSandbox> =
+            answer.items.iter().rev().filter_map(|s| Some((s.metadata.as_ref()?.uid.as_str(), s))).collect();
         let dir = self.node.config.data_dir.join("pods");
-        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-            let Ok(uid) = entry.file_name().into_string() else { continue };
-            if self.workers.contains_key(&uid) {
-                continue;
-            }
-            let removed = volumes::remove_pod_dir(&entry.path()).and_then(|()| cgroups::remove(&uid));
-            if let Err(error) = removed {
+        let directories = names(&dir);
+        let workers: BTreeSet<String> = self.workers.keys().cloned().collect();
+        let orphans = orphans(&Found {
+            snapshots: snapshot,
+            workers: workers.iter().map(String::as_str).collect(),
+            sandboxes: sandboxes.keys().copied().collect(),
+            directories: directories.iter().map(String::as_str).collect(),
+        });
+        for uid in orphans.end {
+            let pod = skeleton(sandboxes[uid]);
+            let (name, namespace) = (pod.metadata.name.as_deref(), pod.metadata.namespace.as_deref());
+            tracing::info!(pod = name, namespace, %uid, "a pod that no master knows is ended");
+            self.want(uid.to_owned(), Desired { pod: Arc::new(pod), present: false, snapshot });
+        }
+        for uid in orphans.remove {
+            if let Err(error) = remove(&dir, uid) {
                 tracing::warn!(%uid, %error, "the directory of a pod that is gone cannot be removed yet");
             }
         }
+        true
     }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+fn remove(dir: &Path, uid: &str) -> io::Result<()> {
+    pod_volumes::remove_pod_dir(&dir.join(uid))?;
+    cgroups::remove(uid)
 }
 
 /// As much of a pod as its sandbox remembers.
@@ -216,17 +207,4 @@ fn skeleton(sandbox: &PodSandbox) -> Pod {
     pod.metadata.namespace = Some(metadata.namespace);
     pod.metadata.uid = Some(metadata.uid);
     pod
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pod_that_finalizers_hold_is_reported_less_and_less() {
-        let mut gone = Gone::new("ns".into(), "held".into());
-        let start = gone.due;
-        let seconds = (0..1800).filter(|second| gone.again(start + Duration::from_secs(*second)));
-        assert_eq!(seconds.collect::<Vec<_>>(), [0, 10, 30, 70, 150, 310, 610, 910, 1210, 1510]);
-    }
 }

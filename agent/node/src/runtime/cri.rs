@@ -36,7 +36,7 @@ pub struct CriError {
 impl CriError {
     /// Whether the thing asked about does not exist.
     #[must_use]
-    pub fn not_found(&self) -> bool {
+    pub(crate) fn not_found(&self) -> bool {
         self.code == Code::NotFound
     }
 }
@@ -143,7 +143,7 @@ impl Cri {
 
     /// The channel, for containerd's own services.
     #[must_use]
-    pub fn channel(&self) -> Channel {
+    pub(crate) fn channel(&self) -> Channel {
         self.channel.clone()
     }
 
@@ -151,7 +151,7 @@ impl Cri {
     ///
     /// # Errors
     /// What the runtime answered, or that it did not answer in time.
-    pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
+    pub(crate) async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
         let timeout = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
         let request = cri::StopContainerRequest { container_id: id.to_owned(), timeout };
         let mut client = self.runtime.clone();
@@ -162,7 +162,12 @@ impl Cri {
     ///
     /// # Errors
     /// What the runtime answered. `DeadlineExceeded` if the command did not end in time.
-    pub async fn exec_sync(&self, id: &str, cmd: Vec<String>, timeout: Duration) -> Result<cri::ExecSyncResponse> {
+    pub(crate) async fn exec_sync(
+        &self,
+        id: &str,
+        cmd: Vec<String>,
+        timeout: Duration,
+    ) -> Result<cri::ExecSyncResponse> {
         let seconds = i64::try_from(timeout.as_secs()).unwrap_or(0).max(1);
         let request = cri::ExecSyncRequest { container_id: id.to_owned(), cmd, timeout: seconds };
         let mut client = self.runtime.clone();
@@ -173,7 +178,7 @@ impl Cri {
     ///
     /// # Errors
     /// What the runtime answered.
-    pub async fn pull_image(&self, request: cri::PullImageRequest, deadline: Duration) -> Result<String> {
+    pub(crate) async fn pull_image(&self, request: cri::PullImageRequest, deadline: Duration) -> Result<String> {
         let mut client = self.images.clone();
         Ok(within(deadline, client.pull_image(request)).await?.image_ref)
     }

@@ -4,11 +4,11 @@
 //! is slow or late. The workers still look by themselves now and then, so a lost event costs
 //! time and nothing else.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::node::Node;
+use super::{cri::Cri, watchers::Watchers};
 
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -44,11 +44,11 @@ struct TaskExit {
 }
 
 /// Wakes workers until `stop`.
-pub async fn run(node: Arc<Node>, stop: CancellationToken) {
+pub(crate) async fn run(cri: &Cri, watchers: &Watchers, stop: CancellationToken) {
     loop {
         tokio::select! {
             // Cancel-safe: dropping the stream only loses hints.
-            result = follow(&node) => if let Err(error) = result {
+            result = follow(cri, watchers) => if let Err(error) = result {
                 tracing::debug!(%error, "containerd's events are not available");
             },
             () = stop.cancelled() => return,
@@ -60,20 +60,20 @@ pub async fn run(node: Arc<Node>, stop: CancellationToken) {
     }
 }
 
-async fn follow(node: &Node) -> Result<(), tonic::Status> {
-    let mut client = tonic::client::Grpc::new(node.cri.channel());
+async fn follow(cri: &Cri, watchers: &Watchers) -> Result<(), tonic::Status> {
+    let mut client = tonic::client::Grpc::new(cri.channel());
     client.ready().await.map_err(|e| tonic::Status::unavailable(e.to_string()))?;
     let path = http::uri::PathAndQuery::from_static("/containerd.services.events.v1.Events/Subscribe");
     let codec = tonic_prost::ProstCodec::<SubscribeRequest, Envelope>::default();
     let request = SubscribeRequest { filters: vec!["topic==\"/tasks/exit\"".to_owned()] };
     let mut stream = client.server_streaming(tonic::Request::new(request), path, codec).await?.into_inner();
-    node.watchers.wake_all();
+    watchers.wake_all();
     while let Some(envelope) = stream.message().await? {
         let exit = envelope.event.and_then(|any| <TaskExit as prost::Message>::decode(any.value.as_slice()).ok());
         if let Some(exit) = exit
             && exit.id == exit.container_id
         {
-            node.watchers.wake(&exit.container_id);
+            watchers.wake(&exit.container_id);
         }
     }
     Ok(())

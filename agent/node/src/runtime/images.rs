@@ -1,8 +1,6 @@
-//! Images: pull policies, credentials, mirrors.
+//! Images: pulls, credentials, mirrors.
 //!
 //! Invariants
-//! - `Never` never pulls; `IfNotPresent` pulls only what is absent; `Always` asks the registry
-//!   each time.
 //! - Credentials go to the runtime with the call and are not written anywhere.
 //!
 //! Mirrors are `hosts.toml` files in containerd's registry directory; it reads them at each pull.
@@ -13,85 +11,20 @@ use anyhow::Context as _;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use k8s_cri::v1::{AuthConfig, ImageSpec, ImageStatusRequest, PodSandboxConfig, PullImageRequest};
 use k8s_openapi::api::core::v1::Secret;
+use kontiki_agent_plan::image::registry_host;
 use serde::Deserialize;
 
-use crate::{
-    config::{Registries, RegistryAuth, RegistryTls},
-    cri::{Cri, CriError},
-};
+use super::cri::{Cri, CriError};
+use crate::config::{Registries, RegistryAuth, RegistryTls};
 
 /// A pull makes progress or fails; nobody waits longer than this for one image.
 const PULL_DEADLINE: Duration = Duration::from_secs(1800);
-
-/// `imagePullPolicy`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PullPolicy {
-    Always,
-    IfNotPresent,
-    Never,
-}
-
-impl PullPolicy {
-    /// The policy of a container. Without one, `latest` means `Always`, as upstream defaults it.
-    #[must_use]
-    pub fn of(policy: Option<&str>, image: &str) -> Self {
-        match policy {
-            Some("Always") => Self::Always,
-            Some("Never") => Self::Never,
-            Some("IfNotPresent") => Self::IfNotPresent,
-            _ if tag(image) == Some("latest") => Self::Always,
-            _ => Self::IfNotPresent,
-        }
-    }
-}
-
-/// The tag of a reference, `latest` if it has neither tag nor digest.
-fn tag(image: &str) -> Option<&str> {
-    if image.contains('@') {
-        return None;
-    }
-    let last = image.rsplit('/').next().unwrap_or(image);
-    Some(last.rsplit_once(':').map_or("latest", |(_, tag)| tag))
-}
-
-/// The registry host that an image reference names.
-#[must_use]
-pub fn registry_host(image: &str) -> &str {
-    match image.split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
-        _ => "docker.io",
-    }
-}
-
-/// Whether the reference is one at all: containerd's own words are of little help otherwise.
-#[must_use]
-pub fn valid_reference(image: &str) -> bool {
-    let name = image.split('@').next().unwrap_or(image);
-    let path = name.split_once('/').filter(|_| registry_host(name) != "docker.io").map_or(name, |(_, rest)| rest);
-    let repository = match path.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => {
-            let ok = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-            if tag.is_empty() || tag.len() > 128 || !tag.chars().all(ok) {
-                return false;
-            }
-            repository
-        }
-        _ => path,
-    };
-    let part = |p: &str| {
-        !p.is_empty()
-            && p.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c))
-            && !p.starts_with(['.', '_', '-'])
-            && !p.ends_with(['.', '_', '-'])
-    };
-    repository.split('/').all(part)
-}
 
 /// The id of an image that is here, with its size.
 ///
 /// # Errors
 /// The runtime's.
-pub async fn local(cri: &Cri, image: &str) -> Result<Option<(String, u64)>, CriError> {
+pub(crate) async fn local(cri: &Cri, image: &str) -> Result<Option<(String, u64)>, CriError> {
     let spec = ImageSpec { image: image.to_owned(), ..ImageSpec::default() };
     let status = cri.image_status(ImageStatusRequest { image: Some(spec), verbose: false }).await?;
     Ok(status.image.map(|image| (image.id, image.size)))
@@ -101,7 +34,7 @@ pub async fn local(cri: &Cri, image: &str) -> Result<Option<(String, u64)>, CriE
 ///
 /// # Errors
 /// The runtime's answer to the last attempt.
-pub async fn pull(
+pub(crate) async fn pull(
     cri: &Cri,
     image: &str,
     sandbox: Option<PodSandboxConfig>,
@@ -124,20 +57,11 @@ pub async fn pull(
     Err(last)
 }
 
-/// The text of an error without our own end of its connections: a port that is another one each time makes one
-/// trouble look like many.
-#[must_use]
-pub fn without_own_end(error: &str) -> String {
-    let words = error.split(' ').map(|word| word.split_once("->").map_or(word, |(_, far)| far));
-    words.collect::<Vec<_>>().join(" ")
-}
-
 /// Credentials for an image: those of the pod's pull secrets first, then those of the node.
 ///
 /// A pull secret speaks of the registry in the image's name and is shown to whoever stands for it,
 /// as the kubelet does; the node's credentials go to the one host they are configured for.
-#[must_use]
-pub fn credentials(image: &str, secrets: &[&Secret], registries: &Registries) -> Vec<AuthConfig> {
+pub(crate) fn credentials(image: &str, secrets: &[&Secret], registries: &Registries) -> Vec<AuthConfig> {
     let host = registry_host(image);
     let mut out: Vec<AuthConfig> = secrets.iter().flat_map(|secret| from_secret(secret, image, host)).collect();
     let mirrors = endpoints(host, registries).into_iter().map(|url| authority(&url).to_owned());
@@ -213,7 +137,7 @@ fn decode_auth(auth: DockerAuth) -> Option<AuthConfig> {
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn write_hosts(certs_dir: &Path, registries: &Registries) -> anyhow::Result<()> {
+pub(crate) fn write_hosts(certs_dir: &Path, registries: &Registries) -> anyhow::Result<()> {
     let hosts = registries.mirrors.keys().chain(registries.configs.keys());
     for host in hosts.collect::<std::collections::BTreeSet<_>>() {
         // k3s spells the default for all registries "*"; containerd spells it "_default".
@@ -295,36 +219,6 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::config::{Mirror, RegistryConfig};
-
-    #[test]
-    fn one_trouble_has_one_text() {
-        for (error, expect) in [
-            ("read udp 10.0.0.1:41234->10.0.0.2:53: i/o timeout", "read udp 10.0.0.2:53: i/o timeout"),
-            ("dial tcp 10.0.0.2:80: connect: connection refused", "dial tcp 10.0.0.2:80: connect: connection refused"),
-            ("no  such host", "no  such host"),
-        ] {
-            assert_eq!(without_own_end(error), expect);
-        }
-    }
-
-    #[test]
-    fn references_are_understood() {
-        for (image, host, policy, valid) in [
-            ("nginx", "docker.io", PullPolicy::Always, true),
-            ("nginx:1.2", "docker.io", PullPolicy::IfNotPresent, true),
-            ("library/nginx:latest", "docker.io", PullPolicy::Always, true),
-            ("localhost/pause:1", "localhost", PullPolicy::IfNotPresent, true),
-            ("10.0.0.1:5000/a/b", "10.0.0.1:5000", PullPolicy::Always, true),
-            ("quay.io/a/b@sha256:00", "quay.io", PullPolicy::IfNotPresent, true),
-            ("Bad_Image:1", "docker.io", PullPolicy::IfNotPresent, false),
-            ("a:b:c", "docker.io", PullPolicy::IfNotPresent, false),
-            ("nginx:", "docker.io", PullPolicy::IfNotPresent, false),
-        ] {
-            assert_eq!(registry_host(image), host, "{image}");
-            assert_eq!(PullPolicy::of(None, image), policy, "{image}");
-            assert_eq!(valid_reference(image), valid, "{image}");
-        }
-    }
 
     #[test]
     fn mirrors_become_hosts_files() {

@@ -2,38 +2,31 @@
 //!
 //! Invariants
 //! - A file is renamed, then the runtime is told to open a new one: no line is lost.
-//! - Per attempt of a container at most [`KEPT`] files of about [`LIMIT`] bytes remain.
+//!
+//! Not here: which logs are rotated, and which files go (kontiki-agent-plan).
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
+use std::path::{Path, PathBuf};
+
+use k8s_cri::v1::{
+    Container, ContainerFilter, ContainerState, ContainerStateValue, ListContainersRequest, ReopenContainerLogRequest,
 };
-
-use k8s_cri::v1 as cri;
+use kontiki_agent_plan::log_rotation as plan;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    node::Node,
-    runtime_config::{CONTAINER_NAME, POD_UID},
-};
-
-/// kubelet's defaults.
-const LIMIT: u64 = 10 << 20;
-const KEPT: usize = 5;
-const PERIOD: Duration = Duration::from_secs(10);
+use super::{cri::Cri, labels};
+use crate::config::Config;
 
 /// Watches the logs until `stop`.
-pub async fn run(node: Arc<Node>, stop: CancellationToken) {
+pub(crate) async fn run(config: &Config, cri: &Cri, stop: CancellationToken) {
     loop {
         tokio::select! {
-            () = tokio::time::sleep(PERIOD) => {}
+            () = tokio::time::sleep(plan::PERIOD) => {}
             () = stop.cancelled() => return,
         }
-        let logs = node.config.logs();
+        let logs = config.logs();
         let large = tokio::task::spawn_blocking(move || large_files(&logs)).await.unwrap_or_default();
         for log in large {
-            if let Err(error) = rotate(&node, &log).await {
+            if let Err(error) = rotate(cri, &log).await {
                 tracing::warn!(path = %log.path.display(), error = format!("{error:#}"), "a log was not rotated");
             }
         }
@@ -59,7 +52,7 @@ fn large_files(logs: &Path) -> Vec<Log> {
             for file in list(&container.path()) {
                 let name = file.file_name().to_string_lossy().into_owned();
                 let attempt = name.strip_suffix(".log").and_then(|n| n.parse().ok());
-                let large = file.metadata().is_ok_and(|m| m.len() > LIMIT);
+                let large = file.metadata().is_ok_and(|m| plan::is_due(m.len()));
                 if let (Some(attempt), true) = (attempt, large) {
                     let container = container.file_name().to_string_lossy().into_owned();
                     out.push(Log { path: file.path(), uid: uid.clone(), container, attempt });
@@ -70,21 +63,20 @@ fn large_files(logs: &Path) -> Vec<Log> {
     out
 }
 
-async fn rotate(node: &Node, log: &Log) -> anyhow::Result<()> {
-    let labels = [(POD_UID.to_owned(), log.uid.clone()), (CONTAINER_NAME.to_owned(), log.container.clone())];
-    let filter = cri::ContainerFilter {
-        state: Some(cri::ContainerStateValue { state: cri::ContainerState::ContainerRunning.into() }),
-        label_selector: labels.into(),
-        ..cri::ContainerFilter::default()
+async fn rotate(cri: &Cri, log: &Log) -> anyhow::Result<()> {
+    let filter = ContainerFilter {
+        state: Some(ContainerStateValue { state: ContainerState::ContainerRunning.into() }),
+        label_selector: labels::selector(&log.uid, &log.container),
+        ..ContainerFilter::default()
     };
-    let running = node.cri.list_containers(cri::ListContainersRequest { filter: Some(filter) }).await?.containers;
-    let current = |c: &&cri::Container| c.metadata.as_ref().is_some_and(|m| m.attempt == log.attempt);
+    let running = cri.list_containers(ListContainersRequest { filter: Some(filter) }).await?.containers;
+    let current = |c: &&Container| c.metadata.as_ref().is_some_and(|m| m.attempt == log.attempt);
     let Some(container) = running.iter().find(current) else { return Ok(()) }; // nobody writes to it
     let stamp = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string();
     let rotated = PathBuf::from(format!("{}.{stamp}", log.path.display()));
     tokio::fs::rename(&log.path, &rotated).await?;
-    let request = cri::ReopenContainerLogRequest { container_id: container.id.clone() };
-    if let Err(error) = node.cri.reopen_container_log(request).await {
+    let request = ReopenContainerLogRequest { container_id: container.id.clone() };
+    if let Err(error) = cri.reopen_container_log(request).await {
         // The runtime still writes to the old file: give it its name back.
         tokio::fs::rename(&rotated, &log.path).await?;
         return Err(error.into());
@@ -94,17 +86,13 @@ async fn rotate(node: &Node, log: &Log) -> anyhow::Result<()> {
 
 async fn remove_oldest(path: &Path) -> anyhow::Result<()> {
     let Some((dir, name)) = path.parent().zip(path.file_name().and_then(|n| n.to_str())) else { return Ok(()) };
-    let prefix = format!("{name}.");
-    let mut old = Vec::new();
+    let mut files = Vec::new();
     let mut entries = tokio::fs::read_dir(dir).await?;
     while let Some(entry) = entries.next_entry().await? {
-        if entry.file_name().to_string_lossy().starts_with(&prefix) {
-            old.push(entry.path());
-        }
+        files.extend(entry.file_name().into_string());
     }
-    old.sort();
-    for path in old.iter().rev().skip(KEPT - 1) {
-        tokio::fs::remove_file(path).await?;
+    for file in plan::surplus(name, files) {
+        tokio::fs::remove_file(dir.join(file)).await?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 //! The program ignores SIGCHLD, so the kernel reaps orphans that a shared PID namespace gives it,
 //! exits 0 on SIGTERM and SIGINT, and sleeps in `pause(2)` otherwise.
 
-use crate::archive::{Entry, Image};
+use super::archive::{Entry, Image};
 
 /// x86-64 machine code. Each `rt_sigaction` sets `SA_RESTORER`, as the kernel demands.
 fn program() -> Vec<u8> {

@@ -10,7 +10,8 @@ use k8s_cri::v1::StatusRequest;
 use serde_json::Value;
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
-use crate::{config::Config, cri::Cri, images, pause};
+use super::{cri::Cri, images, pause};
+use crate::config::Config;
 
 const IMPORT: Duration = Duration::from_secs(30);
 
@@ -18,7 +19,7 @@ const IMPORT: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// Why it could not be imported.
-pub async fn ensure(cri: &Cri, config: &Config) -> anyhow::Result<()> {
+pub(crate) async fn ensure(cri: &Cri, config: &Config) -> anyhow::Result<()> {
     let status =
         cri.status(StatusRequest { verbose: true }).await.context("asking containerd for its configuration")?;
     let settings = status.info.get("config").and_then(|text| serde_json::from_str::<Value>(text).ok());

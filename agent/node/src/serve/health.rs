@@ -13,7 +13,7 @@ use crate::node::Node;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Serves until `stop`. A port that is taken is reported and tried again: pods matter more.
-pub async fn run(node: Arc<Node>, stop: CancellationToken) {
+pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
     let port = node.config.health_port;
     let listener = loop {
         match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {

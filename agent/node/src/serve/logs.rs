@@ -6,44 +6,36 @@
 //!   as it is.
 //! - A follower ends when the container has ended and its file is read to the end.
 
-use std::{
-    io::SeekFrom,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use k8s_cri::v1::{self as cri, ContainerState};
 use kontiki_proto::node::Logs;
-use tokio::{
-    fs::File,
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncSeekExt as _, BufReader},
-};
 
+use super::containers;
 use crate::{
     node::Node,
-    runtime_config::{CONTAINER_NAME, POD_UID},
-    tunnels::{TunnelError, TunnelSender},
+    runtime::log_files::{Reader, parse},
+    session::tunnels::{TunnelError, TunnelSender},
 };
 
 /// How often a follower looks for more.
 const POLL: Duration = Duration::from_millis(100);
-/// Longer lines are not the runtime's.
-const MAX_LINE: usize = 1 << 20;
 /// Lines are gathered up to this before they are sent.
 const BATCH: usize = 32 * 1024;
 
 /// Serves one log request to its end.
-pub async fn serve(node: &Arc<Node>, request: &Logs, tx: &TunnelSender) -> Result<(), TunnelError> {
+pub(crate) async fn serve(node: &Node, request: &Logs, tx: &TunnelSender) -> Result<(), TunnelError> {
     let uid = pod_uid(node, request)?;
-    let found = find_container(node, &uid, &request.container, request.previous).await?;
+    let found = containers::latest(node, &uid, &request.container, request.previous).await?;
     let Some(container) = found else { return Err(absent(node, request)) };
     let ask = cri::ContainerStatusRequest { container_id: container.id.clone(), verbose: false };
     let status = node.cri.container_status(ask).await.map_err(|e| TunnelError::new(500, e.message))?;
     let path = PathBuf::from(status.status.map(|s| s.log_path).unwrap_or_default());
-    let mut reader = Reader::open(&path, request.tail_lines).await?;
+    let failed = |e: std::io::Error| TunnelError::new(500, format!("failed to open the log file: {e}"));
+    let tail = request.tail_lines.map(|lines| u64::try_from(lines).unwrap_or(0));
+    let mut reader = Reader::open(&path, tail).await.map_err(failed)?;
     let mut printer = Printer::new(request)?;
     loop {
         let more = send_available(&mut reader, &mut printer, tx).await?;
@@ -61,7 +53,7 @@ pub async fn serve(node: &Arc<Node>, request: &Logs, tx: &TunnelSender) -> Resul
         tokio::time::sleep(POLL).await;
         reader.follow_rotation(&path).await;
     }
-    if let Some(rest) = printer.finish(&reader.partial) {
+    if let Some(rest) = printer.finish(reader.partial()) {
         tx.send(rest).await;
     }
     Ok(())
@@ -74,22 +66,6 @@ fn pod_uid(node: &Node, request: &Logs) -> Result<String, TunnelError> {
     let pod = node.objects.pod(&request.namespace, &request.pod);
     let uid = pod.and_then(|p| p.metadata.uid.clone());
     uid.ok_or_else(|| TunnelError::new(404, format!("pods \"{}\" not found", request.pod)))
-}
-
-/// The latest container of this name in the pod, or the one before it.
-pub async fn find_container(
-    node: &Node,
-    uid: &str,
-    name: &str,
-    previous: bool,
-) -> Result<Option<cri::Container>, TunnelError> {
-    let labels = [(POD_UID.to_owned(), uid.to_owned()), (CONTAINER_NAME.to_owned(), name.to_owned())];
-    let filter = cri::ContainerFilter { label_selector: labels.into(), ..cri::ContainerFilter::default() };
-    let answer = node.cri.list_containers(cri::ListContainersRequest { filter: Some(filter) }).await;
-    let mut containers = answer.map_err(|e| TunnelError::new(500, e.message))?.containers;
-    let attempt = |c: &cri::Container| c.metadata.as_ref().map_or(0, |m| m.attempt);
-    containers.sort_by_key(|c| std::cmp::Reverse((attempt(c), c.created_at)));
-    Ok(containers.into_iter().nth(usize::from(previous)))
 }
 
 fn absent(node: &Node, request: &Logs) -> TunnelError {
@@ -135,81 +111,6 @@ async fn send_available(reader: &mut Reader, printer: &mut Printer, tx: &TunnelS
             }
         }
     }
-}
-
-/// Reads whole lines of a file that may still grow.
-struct Reader {
-    file: BufReader<File>,
-    inode: u64,
-    /// The start of a line whose end is not there yet.
-    partial: Vec<u8>,
-}
-
-impl Reader {
-    async fn open(path: &Path, tail: Option<i64>) -> Result<Self, TunnelError> {
-        let failed = |e: std::io::Error| TunnelError::new(500, format!("failed to open the log file: {e}"));
-        let mut file = File::open(path).await.map_err(failed)?;
-        if let Some(lines) = tail {
-            let start = tail_start(&mut file, u64::try_from(lines).unwrap_or(0)).await.map_err(failed)?;
-            file.seek(SeekFrom::Start(start)).await.map_err(failed)?;
-        }
-        let inode = inode(&file).await;
-        Ok(Self { file: BufReader::new(file), inode, partial: Vec::new() })
-    }
-
-    /// The next complete line, with its end. `None`: not yet. Not cancel-safe.
-    async fn line(&mut self) -> std::io::Result<Option<Vec<u8>>> {
-        self.file.read_until(b'\n', &mut self.partial).await?;
-        if self.partial.ends_with(b"\n") || self.partial.len() > MAX_LINE {
-            return Ok(Some(std::mem::take(&mut self.partial)));
-        }
-        Ok(None)
-    }
-
-    /// Goes on with the new file once the old one was renamed.
-    async fn follow_rotation(&mut self, path: &Path) {
-        let Ok(file) = File::open(path).await else { return };
-        let new = inode(&file).await;
-        if new != self.inode {
-            self.file = BufReader::new(file);
-            self.inode = new;
-            self.partial.clear();
-        }
-    }
-}
-
-async fn inode(file: &File) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
-    file.metadata().await.map_or(0, |m| m.ino())
-}
-
-/// Where the last `lines` lines begin.
-async fn tail_start(file: &mut File, lines: u64) -> std::io::Result<u64> {
-    const BLOCK: u64 = 64 * 1024;
-    let length = file.metadata().await?.len();
-    if lines == 0 {
-        return Ok(length);
-    }
-    let mut end = length;
-    let mut seen = 0;
-    let mut buffer = Vec::new();
-    while end > 0 {
-        let start = end.saturating_sub(BLOCK);
-        buffer.clear();
-        file.seek(SeekFrom::Start(start)).await?;
-        file.take(end - start).read_to_end(&mut buffer).await?;
-        for (at, byte) in buffer.iter().enumerate().rev() {
-            let after = start + at as u64 + 1;
-            if *byte == b'\n' && after != length {
-                seen += 1;
-                if seen == lines {
-                    return Ok(after);
-                }
-            }
-        }
-        end = start;
-    }
-    Ok(0)
 }
 
 /// Turns the runtime's lines into output.
@@ -282,40 +183,6 @@ impl Printer {
     }
 }
 
-struct Entry<'a> {
-    time: &'a str,
-    stream: &'a str,
-    complete: bool,
-    text: &'a [u8],
-}
-
-/// `2016-10-06T00:17:09.669794202Z stdout F text`. `None`: not a line of the runtime.
-fn parse(line: &[u8]) -> Option<Entry<'_>> {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    let mut parts = line.splitn(4, |b| *b == b' ');
-    let time = std::str::from_utf8(parts.next()?).ok()?;
-    let stream = std::str::from_utf8(parts.next()?).ok()?;
-    let tags = parts.next()?;
-    let complete = tags.split(|b| *b == b':').next() != Some(b"P");
-    Some(Entry { time, stream, complete, text: parts.next().unwrap_or_default() })
-}
-
-/// The last `max_lines` lines, at most `max_bytes` of them, of what the container wrote.
-pub async fn tail_text(path: &Path, max_lines: u64, max_bytes: usize) -> std::io::Result<String> {
-    let mut file = File::open(path).await?;
-    let start = tail_start(&mut file, max_lines).await?;
-    file.seek(SeekFrom::Start(start)).await?;
-    let mut raw = Vec::new();
-    file.take(16 << 20).read_to_end(&mut raw).await?;
-    let mut printer = Printer { timestamps: false, since: None, left: None, stream: None, at_start: true };
-    let mut out = Vec::new();
-    for line in raw.split_inclusive(|b| *b == b'\n') {
-        printer.print(line, &mut out);
-    }
-    let cut = out.len().saturating_sub(max_bytes);
-    Ok(String::from_utf8_lossy(&out[cut..]).into_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -349,16 +216,5 @@ mod tests {
         ] {
             assert_eq!(show(&request), expect, "{name}");
         }
-    }
-
-    #[tokio::test]
-    async fn tails_begin_at_lines() {
-        let path = std::env::temp_dir().join(format!("kontiki-log-{}", std::process::id()));
-        std::fs::write(&path, LOG).expect("writes");
-        for (lines, expect) in [(0, ""), (1, "three\n"), (3, "two\nthree\n"), (9, "one\ntwo\nthree\n")] {
-            assert_eq!(tail_text(&path, lines, 4096).await.expect("reads"), expect, "{lines}");
-        }
-        assert_eq!(tail_text(&path, 9, 6).await.expect("reads"), "three\n");
-        std::fs::remove_file(path).expect("removes");
     }
 }

@@ -1,23 +1,25 @@
 //! Usage of the node and its pods, in the shape of kubelet's stats/summary.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_cri::v1::{ContainerStats, ListContainerStatsRequest};
 use serde_json::{Value, json};
 
 use crate::{
-    cri::CriError,
-    host,
+    host::facts,
     node::Node,
-    runtime_config::{CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID},
+    runtime::{
+        cri::CriError,
+        labels::{CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID},
+    },
 };
 
 /// The summary now.
 ///
 /// # Errors
 /// If the runtime does not answer.
-pub async fn summary(node: &Arc<Node>) -> Result<Value, CriError> {
+pub(crate) async fn summary(node: &Node) -> Result<Value, CriError> {
     let stats = node.cri.list_container_stats(ListContainerStatsRequest::default()).await?.stats;
     let mut pods: BTreeMap<String, (Value, Vec<Value>)> = BTreeMap::new();
     for stat in &stats {
@@ -66,9 +68,9 @@ fn pod(reference: Value, containers: Vec<Value>) -> Value {
 
 fn whole(node: &Node) -> Value {
     let now = Timestamp::now().to_string();
-    let available = host::meminfo("MemAvailable").unwrap_or(0);
+    let available = facts::meminfo("MemAvailable").unwrap_or(0);
     let used = node.host.memory.saturating_sub(available);
-    let disk = host::disk(&node.config.data_dir).unwrap_or_default();
+    let disk = facts::disk(&node.config.data_dir).unwrap_or_default();
     json!({
         "nodeName": node.config.name,
         "cpu": {"time": now, "usageCoreNanoSeconds": cpu_nanoseconds()},

@@ -5,7 +5,7 @@
 //!   ways, is the client's and containerd's.
 //! - containerd's streaming server is reached on loopback, in this process's network namespace.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use k8s_cri::v1::{self as cri, ContainerState};
@@ -16,12 +16,11 @@ use tokio::{
     time::timeout,
 };
 
+use super::containers;
 use crate::{
-    cri::CriError,
-    logs::find_container,
     node::Node,
-    runtime_config::POD_UID,
-    tunnels::{TunnelError, TunnelReceiver, TunnelSender},
+    runtime::cri::CriError,
+    session::tunnels::{TunnelError, TunnelReceiver, TunnelSender},
 };
 
 const MAX_HEAD: usize = 64 * 1024;
@@ -29,8 +28,8 @@ const HEAD: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// Serves one stream to its end.
-pub async fn serve(
-    node: &Arc<Node>,
+pub(crate) async fn serve(
+    node: &Node,
     request: Stream,
     tx: &TunnelSender,
     mut rx: TunnelReceiver,
@@ -113,7 +112,7 @@ async fn streaming_url(node: &Node, request: &Stream) -> Result<String, TunnelEr
             Ok(node.cri.attach(ask).await.map_err(refused)?.url)
         }
         "portforward" => {
-            let sandbox = ready_sandbox(node, &request.uid).await?;
+            let sandbox = containers::ready_sandbox(node, &request.uid).await?;
             let ask = cri::PortForwardRequest { pod_sandbox_id: sandbox, port: request.ports.clone() };
             Ok(node.cri.port_forward(ask).await.map_err(refused)?.url)
         }
@@ -122,7 +121,7 @@ async fn streaming_url(node: &Node, request: &Stream) -> Result<String, TunnelEr
 }
 
 async fn running(node: &Node, request: &Stream) -> Result<String, TunnelError> {
-    let found = find_container(node, &request.uid, &request.container, false).await?;
+    let found = containers::latest(node, &request.uid, &request.container, false).await?;
     match found {
         Some(container) if container.state == i32::from(ContainerState::ContainerRunning) => Ok(container.id),
         Some(_) => Err(not_running(request)),
@@ -155,18 +154,6 @@ fn main_pid(info: &str) -> Option<u64> {
 /// proc(5): the state follows the command, which stands in parentheses and may hold any byte.
 fn is_zombie(stat: &str) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
-}
-
-async fn ready_sandbox(node: &Node, uid: &str) -> Result<String, TunnelError> {
-    let filter = cri::PodSandboxFilter {
-        state: Some(cri::PodSandboxStateValue { state: cri::PodSandboxState::SandboxReady.into() }),
-        label_selector: [(POD_UID.to_owned(), uid.to_owned())].into(),
-        ..cri::PodSandboxFilter::default()
-    };
-    let answer = node.cri.list_pod_sandbox(cri::ListPodSandboxRequest { filter: Some(filter) }).await;
-    let items = answer.map_err(|e| TunnelError::new(500, e.message))?.items;
-    let newest = items.into_iter().max_by_key(|s| s.created_at);
-    newest.map(|s| s.id).ok_or_else(|| TunnelError::new(404, "the pod is not running here"))
 }
 
 /// `http://host:port/path` into address and target.

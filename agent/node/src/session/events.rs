@@ -1,4 +1,4 @@
-//! Events about pods and the node, with kubelet's reasons and messages.
+//! Events about pods, with kubelet's reasons and messages.
 //!
 //! Invariants
 //! - The same thing said again within [`REMEMBERED`] distinct things raises the count of the first
@@ -10,15 +10,15 @@ use std::{collections::HashMap, sync::Mutex, time::Instant};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kontiki_model::pace::Pace;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::outbox::Outbox;
+use super::outbox::Outbox;
 
 const REMEMBERED: usize = 2000;
 
 /// How an event is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub(crate) enum Kind {
     Normal,
     Warning,
 }
@@ -46,13 +46,12 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    #[must_use]
-    pub fn new(node: &str) -> Self {
+    pub(crate) fn new(node: &str) -> Self {
         Self { node: node.to_owned(), state: Mutex::default() }
     }
 
     /// An event about a pod, or about one of its containers.
-    pub fn pod(
+    pub(crate) fn pod(
         &self,
         outbox: &Outbox,
         pod: &Pod,
@@ -73,30 +72,9 @@ impl Recorder {
         if let Some(path) = &path {
             involved["fieldPath"] = json!(path);
         }
-        self.record(outbox, &namespace, &name, &uid, involved, path.unwrap_or_default(), kind, reason, message);
-    }
-
-    /// An event about this node.
-    pub fn node(&self, outbox: &Outbox, kind: Kind, reason: &'static str, message: &str) {
-        let involved = json!({"kind": "Node", "name": self.node, "uid": self.node});
-        self.record(outbox, "default", &self.node, &self.node, involved, String::new(), kind, reason, message);
-    }
-
-    fn record(
-        &self,
-        outbox: &Outbox,
-        namespace: &str,
-        name: &str,
-        uid: &str,
-        involved: Value,
-        path: String,
-        kind: Kind,
-        reason: &'static str,
-        message: &str,
-    ) {
         let now = Timestamp::now();
-        let like = (uid.to_owned(), reason, message.to_owned(), path);
-        let Some((known, count)) = self.count(like, name, now) else { return };
+        let like = (uid, reason, message.to_owned(), path.unwrap_or_default());
+        let Some((known, count)) = self.count(like, &name, now) else { return };
         let seconds = |at: Timestamp| Timestamp::from_second(at.as_second()).unwrap_or(at).to_string();
         let event = json!({
             "apiVersion": "v1", "kind": "Event",
@@ -109,7 +87,7 @@ impl Recorder {
             "firstTimestamp": seconds(known.first), "lastTimestamp": seconds(now),
             "count": count, "eventTime": null,
         });
-        outbox.event(namespace, &known.name, event.to_string());
+        outbox.event(&namespace, &known.name, event.to_string());
     }
 
     /// The Event to write, and how often it happened; `None`: not now.
@@ -131,6 +109,7 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use kontiki_proto::node::from_agent::Message;
+    use serde_json::Value;
 
     use super::*;
 

@@ -21,7 +21,7 @@ use kontiki_proto::node::Object;
 use tokio::sync::watch;
 
 /// Namespace (empty for cluster-scoped objects) and name.
-pub type Key = (String, String);
+pub(crate) type Key = (String, String);
 
 #[derive(Default)]
 struct Tables {
@@ -40,16 +40,16 @@ struct Tables {
 }
 
 /// Counts changes, so that others can wait for one.
-struct Bell(watch::Sender<u64>);
+struct Changes(watch::Sender<u64>);
 
-impl Default for Bell {
+impl Default for Changes {
     fn default() -> Self {
         Self(watch::Sender::new(0))
     }
 }
 
-impl Bell {
-    fn ring(&self) {
+impl Changes {
+    fn count_one(&self) {
         self.0.send_modify(|n| *n += 1);
     }
 }
@@ -58,12 +58,12 @@ impl Bell {
 #[derive(Default)]
 pub struct Objects {
     tables: std::sync::RwLock<Tables>,
-    pods: Bell,
-    data: Bell,
-    network: Bell,
+    pods: Changes,
+    data: Changes,
+    network: Changes,
 }
 
-/// What changed, to ring the right bell.
+/// What changed, for whoever waits for changes of its class.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     Pods,
@@ -88,13 +88,13 @@ impl Objects {
         tables.began = Some(Instant::now());
     }
 
-    /// Whether a snapshot began within `age`: what changes now may have happened long ago.
-    pub fn catching_up(&self, age: Duration) -> bool {
-        self.read().began.is_some_and(|began| began.elapsed() < age)
+    /// How long ago the latest snapshot began: what changes soon after may have happened long ago.
+    pub(crate) fn snapshot_age(&self) -> Option<Duration> {
+        self.read().began.map(|began| began.elapsed())
     }
 
     /// The session ended before its snapshot did: nothing may be dropped for it.
-    pub fn abandon_snapshot(&self) {
+    pub(crate) fn abandon_snapshot(&self) {
         self.write().named = None;
     }
 
@@ -120,7 +120,7 @@ impl Objects {
                 _ => Class::None, // a newer master may send more
             }
         };
-        self.ring(class);
+        self.announce(class);
         Ok(())
     }
 
@@ -143,69 +143,65 @@ impl Objects {
             }
         }
         for class in [Class::Pods, Class::Data, Class::Network] {
-            self.ring(class);
+            self.announce(class);
         }
     }
 
-    fn ring(&self, class: Class) {
+    fn announce(&self, class: Class) {
         match class {
-            Class::Pods => self.pods.ring(),
-            Class::Data => self.data.ring(),
-            Class::Network => self.network.ring(),
+            Class::Pods => self.pods.count_one(),
+            Class::Data => self.data.count_one(),
+            Class::Network => self.network.count_one(),
             Class::None => {}
         }
     }
 
     /// How many snapshots were complete. Zero: nothing is known yet, so nothing may be stopped.
-    pub fn snapshots(&self) -> u64 {
+    pub(crate) fn snapshots(&self) -> u64 {
         self.read().snapshots
     }
 
     /// Changes whenever a pod changed or a snapshot ended.
-    pub fn pods_changed(&self) -> watch::Receiver<u64> {
+    pub(crate) fn pods_changed(&self) -> watch::Receiver<u64> {
         self.pods.0.subscribe()
     }
 
     /// Changes whenever a Secret or ConfigMap changed.
-    pub fn data_changed(&self) -> watch::Receiver<u64> {
+    pub(crate) fn data_changed(&self) -> watch::Receiver<u64> {
         self.data.0.subscribe()
     }
 
     /// Changes whenever a Service, EndpointSlice or Node changed.
-    pub fn network_changed(&self) -> watch::Receiver<u64> {
+    pub(crate) fn network_changed(&self) -> watch::Receiver<u64> {
         self.network.0.subscribe()
     }
 
     /// The pods assigned to this node.
-    pub fn pods(&self) -> Vec<Arc<Pod>> {
+    pub(crate) fn pods(&self) -> Vec<Arc<Pod>> {
         self.read().pods.values().cloned().collect()
     }
 
-    pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+    pub(crate) fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
         self.read().pods.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
-    pub fn secret(&self, namespace: &str, name: &str) -> Option<Arc<Secret>> {
+    pub(crate) fn secret(&self, namespace: &str, name: &str) -> Option<Arc<Secret>> {
         self.read().secrets.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
-    pub fn config_map(&self, namespace: &str, name: &str) -> Option<Arc<ConfigMap>> {
-        self.read().config_maps.get(&(namespace.to_owned(), name.to_owned())).cloned()
-    }
-
-    pub fn node(&self, name: &str) -> Option<Arc<Node>> {
+    pub(crate) fn node(&self, name: &str) -> Option<Arc<Node>> {
         self.read().nodes.get(&(String::new(), name.to_owned())).cloned()
     }
 
-    pub fn nodes(&self) -> Vec<Arc<Node>> {
+    pub(crate) fn nodes(&self) -> Vec<Arc<Node>> {
         self.read().nodes.values().cloned().collect()
     }
 
-    pub fn services(&self) -> Vec<Arc<Service>> {
+    pub(crate) fn services(&self) -> Vec<Arc<Service>> {
         self.read().services.values().cloned().collect()
     }
 
-    pub fn slices(&self) -> Vec<Arc<EndpointSlice>> {
+    pub(crate) fn slices(&self) -> Vec<Arc<EndpointSlice>> {
         self.read().slices.values().cloned().collect()
     }
 }
@@ -234,14 +230,14 @@ fn put<T: serde::de::DeserializeOwned>(
 }
 
 /// The objects that one pod's definition may name, all in its namespace.
-pub struct PodSources {
+pub(crate) struct PodSources {
     config_maps: BTreeMap<String, Arc<ConfigMap>>,
     secrets: BTreeMap<String, Arc<Secret>>,
 }
 
 impl PodSources {
     /// A view of the cache as it is now.
-    pub fn new(objects: &Objects, namespace: &str) -> Self {
+    pub(crate) fn new(objects: &Objects, namespace: &str) -> Self {
         fn of<T>(table: &BTreeMap<Key, Arc<T>>, namespace: &str) -> BTreeMap<String, Arc<T>> {
             let from = (namespace.to_owned(), String::new());
             table

@@ -18,13 +18,13 @@ use tokio::sync::{Notify, oneshot};
 const MAX_EVENTS: usize = 1000;
 
 /// A token, or why there is none.
-pub type TokenAnswer = Result<Token, String>;
+pub(crate) type TokenAnswer = Result<Token, String>;
 
 /// A ServiceAccount token.
 #[derive(Clone, Debug)]
-pub struct Token {
-    pub token: String,
-    pub expires: jiff::Timestamp,
+pub(crate) struct Token {
+    pub(crate) token: String,
+    pub(crate) expires: jiff::Timestamp,
 }
 
 #[derive(Default)]
@@ -51,13 +51,13 @@ impl Outbox {
     }
 
     /// Replaces the node's waiting status.
-    pub fn node_status(&self, json: String) {
+    pub(crate) fn node_status(&self, json: String) {
         self.lock().node = Some(json);
         self.filled.notify_one();
     }
 
     /// Replaces the pod's waiting status.
-    pub fn pod_status(&self, namespace: &str, name: &str, uid: &str, json: String) {
+    pub(crate) fn pod_status(&self, namespace: &str, name: &str, uid: &str, json: String) {
         let upsert = Upsert {
             kind: "Pod".to_owned(),
             namespace: namespace.to_owned(),
@@ -70,18 +70,18 @@ impl Outbox {
     }
 
     /// Says that nothing of the pod is left here.
-    pub fn pod_gone(&self, namespace: &str, name: &str, uid: &str) {
+    pub(crate) fn pod_gone(&self, namespace: &str, name: &str, uid: &str) {
         self.lock().gone.insert((namespace.to_owned(), name.to_owned(), uid.to_owned()), false);
         self.filled.notify_one();
     }
 
     /// The pod has left the API: no need to repeat it.
-    pub fn forget_gone(&self, namespace: &str, name: &str, uid: &str) {
+    pub(crate) fn forget_gone(&self, namespace: &str, name: &str, uid: &str) {
         self.lock().gone.remove(&(namespace.to_owned(), name.to_owned(), uid.to_owned()));
     }
 
     /// Queues an Event.
-    pub fn event(&self, namespace: &str, name: &str, json: String) {
+    pub(crate) fn event(&self, namespace: &str, name: &str, json: String) {
         let event = Upsert {
             kind: "Event".to_owned(),
             namespace: namespace.to_owned(),
@@ -101,7 +101,7 @@ impl Outbox {
     }
 
     /// Asks a master for a token. The answer may take until a session is up.
-    pub fn token(&self, mut request: TokenRequest) -> oneshot::Receiver<TokenAnswer> {
+    pub(crate) fn token(&self, mut request: TokenRequest) -> oneshot::Receiver<TokenAnswer> {
         let (tx, rx) = oneshot::channel();
         {
             let mut state = self.lock();
@@ -115,7 +115,7 @@ impl Outbox {
     }
 
     /// A master answered a token request.
-    pub fn token_answer(&self, id: u64, answer: TokenAnswer) {
+    pub(crate) fn token_answer(&self, id: u64, answer: TokenAnswer) {
         let waiting = self.lock().tokens.remove(&id);
         if let Some((_, _, tx)) = waiting {
             let _ = tx.send(answer); // the asker may have given up
@@ -123,7 +123,7 @@ impl Outbox {
     }
 
     /// A new session begins: what the old one may have lost is due again.
-    pub fn resend(&self) {
+    pub(crate) fn resend(&self) {
         {
             let mut state = self.lock();
             state.gone.values_mut().for_each(|sent| *sent = false);
@@ -163,7 +163,7 @@ impl Outbox {
     }
 
     /// Returns when something was put in since the last call. Cancel-safe.
-    pub async fn filled(&self) {
+    pub(crate) async fn filled(&self) {
         self.filled.notified().await;
     }
 }

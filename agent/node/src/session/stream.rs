@@ -16,6 +16,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use futures::{StreamExt as _, stream::FuturesUnordered};
+use kontiki_agent_plan::session::{Attempts, SILENCE};
 use kontiki_proto::node::{
     FromAgent, Heartbeat, Hello, ToAgent, from_agent, node_client::NodeClient, to_agent::Message,
 };
@@ -28,41 +29,52 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Streaming, transport::Channel};
 
-use crate::{identity::Current, node::Node, outbox::Token, tunnels::Tunnels};
+use super::{
+    node_status::NodeStatus,
+    objects::Objects,
+    outbox::{Outbox, Token},
+    tunnels::{Handler, Tunnels},
+};
+use crate::host::identity::{self, Current};
 
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// Two heartbeats unanswered.
-const SILENCE: Duration = Duration::from_secs(4);
 /// How long one server may take before the next is tried beside it.
 const STAGGER: Duration = Duration::from_millis(300);
 const OPENING: Duration = Duration::from_secs(4);
 /// Messages waiting for the stream; statuses beyond them stay in the outbox.
 const QUEUE: usize = 64;
 
+/// The parts of the agent that a session feeds and sends from.
+pub(crate) struct Parts<'a> {
+    pub(crate) objects: &'a Objects,
+    pub(crate) outbox: &'a Outbox,
+    /// Whether a session is up and synced.
+    pub(crate) online: &'a AtomicBool,
+    pub(crate) node: NodeStatus<'a>,
+    pub(crate) tunnels: Arc<dyn Handler>,
+}
+
 /// Keeps a session open until `stop`.
-pub async fn run(node: Arc<Node>, identity: Arc<Current>, stop: CancellationToken) {
-    let mut session = Session { node, identity, servers: Vec::new(), last: None };
-    session.servers = merge(&session.node.config.servers, &session.identity.get().cluster.servers);
+pub(crate) async fn run(parts: Parts<'_>, identity: &Current, stop: CancellationToken) {
+    let servers = merge(&parts.node.config.servers, &identity.get().cluster.servers);
+    let mut session = Session { parts, identity, servers, last: None };
     let connected = AtomicBool::new(false);
-    let mut failures = 0_u32;
+    let mut attempts = Attempts::default();
     loop {
         let result = tokio::select! {
             // Cancel-safe: dropping a session closes its stream, and the outbox sends again.
             result = session.once(&connected) => result,
             () = stop.cancelled() => return,
         };
-        session.node.online.store(false, Ordering::SeqCst);
+        session.parts.online.store(false, Ordering::SeqCst);
         let reason = result.map_or_else(|error| format!("{error:#}"), |()| "the master closed it".to_owned());
         let was_up = connected.swap(false, Ordering::SeqCst);
-        failures = if was_up { 1 } else { failures.saturating_add(1) };
-        // A long outage is told ever less often.
-        if failures.is_power_of_two() {
-            tracing::warn!(%reason, was_up, failures, "no session");
+        attempts.failed(was_up);
+        if attempts.is_news() {
+            tracing::warn!(%reason, was_up, failures = attempts.count(), "no session");
         }
-        // After a working session the next master is tried at once.
-        let pause = if was_up { rand::random_range(0..50) } else { rand::random_range(300..700) };
         tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(pause)) => {}
+            () = tokio::time::sleep(Attempts::pause(was_up, rand::random())) => {}
             () = stop.cancelled() => return,
         }
     }
@@ -74,22 +86,22 @@ fn merge(configured: &[String], learned: &[String]) -> Vec<String> {
     out
 }
 
-struct Session {
-    node: Arc<Node>,
-    identity: Arc<Current>,
+struct Session<'a> {
+    parts: Parts<'a>,
+    identity: &'a Current,
     servers: Vec<String>,
     /// The server of the session that just ended: it is tried last.
     last: Option<String>,
 }
 
-impl Session {
+impl Session<'_> {
     async fn once(&mut self, connected: &AtomicBool) -> anyhow::Result<()> {
         let (server, channel) = self.connect().await?;
         self.last = Some(server.clone());
         let (tx, rx) = mpsc::channel::<FromAgent>(QUEUE);
         let hello = Hello {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            node_json: self.node.registration().await.to_string(),
+            node_json: self.parts.node.registration().await.to_string(),
             force: true,
         };
         tx.send(message(from_agent::Message::Hello(hello))).await.context("queueing the greeting")?;
@@ -121,7 +133,7 @@ impl Session {
         while let Some((server, result)) = attempts.next().await {
             match result {
                 Ok(Ok(channel)) => return Ok((server, channel)),
-                Ok(Err(error)) => reasons.push(format!("{server}: {}", crate::identity::chain(&error))),
+                Ok(Err(error)) => reasons.push(format!("{server}: {}", identity::chain(&error))),
                 Err(_) => reasons.push(format!("{server}: no answer")),
             }
         }
@@ -135,10 +147,10 @@ impl Session {
         mut inbound: Streaming<ToAgent>,
         connected: &AtomicBool,
     ) -> anyhow::Result<()> {
-        let node = self.node.clone();
-        node.objects.begin_snapshot();
-        let _snapshot = AbandonSnapshot(&node);
-        let mut tunnels = Tunnels::new(node.clone(), tx.clone());
+        let Parts { objects, outbox, online, .. } = self.parts;
+        objects.begin_snapshot();
+        let _snapshot = AbandonSnapshot(objects);
+        let mut tunnels = Tunnels::new(self.parts.tunnels.clone(), tx.clone());
         let mut heard = Instant::now();
         let mut beat = tokio::time::interval(HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -156,9 +168,9 @@ impl Session {
                         synced = true;
                         tracing::info!(%server, "session is up");
                         connected.store(true, Ordering::SeqCst);
-                        node.outbox.resend();
-                        node.objects.end_snapshot();
-                        node.online.store(true, Ordering::SeqCst);
+                        outbox.resend();
+                        objects.end_snapshot();
+                        online.store(true, Ordering::SeqCst);
                     } else if let Some(message) = received.message {
                         self.handle(message, &mut tunnels)?;
                     }
@@ -168,7 +180,7 @@ impl Session {
                     send(&tx, message(from_agent::Message::Heartbeat(Heartbeat { sequence }))).await?;
                 }
                 // Cancel-safe: the outbox keeps what nobody took.
-                () = node.outbox.filled(), if synced => flush(&node, &tx).await?,
+                () = outbox.filled(), if synced => flush(outbox, &tx).await?,
                 () = tokio::time::sleep_until(heard + SILENCE) => bail!("{server} has been silent for {SILENCE:?}"),
             }
         }
@@ -177,7 +189,7 @@ impl Session {
     fn handle(&mut self, message: Message, tunnels: &mut Tunnels) -> anyhow::Result<()> {
         match message {
             Message::Object(object) => {
-                if let Err(error) = self.node.objects.apply(&object) {
+                if let Err(error) = self.parts.objects.apply(&object) {
                     tracing::error!(resource = %object.resource, namespace = %object.namespace, name = %object.name, %error,
                         "an object could not be read; it is left as it was");
                 }
@@ -189,11 +201,11 @@ impl Session {
                 } else {
                     Err(answer.error)
                 };
-                self.node.outbox.token_answer(answer.id, token);
+                self.parts.outbox.token_answer(answer.id, token);
             }
             Message::Tunnel(tunnel) => tunnels.handle(tunnel),
             Message::Refused(refused) => bail!("refused: {}", refused.reason),
-            Message::Servers(servers) => self.servers = merge(&self.node.config.servers, &servers.addresses),
+            Message::Servers(servers) => self.servers = merge(&self.parts.node.config.servers, &servers.addresses),
             Message::Heartbeat(_) | Message::Synced(_) => {}
         }
         Ok(())
@@ -201,11 +213,11 @@ impl Session {
 }
 
 /// Whatever ends a session, an unfinished snapshot must not drop anything.
-struct AbandonSnapshot<'a>(&'a Node);
+struct AbandonSnapshot<'a>(&'a Objects);
 
 impl Drop for AbandonSnapshot<'_> {
     fn drop(&mut self) {
-        self.0.objects.abandon_snapshot();
+        self.0.abandon_snapshot();
     }
 }
 
@@ -213,8 +225,8 @@ fn message(message: from_agent::Message) -> FromAgent {
     FromAgent { message: Some(message) }
 }
 
-async fn flush(node: &Node, tx: &mpsc::Sender<FromAgent>) -> anyhow::Result<()> {
-    for message in node.outbox.take() {
+async fn flush(outbox: &Outbox, tx: &mpsc::Sender<FromAgent>) -> anyhow::Result<()> {
+    for message in outbox.take() {
         send(tx, message).await?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Byte streams inside the session: logs, exec, attach, port-forward, stats.
+//! Byte streams inside the session, for whatever a master asks of this node.
 //!
 //! Invariants
 //! - A tunnel has at most [`WINDOW`] unacknowledged bytes in flight each way, so one that is not
@@ -9,13 +9,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use kontiki_proto::node::{Close, FromAgent, Open, Tunnel, from_agent::Message, open::What, tunnel::Step};
+use futures::future::BoxFuture;
+use kontiki_proto::node::{Close, FromAgent, Open, Tunnel, from_agent::Message, tunnel::Step};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
 };
-
-use crate::{logs, node::Node, stats, streams};
 
 /// Unacknowledged bytes per direction.
 const WINDOW: usize = 256 * 1024;
@@ -27,14 +26,20 @@ const INBOUND: usize = 8192;
 /// A request could not be served: the text and HTTP code for the client.
 #[derive(Debug)]
 pub struct TunnelError {
-    pub code: i32,
-    pub message: String,
+    pub(crate) code: i32,
+    pub(crate) message: String,
 }
 
 impl TunnelError {
-    pub fn new(code: i32, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: i32, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
+}
+
+/// Whoever answers what a master asks through a tunnel.
+pub trait Handler: Send + Sync {
+    /// Serves one request to its end.
+    fn serve(&self, open: Open, tx: TunnelSender, rx: TunnelReceiver) -> BoxFuture<'static, Result<(), TunnelError>>;
 }
 
 /// The agent's sending end of a tunnel.
@@ -47,7 +52,7 @@ pub struct TunnelSender {
 
 impl TunnelSender {
     /// Sends bytes, waiting for credit. `false`: the session is gone.
-    pub async fn send(&self, mut data: Bytes) -> bool {
+    pub(crate) async fn send(&self, mut data: Bytes) -> bool {
         while !data.is_empty() {
             let chunk = data.split_to(data.len().min(CHUNK));
             let wanted = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
@@ -74,7 +79,7 @@ pub struct TunnelReceiver {
 
 impl TunnelReceiver {
     /// The next bytes, acknowledged as taken. `None`: the master ended its direction. Cancel-safe.
-    pub async fn next(&mut self) -> Option<Bytes> {
+    pub(crate) async fn next(&mut self) -> Option<Bytes> {
         let data = self.rx.recv().await?;
         self.sender.step(Step::Ack(data.len() as u64)).await;
         Some(data)
@@ -90,7 +95,7 @@ struct Entry {
 
 /// The tunnels of one session.
 pub struct Tunnels {
-    node: Arc<Node>,
+    handler: Arc<dyn Handler>,
     out: mpsc::Sender<FromAgent>,
     open: BTreeMap<u64, Entry>,
     /// Aborts its tasks when the session drops it.
@@ -98,8 +103,8 @@ pub struct Tunnels {
 }
 
 impl Tunnels {
-    pub fn new(node: Arc<Node>, out: mpsc::Sender<FromAgent>) -> Self {
-        Self { node, out, open: BTreeMap::new(), tasks: JoinSet::new() }
+    pub fn new(handler: Arc<dyn Handler>, out: mpsc::Sender<FromAgent>) -> Self {
+        Self { handler, out, open: BTreeMap::new(), tasks: JoinSet::new() }
     }
 
     /// Takes one message of the master.
@@ -146,28 +151,14 @@ impl Tunnels {
         let credit = Arc::new(Semaphore::new(WINDOW));
         let sender = TunnelSender { id, out: self.out.clone(), credit: credit.clone() };
         let receiver = TunnelReceiver { rx, sender: sender.clone() };
-        let node = self.node.clone();
+        let work = self.handler.serve(open, sender.clone(), receiver);
         let task = self.tasks.spawn(async move {
-            let result = serve(&node, open, &sender, receiver).await;
-            let close = match result {
+            let close = match work.await {
                 Ok(()) => Close::default(),
                 Err(error) => Close { error: error.message, code: error.code },
             };
             sender.step(Step::Close(close)).await;
         });
         self.open.insert(id, Entry { tx: Some(tx), credit, task });
-    }
-}
-
-async fn serve(node: &Arc<Node>, open: Open, tx: &TunnelSender, rx: TunnelReceiver) -> Result<(), TunnelError> {
-    match open.what {
-        Some(What::Logs(request)) => logs::serve(node, &request, tx).await,
-        Some(What::Stream(request)) => streams::serve(node, request, tx, rx).await,
-        Some(What::Stats(_)) => {
-            let summary = stats::summary(node).await.map_err(|e| TunnelError::new(500, e.to_string()))?;
-            tx.send(Bytes::from(summary.to_string())).await;
-            Ok(())
-        }
-        None => Err(TunnelError::new(501, "this agent does not know that kind of stream")),
     }
 }

@@ -16,7 +16,7 @@ const DATA: &str = "..data";
 const DATA_NEW: &str = "..data_tmp";
 
 /// Makes `dir` show exactly `files`. With a group, it owns them and may read them.
-pub fn write(dir: &Path, files: &BTreeMap<String, File>, group: Option<u32>) -> std::io::Result<()> {
+pub(super) fn write(dir: &Path, files: &BTreeMap<String, File>, group: Option<u32>) -> std::io::Result<()> {
     let old = std::fs::read_link(dir.join(DATA)).ok();
     if let Some(old) = &old
         && same(&dir.join(old), files, group)

@@ -3,11 +3,39 @@
 use std::{
     fs::{self, Permissions},
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::Volume;
+
+use super::plugin::{Mounter, Plugin};
+
+pub(super) struct HostPath;
+
+impl Plugin for HostPath {
+    fn name(&self) -> &'static str {
+        "host-path"
+    }
+
+    fn can_support(&self, volume: &Volume) -> bool {
+        volume.host_path.is_some()
+    }
+
+    fn path(&self, volume: &Volume, dir: &Path) -> PathBuf {
+        volume.host_path.as_ref().map_or_else(|| dir.to_owned(), |source| PathBuf::from(&source.path))
+    }
+
+    fn set_up<'a>(&'a self, mounter: &'a Mounter<'a>) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            let Some(source) = &mounter.volume.host_path else { return Ok(()) };
+            check(&source.path, source.type_.as_deref().unwrap_or_default())
+        })
+    }
+}
+
 /// Checks, and for the `OrCreate` types creates, a path of the host.
-pub fn check(path: &str, kind: &str) -> Result<(), String> {
+fn check(path: &str, kind: &str) -> Result<(), String> {
     let at = Path::new(path);
     let found = fs::metadata(at).ok();
     let is = |test: fn(&fs::Metadata) -> bool| found.as_ref().is_some_and(test);

@@ -9,13 +9,13 @@ use std::{
 use nix::mount::{MntFlags, MsFlags, mount as sys_mount, umount2};
 
 /// Whether something is mounted on `dir`.
-pub fn is_mount(dir: &Path) -> io::Result<bool> {
+pub(super) fn is_mount(dir: &Path) -> io::Result<bool> {
     let parent = dir.parent().unwrap_or(dir);
     Ok(std::fs::metadata(dir)?.dev() != std::fs::metadata(parent)?.dev())
 }
 
 /// Mounts a tmpfs on `dir` unless there is one.
-pub fn mount(dir: &Path, size: Option<u64>) -> io::Result<()> {
+pub(super) fn tmpfs(dir: &Path, size: Option<u64>) -> io::Result<()> {
     if is_mount(dir)? {
         return Ok(());
     }
@@ -29,7 +29,7 @@ pub fn mount(dir: &Path, size: Option<u64>) -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel's.
-pub fn share(dir: &Path) -> io::Result<()> {
+pub(crate) fn share(dir: &Path) -> io::Result<()> {
     let dir = dir.canonicalize()?;
     if !mount_points()?.contains(&dir) {
         sys_mount(Some(&dir), &dir, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
@@ -38,14 +38,29 @@ pub fn share(dir: &Path) -> io::Result<()> {
 }
 
 /// Binds `source` (a path that may be a descriptor in /proc) onto `target`.
-pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
+pub(super) fn bind(source: &Path, target: &Path) -> io::Result<()> {
     Ok(sys_mount(Some(source), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?)
 }
 
-/// Takes down every mount below `dir`, deepest first.
-pub fn unmount_below(dir: &Path) -> io::Result<()> {
+/// Takes down every mount below `dir`.
+pub(super) fn unmount_below(dir: &Path) -> io::Result<()> {
     let Ok(dir) = dir.canonicalize() else { return Ok(()) };
-    let mut points = mounts_below(&dir)?;
+    unmount_all(|point| point != dir && point.starts_with(&dir))
+}
+
+/// Takes down every mount on and below `dir`.
+pub(super) fn unmount(dir: &Path) -> io::Result<()> {
+    let Ok(dir) = dir.canonicalize() else { return Ok(()) };
+    unmount_all(|point| point.starts_with(&dir))
+}
+
+/// Deepest first. An error if one is left.
+fn unmount_all(chosen: impl Fn(&Path) -> bool) -> io::Result<()> {
+    let chosen = || Ok::<_, io::Error>(mount_points()?.into_iter().filter(|point| chosen(point)).collect::<Vec<_>>());
+    let mut points = chosen()?;
+    if points.is_empty() {
+        return Ok(());
+    }
     points.sort_by_key(|p| std::cmp::Reverse(p.components().count()));
     for point in points {
         match umount2(&point, MntFlags::MNT_DETACH) {
@@ -54,7 +69,7 @@ pub fn unmount_below(dir: &Path) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
-    match mounts_below(&dir)?.first() {
+    match chosen()?.first() {
         None => Ok(()),
         Some(left) => Err(io::Error::other(format!("{} is still mounted", left.display()))),
     }

@@ -15,13 +15,13 @@ use nix::{
     sys::stat::{Mode, mkdirat},
 };
 
-use super::tmpfs;
+use super::mount;
 
 /// Binds `path` beneath `root` to `target`, creating directories that are missing.
 ///
 /// # Errors
 /// If the path leads out of the volume, or the kernel refuses.
-pub fn bind(root: &Path, path: &str, target: &Path) -> io::Result<PathBuf> {
+pub(super) fn bind(root: &Path, path: &str, target: &Path) -> io::Result<PathBuf> {
     let root = open(root, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     let file = resolve(&root, path)?;
     let source = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
@@ -36,7 +36,7 @@ pub fn bind(root: &Path, path: &str, target: &Path) -> io::Result<PathBuf> {
     } else if !target.exists() {
         std::fs::write(target, [])?;
     }
-    tmpfs::bind(&source, target)?;
+    mount::bind(&source, target)?;
     Ok(target.to_owned())
 }
 

@@ -6,8 +6,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
-use super::seconds;
-use crate::{observed::Volumes, rules, step::View};
+use crate::{observed::Volumes, rules, step::View, time::whole_seconds};
 
 struct Verdict {
     holds: bool,
@@ -59,7 +58,7 @@ fn condition(
         status: status.to_owned(),
         reason: (!verdict.reason.is_empty()).then(|| verdict.reason.to_owned()),
         message: (!verdict.message.is_empty()).then_some(verdict.message),
-        last_transition_time: Some(since.unwrap_or(Time(seconds(now)))),
+        last_transition_time: Some(since.unwrap_or(Time(whole_seconds(now)))),
         last_probe_time: None,
         observed_generation: generation,
     }
@@ -67,7 +66,7 @@ fn condition(
 
 fn sandbox_ready(view: &View<'_>) -> Verdict {
     let up = view.seen.sandbox().is_some_and(|s| s.ready && !view.memory.stopped_sandboxes.contains(&s.id));
-    Verdict { holds: up && view.memory.volumes != Volumes::Released, ..OK }
+    Verdict { holds: up && view.memory.volumes != Volumes::TornDown, ..OK }
 }
 
 fn initialized(spec: &PodSpec, new: &PodStatus, phase: &str) -> Verdict {
