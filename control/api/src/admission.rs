@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use kontiki_machinery::admission::{Guard, Lookup, Request};
 use kontiki_machinery::allocation::{Claims, Pool};
 use kontiki_machinery::{GroupResource, ResourceDef};
-use kontiki_model::ObjectKey;
+use kontiki_model::{ObjectKey, key};
 use kontiki_store::{Compare, Op, Snapshot};
 use serde_json::Value;
 
@@ -39,6 +39,11 @@ impl Lookup for Seen<'_> {
             Guard::Unchanged => Compare::unchanged(key, entry.mod_revision),
         });
         serde_json::from_slice(&entry.value).map(Some).map_err(Status::internal)
+    }
+
+    fn objects(&self, resource: GroupResource<'_>) -> Result<Vec<Value>, Status> {
+        let found = self.state.range(key::prefix(resource, None).as_bytes());
+        found.map(|entry| serde_json::from_slice(&entry.value).map_err(Status::internal)).collect()
     }
 
     fn random(&mut self) -> u64 {

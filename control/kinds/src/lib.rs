@@ -80,7 +80,7 @@ mod tests {
             for path in &def.fields {
                 // The zero of its type, never a word for nothing.
                 assert!(
-                    ["", "false"].contains(&def.strategy.field(&json!({}), path).as_str()),
+                    ["", "0", "false"].contains(&def.strategy.field(&json!({}), path).as_str()),
                     "{} {path}",
                     def.plural
                 );

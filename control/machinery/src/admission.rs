@@ -63,6 +63,12 @@ pub trait Lookup {
         guard: Guard,
     ) -> Result<Option<Value>, Status>;
 
+    /// All objects of a resource. They guard nothing: another may come at any time.
+    ///
+    /// # Errors
+    /// One of them cannot be read.
+    fn objects(&self, resource: GroupResource<'_>) -> Result<Vec<Value>, Status>;
+
     /// A number at random.
     fn random(&mut self) -> u64;
 

@@ -66,6 +66,15 @@ pub enum Review {
     SelfRules,
 }
 
+/// Objects that nobody may delete.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Protected {
+    /// Their names.
+    pub names: Vec<Name>,
+    /// What is answered to whoever tries.
+    pub why: Name,
+}
+
 /// One kind as served in one group and version.
 pub struct ResourceDef {
     /// API group; empty for core.
@@ -99,7 +108,7 @@ pub struct ResourceDef {
     /// The warning that every request for it gets.
     pub deprecation: Option<Name>,
     /// Objects that nobody may delete.
-    pub protected: Vec<Name>,
+    pub protected: Option<Protected>,
     /// Whether a delete answers with the object even when it is gone at once.
     pub delete_returns_object: bool,
     /// What becomes of an object that is POSTed to the collection.
@@ -144,7 +153,7 @@ impl ResourceDef {
             fields: Vec::new(),
             time_to_live: None,
             deprecation: None,
-            protected: Vec::new(),
+            protected: None,
             delete_returns_object: false,
             creation: Creation::Stored,
             strategy: Arc::new(strategy),

@@ -54,9 +54,10 @@ impl Call {
 
     /// Deletes the object that this call names.
     pub async fn delete(&mut self, request: &Request) -> Result<Answer, Status> {
-        if self.def.protected.iter().any(|name| name == self.name()) {
-            let text = format!("this {} may not be deleted", self.def.singular);
-            return Err(Status::forbidden(self.def.group_resource(), self.name(), text));
+        if let Some(protected) = &self.def.protected
+            && protected.names.iter().any(|name| name == self.name())
+        {
+            return Err(Status::forbidden(self.def.group_resource(), self.name(), &protected.why));
         }
         let Changed { object, removed, written, .. } =
             self.change(request.dry_run, |_, current| self.decide_delete(current, request)).await?;

@@ -18,7 +18,7 @@ pub fn def() -> ResourceDef {
         categories: names(&["all"]),
         ..ResourceDef::new(("apps", "v1"), ("deployments", "deployment", "Deployment"), SCHEMA, Deployments)
     }
-    .with(scale::subresource())
+    .with(scale::subresource(scale::label_selector))
     .with_part("status", Verbs::PART)
 }
 

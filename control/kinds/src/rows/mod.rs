@@ -17,9 +17,13 @@ mod lease;
 mod namespace;
 mod node;
 mod pod;
+mod podtemplate;
+pub mod priorityclass;
 mod replicas;
 mod replicaset;
+mod replicationcontroller;
 mod reviews;
+mod runtimeclass;
 mod scale;
 mod secret;
 mod selector;
@@ -51,6 +55,8 @@ pub fn all(services: service::Ranges) -> Vec<ResourceDef> {
         namespace::def(),
         node::def(),
         pod::def(),
+        podtemplate::def(),
+        replicationcontroller::def(),
         secret::def(),
         serviceaccount::def(),
         service::def(services),
@@ -59,6 +65,6 @@ pub fn all(services: service::Ranges) -> Vec<ResourceDef> {
         event::def(),
     ];
     rows.extend(reviews::defs());
-    rows.extend([lease::def(), endpointslice::def()]);
+    rows.extend([runtimeclass::def(), priorityclass::def(), lease::def(), endpointslice::def()]);
     rows
 }

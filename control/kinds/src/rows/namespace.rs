@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use super::cells;
 use super::value::{child, copy, default_text, fields, get, has, list, set, text, texts};
 use super::vocab::{self, Errors};
-use crate::{FieldError, Path, ResourceDef, Scope, Strategy, Verb, Verbs, resource::names};
+use crate::{
+    FieldError, Path, ResourceDef, Scope, Strategy, Verb, Verbs,
+    resource::{Protected, names},
+};
 
 /// The row. Upstream has no `deletecollection` here: too dangerous.
 #[must_use]
@@ -16,7 +19,10 @@ pub fn def() -> ResourceDef {
         verbs: Verbs::ALL.without(Verb::DeleteCollection),
         short: names(&["ns"]),
         fields: names(&["status.phase"]),
-        protected: names(&["default", "kube-public", "kube-system"]),
+        protected: Some(Protected {
+            names: names(&["default", "kube-public", "kube-system"]),
+            why: "this namespace may not be deleted".into(),
+        }),
         delete_returns_object: true,
         ..ResourceDef::new(("", "v1"), ("namespaces", "namespace", "Namespace"), SCHEMA, Namespaces)
     }

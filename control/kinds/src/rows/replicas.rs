@@ -31,7 +31,7 @@ pub fn check_selector(errs: &mut Errors, spec: &Value, emptied: bool) {
             return;
         }
     }
-    template::check_for_set(errs, &path.child("template"), get(spec, "template"), wanted, emptied);
+    template::check_for_set(errs, &path.child("template"), get(spec, "template"), wanted, "ReplicaSet", emptied);
 }
 
 /// The selector of a set never changes.
@@ -73,6 +73,13 @@ pub fn check_parts(errs: &mut Errors, status: &Value, fields: &[&str]) {
             "cannot be greater than readyReplicas",
         ));
     }
+}
+
+/// Checks the counts in the status of a set without a rollout.
+pub fn check_status(errs: &mut Errors, status: &Value) {
+    let counts = ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"];
+    check_counts(errs, status, &counts);
+    check_parts(errs, status, &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"]);
 }
 
 /// A count that may be set, and then not negative.

@@ -16,7 +16,7 @@ pub fn def() -> ResourceDef {
         categories: names(&["all"]),
         ..ResourceDef::new(("apps", "v1"), ("replicasets", "replicaset", "ReplicaSet"), SCHEMA, ReplicaSets)
     }
-    .with(scale::subresource())
+    .with(scale::subresource(scale::label_selector))
     .with_part("status", Verbs::PART)
 }
 
@@ -54,11 +54,7 @@ impl Strategy for ReplicaSets {
     fn validate_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> Vec<FieldError> {
         let mut errs = Errors::new();
         if sub == Some("status") {
-            let status = get(new, "status");
-            let counts =
-                ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"];
-            replicas::check_counts(&mut errs, status, &counts);
-            replicas::check_parts(&mut errs, status, &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"]);
+            replicas::check_status(&mut errs, get(new, "status"));
             return errs;
         }
         check(&mut errs, get(new, "spec"), replicas::emptied(new, old));

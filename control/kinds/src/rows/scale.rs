@@ -12,27 +12,38 @@ use crate::{FieldError, Handler, Path, Subresource, Verbs, schema, schema::Schem
 
 const SCHEMA: &str = "io.k8s.api.autoscaling.v1.Scale";
 
+/// Says by which labels an object finds its pods.
+type ShowSelector = fn(&Value) -> String;
+
+/// The text of a LabelSelector at `spec.selector`.
+pub(super) fn label_selector(obj: &Value) -> String {
+    selector::show_plain(get(get(obj, "spec"), "selector"))
+}
+
 /// `scale` of a kind whose counts lie at `spec.replicas` and `status.replicas`.
-pub(super) fn subresource() -> Subresource {
+pub(super) fn subresource(selector: ShowSelector) -> Subresource {
     Subresource {
         name: "scale".into(),
         group: "autoscaling".into(),
         version: "v1".into(),
         kind: "Scale".into(),
         verbs: Verbs::PART,
-        handler: Handler::View(Arc::new(Scale(schema::known(SCHEMA)))),
+        handler: Handler::View(Arc::new(Scale { schema: schema::known(SCHEMA), selector })),
     }
 }
 
-struct Scale(Schema);
+struct Scale {
+    schema: Schema,
+    selector: ShowSelector,
+}
 
 impl View for Scale {
     fn schema(&self) -> &Schema {
-        &self.0
+        &self.schema
     }
 
     fn of(&self, obj: &Value) -> Value {
-        of(obj)
+        of(obj, (self.selector)(obj))
     }
 
     fn check(&self, sent: &Value) -> Vec<FieldError> {
@@ -59,12 +70,12 @@ impl View for Scale {
     }
 }
 
-fn of(obj: &Value) -> Value {
+fn of(obj: &Value, selector: String) -> Value {
     let (spec, status) = (get(obj, "spec"), get(obj, "status"));
     let mut scale = json!({
         "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {},
         "spec": {"replicas": num(spec, "replicas")},
-        "status": {"replicas": num(status, "replicas"), "selector": selector::show_plain(get(spec, "selector"))},
+        "status": {"replicas": num(status, "replicas"), "selector": selector},
     });
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         copy(child(&mut scale, "metadata"), get(obj, "metadata"), field);

@@ -60,6 +60,11 @@ impl Lookup for Seen<'_> {
         }))
     }
 
+    fn objects(&self, resource: GroupResource<'_>) -> Result<Vec<Value>, Status> {
+        let prefix = format!("{resource}/");
+        Ok(self.0.iter().filter(|(key, _)| key.starts_with(&prefix)).map(|(_, object)| object.clone()).collect())
+    }
+
     fn random(&mut self) -> u64 {
         0
     }

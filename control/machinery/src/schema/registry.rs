@@ -85,6 +85,7 @@ fn generate() -> Map<String, Value> {
         api::coordination::v1 => Lease;
         api::discovery::v1 => EndpointSlice;
         api::events::v1 => Event;
+        api::node::v1 => RuntimeClass;
         api::policy::v1 => Eviction PodDisruptionBudget;
         api::scheduling::v1 => PriorityClass;
         meta::v1 => DeleteOptions Status ListMeta LabelSelector APIResourceList APIGroup APIGroupList APIVersions;

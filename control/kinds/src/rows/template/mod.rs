@@ -69,9 +69,16 @@ pub fn check_annotations(errs: &mut Errors, path: &Path, meta: &Value, spec: &Va
     }
 }
 
-/// Checks the template of a set of pods that `set_selector` must find. `emptied` says that an
+/// Checks the template of a set (of `kind`) of pods that `set_selector` must find. `emptied` says that an
 /// update took the labels away, which upstream shows as an empty map and not as null.
-pub fn check_for_set(errs: &mut Errors, path: &Path, template: &Value, set_selector: &Value, emptied: bool) {
+pub fn check_for_set(
+    errs: &mut Errors,
+    path: &Path,
+    template: &Value,
+    set_selector: &Value,
+    kind: &str,
+    emptied: bool,
+) {
     // No selector at all matches nothing; an empty one is refused elsewhere.
     let wanted = if set_selector.is_null() { None } else { selector::parse(set_selector) };
     let labels = at(template, &["metadata", "labels"]);
@@ -92,7 +99,7 @@ pub fn check_for_set(errs: &mut Errors, path: &Path, template: &Value, set_selec
         errs.push(FieldError::not_supported(spec_path.child("restartPolicy"), policy, &["Always"]));
     }
     if has(pod_spec, "activeDeadlineSeconds") {
-        let message = "activeDeadlineSeconds in ReplicaSet is not Supported";
+        let message = format!("activeDeadlineSeconds in {kind} is not Supported");
         errs.push(FieldError::forbidden(spec_path.child("activeDeadlineSeconds"), message));
     }
 }

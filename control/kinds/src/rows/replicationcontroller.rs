@@ -1,0 +1,137 @@
+//! ReplicationControllers: the ReplicaSets of old, with a plain map for a selector.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::template::defaults;
+use super::value::{at, carry_generation, child, copy, default_to, get, num, set, set_generation, some_mut};
+use super::vocab::{self, Errors};
+use super::{cells, replicas, scale, selector, template};
+use crate::{FieldError, Path, ResourceDef, Strategy, Verbs, resource::names};
+
+/// The row.
+#[must_use]
+pub fn def() -> ResourceDef {
+    ResourceDef {
+        short: names(&["rc"]),
+        categories: names(&["all"]),
+        fields: names(&["status.replicas"]),
+        ..ResourceDef::new(
+            ("", "v1"),
+            ("replicationcontrollers", "replicationcontroller", "ReplicationController"),
+            "io.k8s.api.core.v1.ReplicationController",
+            ReplicationControllers,
+        )
+    }
+    .with(scale::subresource(|obj| match get(get(obj, "spec"), "selector") {
+        Value::Object(labels) if !labels.is_empty() => selector::show_map(get(obj, "spec"), "selector"),
+        _ => String::new(),
+    }))
+    .with_part("status", Verbs::PART)
+}
+
+struct ReplicationControllers;
+
+impl Strategy for ReplicationControllers {
+    fn default(&self, obj: &mut Value) {
+        let spec = child(obj, "spec");
+        default_to(spec, "replicas", 1);
+        if let Some(pod) = some_mut(spec, "template") {
+            defaults::template(pod);
+        }
+        let labels = at(obj, &["spec", "template", "metadata", "labels"]).clone();
+        if !empty(&labels) {
+            if empty(at(obj, &["spec", "selector"])) {
+                set(child(obj, "spec"), "selector", labels.clone());
+            }
+            if empty(at(obj, &["metadata", "labels"])) {
+                set(child(obj, "metadata"), "labels", labels);
+            }
+        }
+    }
+
+    fn prepare_create(&self, obj: &mut Value) {
+        set(obj, "status", json!({"replicas": 0}));
+        set_generation(obj, 1);
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value, sub: Option<&str>) {
+        if sub == Some("status") {
+            copy(new, old, "spec");
+            carry_generation(new, old, false);
+            return;
+        }
+        copy(new, old, "status");
+        let changed = new.get("spec") != old.get("spec");
+        carry_generation(new, old, changed);
+    }
+
+    fn validate(&self, obj: &Value) -> Vec<FieldError> {
+        let mut errs = Errors::new();
+        check(&mut errs, get(obj, "spec"), false);
+        errs
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, sub: Option<&str>) -> Vec<FieldError> {
+        let mut errs = Errors::new();
+        if sub == Some("status") {
+            replicas::check_status(&mut errs, get(new, "status"));
+        } else {
+            check(&mut errs, get(new, "spec"), replicas::emptied(new, old));
+        }
+        errs
+    }
+
+    fn managed_generation(&self) -> bool {
+        true
+    }
+
+    fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
+        replicas::warn(obj, old)
+    }
+
+    fn orphans_by_default(&self) -> bool {
+        true
+    }
+
+    fn field(&self, obj: &Value, _path: &str) -> String {
+        num(get(obj, "status"), "replicas").to_string()
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let (spec, status) = (get(obj, "spec"), get(obj, "status"));
+        let (names, images) = template::show_containers(get(spec, "template"));
+        vec![
+            cells::name(obj),
+            json!(num(spec, "replicas")),
+            json!(num(status, "replicas")),
+            json!(num(status, "readyReplicas")),
+            cells::age(obj, now),
+            json!(names),
+            json!(images),
+            json!(selector::show_map(spec, "selector")),
+        ]
+    }
+}
+
+fn empty(labels: &Value) -> bool {
+    labels.as_object().is_none_or(Map::is_empty)
+}
+
+fn check(errs: &mut Errors, spec: &Value, emptied: bool) {
+    let path = Path::new("spec");
+    vocab::not_negative(errs, &path.child("minReadySeconds"), num(spec, "minReadySeconds"));
+    let wanted = get(spec, "selector");
+    if empty(wanted) {
+        errs.push(FieldError::required(path.child("selector"), ""));
+    }
+    replicas::check_optional(errs, &path, spec, "replicas");
+    let at = path.child("template");
+    let pod = get(spec, "template");
+    if pod.is_null() {
+        errs.push(FieldError::required(at, ""));
+        return;
+    }
+    let wanted = if empty(wanted) { json!({}) } else { json!({"matchLabels": wanted}) };
+    template::check_for_set(errs, &at, pod, &wanted, "ReplicationController", emptied);
+}
