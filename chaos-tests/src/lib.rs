@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod fuzz;
 pub mod load;
+pub mod ratchet;
 pub mod stories;
 pub mod wait;
 

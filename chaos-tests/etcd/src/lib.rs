@@ -3,6 +3,7 @@
 //! - [`binaries`], [`pki`], [`client`], [`group`]: etcd or `kontiki store` as real processes with mTLS.
 //! - [`differential`]: random operations on both, whose answers must be the same.
 //! - [`load`]: figures of both in one run; the program `store-load` prints them.
+//! - [`select`]: what a command line asks for by words.
 //! - [`wait`]: conditions with a deadline.
 
 pub mod binaries;
@@ -11,4 +12,5 @@ pub mod differential;
 pub mod group;
 pub mod load;
 pub mod pki;
+pub mod select;
 pub mod wait;

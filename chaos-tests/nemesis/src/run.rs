@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     History, Verdict, check,
     clients::{Client, Lie, Shared, balance, last_write, total},
-    faults::{self, Fault, recovered, strike},
+    faults::{Fault, recovered, strike},
     group::{Group, SLOTS, Setup, Store, name},
     history::{Ask, Kind, Line, Mark, Nanos, Outcome, Part, Recorder, Rev, Step},
     leases::BOUND,
@@ -390,10 +390,4 @@ fn faults_table(marks: &[Mark]) -> String {
         writeln!(out, "{name:<18}{count:>6}{:>14.1} s{well:>20}", seconds(gap)).expect("a string grows");
     }
     out
-}
-
-/// All faults with their names, for the command line's help.
-#[must_use]
-pub fn fault_names() -> String {
-    faults::ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }

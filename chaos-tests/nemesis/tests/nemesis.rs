@@ -1,9 +1,9 @@
 //! Stories of faults on `kontiki store` and of its upgrades, and bugs planted in it that must be found.
 //!
 //! Needs root and the built `kontiki`. Without the standard harness, because the network namespace is changed before
-//! there are threads. Arguments: words, of which a story's name has one (none: all stories); `etcd` to try the faults
-//! on etcd; `planted` for the bugs, whose binary (built with the feature `planted-bugs`) `KONTIKI_PLANTED_BIN` names,
-//! and optionally one bug's name.
+//! there are threads. Arguments: words, of which a story's name has one (none: all stories; a word in no name is an
+//! error); `etcd` to try the faults on etcd; `planted` for the bugs, whose binary (built with the feature
+//! `planted-bugs`) `KONTIKI_PLANTED_BIN` names, and optionally words in names of bugs.
 
 mod upgrade;
 
@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use kontiki_etcd_tests::select::select;
 use kontiki_nemesis::{
     faults::Fault,
     group::{Setup, Store},
@@ -21,15 +22,20 @@ use kontiki_nemesis::{
     upgrade::Builds,
 };
 
-/// A story with the two builds that it is about.
-type Upgrade = fn(&Builds) -> Result<()>;
+enum Told {
+    Alone(fn() -> Result<()>),
+    /// About two builds.
+    Upgrade(fn(&Builds) -> Result<()>),
+}
 
-const UPGRADES: &[(&str, Upgrade)] = &[
-    ("rolling-upgrade", upgrade::rolling),
-    ("rollback", upgrade::rollback),
-    ("too-old", upgrade::too_old),
-    ("snapshots-between-builds", upgrade::between_builds),
-    ("old-backup", upgrade::old_backup),
+const STORIES: &[(&str, Told)] = &[
+    ("faults", Told::Alone(|| story(Store::Kontiki))),
+    ("rolling-upgrade", Told::Upgrade(upgrade::rolling)),
+    ("rollback", Told::Upgrade(upgrade::rollback)),
+    ("too-old", Told::Upgrade(upgrade::too_old)),
+    ("snapshots-between-builds", Told::Upgrade(upgrade::between_builds)),
+    ("old-backup", Told::Upgrade(upgrade::old_backup)),
+    ("diverged", Told::Alone(upgrade::diverged)),
 ];
 
 /// What the short story does to the group, in this order.
@@ -87,10 +93,11 @@ fn story(store: Store) -> Result<()> {
     Ok(())
 }
 
-fn planted(only: Option<&str>) -> Result<()> {
+fn planted(words: &[String]) -> Result<()> {
+    let bugs = select(PLANTED, |(bug, ..)| bug, words).context("no such bug")?;
     let binary = std::env::var_os("KONTIKI_PLANTED_BIN").context("KONTIKI_PLANTED_BIN names no binary")?;
     let mut missed = Vec::new();
-    for (bug, faults, seconds) in PLANTED.iter().filter(|(bug, ..)| only.is_none_or(|only| only == *bug)) {
+    for (bug, faults, seconds) in bugs {
         println!("--- {bug}");
         let env = vec![("KONTIKI_PLANTED_BUG".to_owned(), (*bug).to_owned())];
         let plan = Plan::Faults { list: faults.to_vec(), length: Duration::from_secs(*seconds) };
@@ -106,10 +113,10 @@ fn planted(only: Option<&str>) -> Result<()> {
 
 /// All stories whose name has one of the words, each to its end; then says which failed.
 fn stories(words: &[String]) -> Result<()> {
-    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
-    let upgrades: Vec<_> = UPGRADES.iter().filter(|(name, _)| wanted(name)).collect();
+    let wanted = select(STORIES, |(name, _)| name, words).context("no such story")?;
     // Before there are namespaces: a build may want the network.
-    let builds = if upgrades.is_empty() { None } else { Builds::find()? };
+    let two_builds = wanted.iter().any(|(_, told)| matches!(told, Told::Upgrade(_)));
+    let builds = if two_builds { Builds::find()? } else { None };
     let mut failed = Vec::new();
     let mut tell = |name: &'static str, story: &dyn Fn() -> Result<()>| {
         let begun = Instant::now();
@@ -122,17 +129,12 @@ fn stories(words: &[String]) -> Result<()> {
         );
         failed.extend(told.err().map(|error| format!("{name}: {error:#}")));
     };
-    if wanted("faults") {
-        tell("faults", &|| story(Store::Kontiki));
-    }
-    for (name, upgrade) in upgrades {
-        match &builds {
-            Some(builds) => tell(name, &|| upgrade(builds)),
-            None => println!("--- {name}: SKIPPED, there is no older build"),
+    for (name, told) in wanted {
+        match (told, &builds) {
+            (Told::Alone(told), _) => tell(name, told),
+            (Told::Upgrade(told), Some(builds)) => tell(name, &|| told(builds)),
+            (Told::Upgrade(_), None) => println!("--- {name}: SKIPPED, there is no older build"),
         }
-    }
-    if wanted("diverged") {
-        tell("diverged", &upgrade::diverged);
     }
     ensure!(failed.is_empty(), "{}", failed.join("\n"));
     Ok(())
@@ -142,7 +144,7 @@ fn main() -> Result<ExitCode> {
     // What a test runner passes to every test (`--quiet`) means nothing here.
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     match args.first().map(String::as_str) {
-        Some("planted") => planted(args.get(1).map(String::as_str))?,
+        Some("planted") => planted(&args[1..])?,
         Some("etcd") => story(Store::Etcd)?,
         _ => stories(&args)?,
     }

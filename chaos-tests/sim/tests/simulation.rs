@@ -16,7 +16,8 @@ use kontiki_sim::{Options, Report, run, table};
 use kontiki_store::planted::{Bug, plant};
 
 fn number(name: &str) -> Option<u64> {
-    env::var(name).ok()?.parse().ok()
+    let text = env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
 /// Plays seeds on all cores, until one fails.
@@ -59,6 +60,7 @@ fn no_seed_breaks_an_invariant() {
     }
     let from = number("FROM").unwrap_or(0);
     let count = number("SIM").unwrap_or(60);
+    assert!(count > 0, "SIM=0 plays nothing");
     let began = Instant::now();
     let reports = play(from..from + count, None, true);
     eprintln!("{}", table(&reports, began.elapsed().as_secs_f64()));
@@ -97,8 +99,11 @@ fn planted_mistakes_are_found() {
     let mut missed = Vec::new();
     // All members of a simulation make a mistake alike, and would stay equal; real processes are given this one singly.
     let alike = |bug: &Bug| *bug == Bug::StateDiverges;
-    let wanted = |bug: &Bug| !alike(bug) && only.as_ref().is_none_or(|only| bug.name() == *only);
-    for bug in Bug::ALL.iter().copied().filter(wanted) {
+    let bugs: Vec<Bug> = Bug::ALL.iter().copied().filter(|bug| !alike(bug)).collect();
+    let wanted = |bug: &Bug| only.as_ref().is_none_or(|only| bug.name() == *only);
+    let names = || bugs.iter().map(|bug| bug.name()).collect::<Vec<_>>().join(", ");
+    assert!(bugs.iter().any(wanted), "BUG={} is none of these: {}", only.clone().unwrap_or_default(), names());
+    for bug in bugs.iter().copied().filter(wanted) {
         let began = Instant::now();
         let from = first(bug);
         let reports = play(from..from + 60, Some(bug), false);

@@ -13,6 +13,7 @@ mod quiet;
 
 use anyhow::{Context, Result};
 use futures::future::BoxFuture;
+use kontiki_etcd_tests::select::select;
 
 use crate::cluster::Cluster;
 
@@ -26,12 +27,14 @@ pub struct Story {
     pub soak: bool,
 }
 
-impl Story {
-    /// Whether the command line asks for it.
-    #[must_use]
-    pub fn wanted(&self, words: &[String]) -> bool {
-        if words.is_empty() { !self.soak } else { words.iter().any(|word| self.name.contains(word.as_str())) }
-    }
+/// The stories that the command line asks for; without words all but the long ones.
+///
+/// # Errors
+/// A word is in no story's name.
+pub fn wanted(words: &[String]) -> Result<Vec<&'static Story>> {
+    let mut found = select(ALL, |story| story.name, words).context("no such story")?;
+    found.retain(|story| !(words.is_empty() && story.soak));
+    Ok(found)
 }
 
 macro_rules! stories {

@@ -23,7 +23,10 @@ use anyhow::{Context, Result};
 pub use driver::{Load, Pool, Sample, Timing, measure};
 pub use figures::Figures;
 
-use crate::group::{Group, Kind, Options};
+use crate::{
+    group::{Group, Kind, Options},
+    select::select,
+};
 
 /// Connections to one member at most.
 pub const CONNECTIONS: usize = 16;
@@ -90,8 +93,11 @@ fn options(kind: Kind) -> Options {
 /// A group does not start, or too many requests fail.
 pub async fn compare(peers: &[Kind], scale: &Scale, only: &str, out: &Path) -> Result<Figures> {
     let mut figures = Figures::new(peers);
-    let others = [fanout::TITLE, renewals::TITLE];
-    if CASES.iter().any(|case| case.title().contains(only)) || others.iter().any(|title| title.contains(only)) {
+    let cases: Vec<String> = CASES.iter().map(Case::title).collect();
+    let closed = [cases, vec![fanout::TITLE.to_owned(), renewals::TITLE.to_owned()]].concat();
+    let titles = [&closed[..], &[bulk::TITLE.to_owned(), rest::TITLE.to_owned()]].concat();
+    select(&titles, String::as_str, &[only.to_owned()]).context("no such load")?;
+    if closed.iter().any(|title| title.contains(only)) {
         closed_loads(peers, scale, only, &mut figures, out).await?;
     }
     for (peer, kind) in peers.iter().enumerate() {

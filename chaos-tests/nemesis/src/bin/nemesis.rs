@@ -12,15 +12,15 @@ use kontiki_etcd_tests::binaries;
 use kontiki_nemesis::{
     History,
     clients::Lie,
-    faults::Fault,
+    faults::{self, Fault},
     group::{Setup, Store},
-    run::{Options, Plan, Report, fault_names, judge, run, table, tell},
+    run::{Options, Plan, Report, judge, run, table, tell},
     upgrade::{Builds, random::sail},
 };
 use rand::{SeedableRng, rngs::StdRng};
 
 #[derive(Parser)]
-#[command(about, after_help = format!("faults: {}", fault_names()))]
+#[command(about, after_help = format!("faults: {}", faults::names()))]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -85,6 +85,12 @@ pub const ALL: &[(&str, Fault)] = &[
     ("move-leader", Fault::MoveLeader),
 ];
 
+/// What faults are asked for by.
+#[must_use]
+pub fn names() -> String {
+    ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+}
+
 impl Fault {
     /// The name by which it is asked for.
     #[must_use]
@@ -99,7 +105,7 @@ impl Fault {
     pub fn parse(list: &str) -> Result<Vec<Self>> {
         let find = |name: &str| {
             let found = ALL.iter().find(|(known, _)| *known == name).map(|(_, fault)| *fault);
-            found.with_context(|| format!("no fault is called {name}"))
+            found.with_context(|| format!("no fault is called {name}: there are {}", names()))
         };
         let names: Vec<&str> = list.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
         if names.is_empty() {
