@@ -74,6 +74,11 @@ pub fn least(def: &ResourceDef) -> Value {
     let mut object = match (def.group.as_ref(), def.plural.as_ref()) {
         ("", "pods") => json!({ "spec": spec }),
         ("", "services") => json!({"spec": {"ports": [{"port": 80}]}}),
+        ("", "podtemplates") => json!({ "template": {"spec": spec} }),
+        ("", "replicationcontrollers") => {
+            json!({"spec": {"template": {"metadata": {"labels": {"a": "b"}}, "spec": spec}}})
+        }
+        ("node.k8s.io", _) => json!({"handler": "h"}),
         ("apps", _) => {
             json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": spec}}})
         }
