@@ -6,6 +6,7 @@
 
 pub mod key;
 pub mod pace;
+pub mod pod;
 pub mod quantity;
 pub mod resource;
 pub mod revision;

@@ -9,7 +9,7 @@ use super::worker::{Worker, spec};
 use crate::{
     host::cgroups,
     runtime::{cri::CriError, sandbox_config},
-    session::events::Kind,
+    session::recorder::EventType,
 };
 
 impl Worker {
@@ -23,7 +23,17 @@ impl Worker {
             self.sandbox_failed(pod, &format!("creating {}: {error}", config.log_directory)).await;
             return Ok(());
         }
-        let runtime_handler = spec.runtime_class_name.clone().unwrap_or_default();
+        let runtime_handler = match spec.runtime_class_name.as_deref().unwrap_or_default() {
+            "" => String::new(),
+            name => match self.node.objects.runtime_class(name) {
+                Some(class) => class.handler.clone(),
+                None => {
+                    let reason = format!("failed to get sandbox runtime: RuntimeClass \"{name}\" not found");
+                    self.sandbox_failed(pod, &reason).await;
+                    return Ok(());
+                }
+            },
+        };
         let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler };
         let id = match self.node.cri.run_pod_sandbox(request).await {
             Ok(answer) => answer.pod_sandbox_id,
@@ -46,7 +56,7 @@ impl Worker {
 
     async fn sandbox_failed(&mut self, pod: &Pod, reason: &str) {
         let message = format!("Failed to create pod sandbox: {reason}");
-        self.pod_event(pod, Kind::Warning, "FailedCreatePodSandBox", &message);
+        self.pod_event(pod, EventType::Warning, "FailedCreatePodSandBox", &message);
         self.memory.sandbox_failed(Timestamp::now());
         self.observe().await;
     }
@@ -54,7 +64,7 @@ impl Worker {
     pub(super) async fn stop_sandbox(&mut self, pod: &Pod, id: String) -> Result<(), Timestamp> {
         if self.ending.is_none() && self.seen.sandbox().is_some_and(|s| s.id == id && !s.ready) {
             let message = "Pod sandbox changed, it will be killed and re-created.";
-            self.pod_event(pod, Kind::Normal, "SandboxChanged", message);
+            self.pod_event(pod, EventType::Normal, "SandboxChanged", message);
         }
         let result = self.node.cri.stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await;
         if result.is_ok() || result.as_ref().is_err_and(CriError::not_found) {

@@ -15,6 +15,7 @@ use std::{
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Node, Pod, Secret, Service},
     discovery::v1::EndpointSlice,
+    node::v1::RuntimeClass,
 };
 use kontiki_model::typed;
 use kontiki_proto::node::Object;
@@ -31,6 +32,7 @@ struct Tables {
     services: BTreeMap<Key, Arc<Service>>,
     slices: BTreeMap<Key, Arc<EndpointSlice>>,
     nodes: BTreeMap<Key, Arc<Node>>,
+    runtime_classes: BTreeMap<Key, Arc<RuntimeClass>>,
     /// What the running snapshot has named so far: (resource, key).
     named: Option<BTreeSet<(String, Key)>>,
     /// How many snapshots were complete.
@@ -114,6 +116,7 @@ impl Objects {
                 "pods" => put(&mut tables.pods, key, json)?.then_class(Class::Pods),
                 "secrets" => put(&mut tables.secrets, key, json)?.then_class(Class::Data),
                 "configmaps" => put(&mut tables.config_maps, key, json)?.then_class(Class::Data),
+                "runtimeclasses" => put(&mut tables.runtime_classes, key, json)?.then_class(Class::Data),
                 "services" => put(&mut tables.services, key, json)?.then_class(Class::Network),
                 "endpointslices" => put(&mut tables.slices, key, json)?.then_class(Class::Network),
                 "nodes" => put(&mut tables.nodes, key, json)?.then_class(Class::Network),
@@ -136,6 +139,7 @@ impl Objects {
                 keep(named, "pods", &mut tables.pods);
                 keep(named, "secrets", &mut tables.secrets);
                 keep(named, "configmaps", &mut tables.config_maps);
+                keep(named, "runtimeclasses", &mut tables.runtime_classes);
                 keep(named, "services", &mut tables.services);
                 keep(named, "endpointslices", &mut tables.slices);
                 keep(named, "nodes", &mut tables.nodes);
@@ -166,7 +170,7 @@ impl Objects {
         self.pods.0.subscribe()
     }
 
-    /// Changes whenever a Secret or ConfigMap changed.
+    /// Changes whenever a Secret, ConfigMap or RuntimeClass changed.
     pub(crate) fn data_changed(&self) -> watch::Receiver<u64> {
         self.data.0.subscribe()
     }
@@ -187,6 +191,10 @@ impl Objects {
 
     pub(crate) fn secret(&self, namespace: &str, name: &str) -> Option<Arc<Secret>> {
         self.read().secrets.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    pub(crate) fn runtime_class(&self, name: &str) -> Option<Arc<RuntimeClass>> {
+        self.read().runtime_classes.get(&(String::new(), name.to_owned())).cloned()
     }
 
     pub(crate) fn node(&self, name: &str) -> Option<Arc<Node>> {

@@ -1,7 +1,6 @@
 //! Authorizers that know kinds.
 
 mod node;
-mod references;
 
 use std::sync::Arc;
 

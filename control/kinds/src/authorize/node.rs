@@ -1,10 +1,8 @@
 //! What a node's certificate may do: read what its own pods need, write its own status and theirs.
 
 use kontiki_machinery::access::{Attributes, Authorizer, Decision, Objects, User};
-use kontiki_model::resource::PODS;
+use kontiki_model::{k8s_openapi::api::core::v1::Pod, pod::References, resource::PODS};
 use serde_json::Value;
-
-use super::references;
 
 /// Upstream's Node authorizer.
 pub(super) struct Node;
@@ -57,9 +55,12 @@ fn owns_pod(objects: &dyn Objects, node: &str, asked: &Attributes<'_>) -> bool {
 }
 
 fn needed(objects: &dyn Objects, node: &str, asked: &Attributes<'_>) -> bool {
-    pods_of(objects, node, asked.namespace).any(|pod| match asked.resource {
-        "secrets" => references::secrets(&pod).contains(asked.name),
-        _ => references::config_maps(&pod).contains(asked.name),
+    pods_of(objects, node, asked.namespace).any(|pod| {
+        // One that cannot be read as a pod runs nowhere.
+        let Ok(pod) = serde_json::from_value::<Pod>(pod) else { return false };
+        let named = References::of(&pod);
+        let names = if asked.resource == "secrets" { named.secrets } else { named.config_maps };
+        names.contains(asked.name)
     })
 }
 

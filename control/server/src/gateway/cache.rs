@@ -77,6 +77,7 @@ tags! {
     Nodes "" "nodes"
     Services "" "services"
     EndpointSlices "discovery.k8s.io" "endpointslices"
+    RuntimeClasses "node.k8s.io" "runtimeclasses"
 }
 
 /// An object of the kind `T`.
@@ -177,6 +178,7 @@ pub struct Caches {
     config_maps: Informer<Tagged<ConfigMaps>>,
     secrets: Informer<Tagged<Secrets>>,
     service_accounts: Informer<Tagged<ServiceAccounts>>,
+    runtime_classes: Informer<Tagged<RuntimeClasses>>,
     nodes: Informer<Tagged<Nodes>>,
     services: Informer<Tagged<Services>>,
     endpoint_slices: Informer<Tagged<EndpointSlices>>,
@@ -205,6 +207,7 @@ impl Caches {
             config_maps: all.get(Kind::ConfigMap),
             secrets: all.get(Kind::Secret),
             service_accounts: all.get(Kind::ServiceAccount),
+            runtime_classes: all.get(Kind::RuntimeClass),
             nodes: all.get(Kind::Node),
             services: all.get(Kind::Service),
             endpoint_slices: all.get(Kind::EndpointSlice),
@@ -264,6 +267,7 @@ impl Source for Caches {
             Kind::ConfigMap => of(&self.config_maps, namespace, name),
             Kind::Secret => of(&self.secrets, namespace, name),
             Kind::ServiceAccount => of(&self.service_accounts, namespace, name),
+            Kind::RuntimeClass => of(&self.runtime_classes, None, name),
             Kind::Node => of(&self.nodes, None, name),
             Kind::Service => of(&self.services, namespace, name),
             Kind::EndpointSlice => of(&self.endpoint_slices, namespace, name),
