@@ -9,13 +9,13 @@ use kontiki_model::GroupResource;
 use kontiki_plan::action::{reference, to_value};
 use kontiki_plan::object::{name, namespace, time};
 use kontiki_plan::pod;
-use kontiki_plan::scheduler::Unschedulable;
+use kontiki_plan::scheduler::{Assignment, Diagnosis};
 use kontiki_store::Store;
 use serde_json::json;
 use tracing::{debug, warn};
 
-use crate::pending::Candidate;
-use crate::state::{Decision, NAME, Outcome};
+use crate::queue::Candidate;
+use crate::state::{BindOutcome, Decision, NAME};
 
 const PODS: GroupResource<'static> = GroupResource { group: "", resource: "pods" };
 
@@ -34,25 +34,31 @@ fn target<'a>(pod: &'a Pod, subresource: &'static str) -> Target<'a> {
 }
 
 impl Binder {
-    pub async fn carry_out(self, decision: Decision) -> Outcome {
+    pub async fn carry_out(self, decision: Decision) -> BindOutcome {
         match decision {
-            Decision::Bind(candidate, node) => match self.bind(&candidate.pod, &node).await {
-                Ok(()) => Outcome::Bound,
+            Decision::Bind(candidate, assignment) => match self.bind(&candidate.pod, assignment).await {
+                Ok(()) => BindOutcome::Bound,
                 Err(status) => self.not_bound(candidate, &status).await,
             },
             Decision::Explain(candidate, why) => {
                 self.explain(&candidate.pod, &why).await;
-                Outcome::Done
+                BindOutcome::Explained
             }
         }
     }
 
-    async fn bind(&self, pod: &Pod, node: &str) -> Result<(), Status> {
+    async fn bind(&self, pod: &Pod, Assignment { node, patches }: Assignment) -> Result<(), Status> {
+        for patch in patches {
+            let (key, subresource) = (&patch.key, patch.subresource);
+            let (resource, namespace) = (key.group_resource(), key.namespace.as_deref());
+            let target = Target { resource, namespace, name: &key.name, subresource };
+            self.client.patch(target, PatchKind::Merge, patch.body).await?;
+        }
         let meta = &pod.metadata;
         let body = json!({
             "apiVersion": "v1", "kind": "Binding",
             "metadata": {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid},
-            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": &*node},
         });
         self.client.create_sub(target(pod, "binding"), body).await?;
         let message = format!("Successfully assigned {}/{} to {node}", namespace(meta), name(meta));
@@ -62,7 +68,7 @@ impl Binder {
 
     /// Waits until the caches show whatever the failed binding left behind, even if its outcome is
     /// not known.
-    async fn not_bound(&self, candidate: Candidate, status: &Status) -> Outcome {
+    async fn not_bound(&self, candidate: Candidate, status: &Status) -> BindOutcome {
         match status.code {
             404 | 409 => debug!(pod = name(&candidate.pod.metadata), status = status.message, "not bound"),
             _ => {
@@ -75,10 +81,10 @@ impl Binder {
         if self.store.barrier().await.is_ok() {
             self.informers.wait_for(self.store.snapshot().revision()).await;
         }
-        Outcome::NotBound(candidate)
+        BindOutcome::NotBound(candidate)
     }
 
-    async fn explain(&self, pod: &Pod, why: &Unschedulable) {
+    async fn explain(&self, pod: &Pod, why: &Diagnosis) {
         let message = why.to_string();
         self.record(pod, true, "FailedScheduling", &message);
         let old = pod::condition(pod, "PodScheduled");

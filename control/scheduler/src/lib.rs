@@ -6,13 +6,14 @@
 //!   room from that moment (it is *assumed*), whether or not its binding has landed.
 //! - Bindings run beside the decisions, many at a time; each ends with the pod bound, or with its
 //!   room given back and the pod looked at again on a cache that shows what really happened.
-//! - A pod that fits nowhere is tried again when something changed that may help it, and every five
-//!   minutes; never in a tight loop. What is already said of it is not written again.
+//! - A pod that fits nowhere is tried again when something changed that the plugins which refused it
+//!   say may help it, and every five minutes; never in a tight loop. What is already said of it is
+//!   not written again.
 //! - Everything ends with the term.
 
 mod bind;
 mod metrics;
-mod pending;
+mod queue;
 mod state;
 
 use std::sync::Arc;

@@ -1,5 +1,4 @@
-//! What the scheduler knows: the table of nodes, the pods that wait, and those it has placed whose
-//! bindings have not been seen yet.
+//! What the scheduler knows: the table of nodes with the pods on them, and the pods that wait.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -10,10 +9,10 @@ use kontiki_api::informer::{Informer, Informers};
 use kontiki_model::ObjectKey;
 use kontiki_plan::object::{deleting, label, name, namespace, uid};
 use kontiki_plan::pod;
-use kontiki_plan::scheduler::{NodeName, PodInfo, Snapshot, Unschedulable, place};
+use kontiki_plan::scheduler::{Assignment, ClusterEvent, Diagnosis, PodInfo, Scheduler};
 
 use crate::metrics::Metrics;
-use crate::pending::{Candidate, Pending};
+use crate::queue::{Candidate, SchedulingQueue};
 
 /// Who we are in `spec.schedulerName`.
 pub(crate) const NAME: &str = "default-scheduler";
@@ -34,15 +33,15 @@ impl Caches {
 /// What was decided about a pod.
 pub(crate) enum Decision {
     /// It goes there.
-    Bind(Candidate, NodeName),
+    Bind(Candidate, Assignment),
     /// It fits nowhere; people and the pod's status are told.
-    Explain(Candidate, Unschedulable),
+    Explain(Candidate, Diagnosis),
 }
 
 /// What became of a decision.
-pub(crate) enum Outcome {
-    /// Nothing more to do.
-    Done,
+pub(crate) enum BindOutcome {
+    /// There was nothing to bind.
+    Explained,
     /// The pod was bound.
     Bound,
     /// The pod was not bound as decided. The caches show what there is instead.
@@ -53,12 +52,12 @@ pub(crate) enum Outcome {
 pub(crate) struct State {
     caches: Caches,
     metrics: Arc<Metrics>,
-    table: Snapshot,
-    pending: Pending,
-    /// Placed, and not yet seen bound: uid to node.
-    assumed: HashMap<String, NodeName>,
+    scheduler: Scheduler,
+    queue: SchedulingQueue,
     /// Uids of the pods that were seen, by key: what is gone has to be found by its key.
     known: HashMap<ObjectKey, String>,
+    /// What happened since the queue was told.
+    events: Vec<ClusterEvent>,
 }
 
 impl State {
@@ -66,24 +65,21 @@ impl State {
         Self {
             caches,
             metrics,
-            table: Snapshot::default(),
-            pending: Pending::default(),
-            assumed: HashMap::new(),
+            scheduler: Scheduler::default(),
+            queue: SchedulingQueue::default(),
             known: HashMap::new(),
+            events: Vec::new(),
         }
     }
 
     pub fn nodes_changed(&mut self, keys: BTreeSet<ObjectKey>) {
-        let mut helpful = false;
         for key in keys {
             match self.caches.nodes.get_key(&key) {
-                Some(node) => helpful |= self.table.set_node(&node),
-                None => self.table.remove_node(&key.name),
+                Some(node) => self.events.extend(self.scheduler.set_node(&node)),
+                None => self.scheduler.remove_node(&key.name),
             }
         }
-        if helpful {
-            self.pending.wake_all(Instant::now());
-        }
+        self.wake();
     }
 
     /// Pods are spread by the Services that select them, so a Service re-files its namespace's pods.
@@ -96,58 +92,62 @@ impl State {
                 self.file(pod);
             }
         }
+        self.wake();
     }
 
     pub fn pods_changed(&mut self, keys: BTreeSet<ObjectKey>) {
-        let mut freed = false;
         for key in keys {
             let pod = self.caches.pods.get_key(&key);
             let now = pod.as_ref().map(|pod| uid(&pod.metadata).to_owned());
             if let Some(old) = self.known.get(&key).filter(|old| Some(*old) != now.as_ref()).cloned() {
-                freed |= self.forget(&old);
+                self.forget(&old);
             }
             match now {
                 Some(uid) => drop(self.known.insert(key, uid)),
                 None => drop(self.known.remove(&key)),
             }
             if let Some(pod) = pod {
-                freed |= self.file(&pod);
+                self.file(&pod);
             }
         }
-        if freed {
-            self.pending.wake_all(Instant::now());
+        self.wake();
+    }
+
+    /// Tells the queue what happened.
+    fn wake(&mut self) {
+        if self.events.is_empty() {
+            return;
         }
+        let events = ClusterEvent::merge(std::mem::take(&mut self.events));
+        let scheduler = &mut self.scheduler;
+        self.queue.wake(Instant::now(), |pod, rejectors| scheduler.queueing_hint(pod, rejectors, &events));
     }
 
-    /// A pod is gone or has ended. True if that made room.
-    fn forget(&mut self, uid: &str) -> bool {
-        self.pending.forget(uid);
-        self.assumed.remove(uid);
-        let bound = self.table.node_of(uid).is_some();
-        self.table.remove_pod(uid);
-        bound
+    /// A pod is gone, has ended or is nobody's to place.
+    fn forget(&mut self, uid: &str) {
+        self.queue.forget(uid);
+        self.events.extend(self.scheduler.remove_pod(uid));
     }
 
-    /// Files a pod where it belongs now. True if that made room.
-    fn file(&mut self, pod: &Arc<Pod>) -> bool {
+    /// Files a pod where it belongs now.
+    fn file(&mut self, pod: &Arc<Pod>) {
         let uid = uid(&pod.metadata);
         if pod::finished(pod) {
             return self.forget(uid);
         }
         if let Some(node) = pod::node(pod) {
-            self.pending.forget(uid);
-            self.assumed.remove(uid);
-            self.table.add_pod(self.info(pod), node);
-            return false;
+            self.queue.forget(uid);
+            let info = self.info(pod);
+            self.events.extend(self.scheduler.add_pod(info, node));
+            return;
         }
         if !ours(pod) {
             return self.forget(uid);
         }
-        if !self.assumed.contains_key(uid) {
+        if !self.scheduler.is_assumed(uid) {
             let candidate = Candidate { info: self.info(pod), pod: pod.clone() };
-            self.pending.put(candidate, Instant::now());
+            self.queue.put(candidate, Instant::now());
         }
-        false
     }
 
     fn info(&self, pod: &Pod) -> Arc<PodInfo> {
@@ -165,55 +165,54 @@ impl State {
         let began = Instant::now();
         let mut decisions = Vec::new();
         while decisions.len() < most
-            && let Some(candidate) = self.pending.next(began)
+            && let Some(candidate) = self.queue.next(began)
         {
-            let uid = candidate.info.uid.clone();
-            match place(&self.table, &candidate.info) {
-                Ok(node) => {
-                    self.pending.forget(&uid);
-                    self.table.add_pod(candidate.info.clone(), &node);
-                    self.assumed.insert(uid, node.clone());
-                    decisions.push(Decision::Bind(candidate, node));
+            let uid = &candidate.info.uid;
+            match self.scheduler.decide(&candidate.info) {
+                Ok(assignment) => {
+                    self.queue.forget(uid);
+                    decisions.push(Decision::Bind(candidate, assignment));
                 }
                 Err(why) => {
-                    self.pending.failed(&uid, Instant::now());
+                    self.queue.unschedulable(uid, why.rejectors, Instant::now());
                     decisions.push(Decision::Explain(candidate, why));
                 }
             }
         }
-        self.metrics.decided(&decisions, began.elapsed(), self.pending.len());
+        self.metrics.decided(&decisions, began.elapsed(), self.queue.len());
         decisions
     }
 
     /// Takes note of what became of a decision.
-    pub fn settle(&mut self, outcome: Outcome) {
+    pub fn settle(&mut self, outcome: BindOutcome) {
         match outcome {
-            Outcome::Done => {}
-            Outcome::Bound => self.metrics.bound(),
-            Outcome::NotBound(candidate) => {
+            BindOutcome::Explained => {}
+            BindOutcome::Bound => self.metrics.bound(),
+            BindOutcome::NotBound(candidate) => {
                 let uid = candidate.info.uid.clone();
                 // The informer may have told the truth already; then there is nothing to undo.
-                if self.assumed.remove(&uid).is_none() {
+                if !self.scheduler.is_assumed(&uid) {
                     return;
                 }
                 self.metrics.not_bound();
-                self.table.remove_pod(&uid);
+                self.events.extend(self.scheduler.remove_pod(&uid));
                 let current = self.caches.pods.get(Some(&candidate.info.namespace), &candidate.info.name);
                 match current.filter(|pod| kontiki_plan::object::uid(&pod.metadata) == uid) {
                     Some(pod) if pod::node(&pod).is_none() && ours(&pod) => {
                         let candidate = Candidate { info: self.info(&pod), pod };
-                        self.pending.retry(candidate, Instant::now());
+                        self.queue.retry(candidate, Instant::now());
                     }
-                    Some(pod) => drop(self.file(&pod)),
+                    Some(pod) => self.file(&pod),
                     None => {}
                 }
+                self.wake();
             }
         }
     }
 
     /// When there is something to decide without anything happening.
     pub fn next_retry(&self, room: bool) -> Option<Instant> {
-        if room { self.pending.next_due(Instant::now()) } else { None }
+        if room { self.queue.next_due(Instant::now()) } else { None }
     }
 }
 
