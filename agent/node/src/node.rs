@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     host::{facts::Host, identity::Cluster},
     runtime::{cri::Cri, settings::Settings, watchers::Watchers},
-    session::{events::Recorder, node_status::NodeStatus, objects::Objects, outbox::Outbox},
+    session::{node_status::NodeStatus, objects::Objects, outbox::Outbox, recorder::Recorder},
 };
 
 /// The agent's shared state.

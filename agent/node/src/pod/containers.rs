@@ -20,7 +20,7 @@ use crate::{
         container_config::{self, Given},
         log_files, sandbox_config, security,
     },
-    session::{events::Kind, objects::PodSources},
+    session::{objects::PodSources, recorder::EventType},
 };
 
 impl Worker {
@@ -55,7 +55,7 @@ impl Worker {
 
     fn created(&mut self, pod: &Pod, definition: &Container, id: String, sandbox: &str, attempt: u32) {
         let message = format!("Created container: {}", definition.name);
-        self.container_event(pod, &definition.name, Kind::Normal, "Created", &message);
+        self.container_event(pod, &definition.name, EventType::Normal, "Created", &message);
         self.node.watchers.watch(&id, &self.wake);
         self.memory.fresh.insert(id.clone());
         self.memory.images.remove(&definition.name);
@@ -146,7 +146,7 @@ impl Worker {
             return;
         }
         self.memory.failures.remove(name);
-        self.container_event(pod, name, Kind::Normal, "Started", &format!("Started container {name}"));
+        self.container_event(pod, name, EventType::Normal, "Started", &format!("Started container {name}"));
         let sandbox = self.seen.containers.iter().find(|c| c.id == id).map(|c| c.sandbox.clone()).unwrap_or_default();
         match self.container_status(id, &sandbox).await {
             Ok(Some(status)) => {

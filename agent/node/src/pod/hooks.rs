@@ -8,7 +8,7 @@ use super::{
     check::Target,
     worker::{Report, Worker},
 };
-use crate::session::events::Kind;
+use crate::session::recorder::EventType;
 
 /// A postStart hook that takes longer holds up its pod for nothing.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -32,7 +32,7 @@ impl Worker {
         self.memory.post_start.remove(id);
         if let Err(reason) = result {
             let message = format!("PostStartHook failed: {reason}");
-            self.container_event(&self.api_pod(), container, Kind::Warning, "FailedPostStartHook", &message);
+            self.container_event(&self.api_pod(), container, EventType::Warning, "FailedPostStartHook", &message);
             self.memory.condemned.insert(id.to_owned(), "FailedPostStartHook".to_owned());
         }
     }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::worker::{Report, Worker, spec};
 use crate::{
     runtime::{images, sandbox_config},
-    session::events::Kind,
+    session::recorder::EventType,
 };
 
 impl Worker {
@@ -26,7 +26,7 @@ impl Worker {
             let message = format!(
                 "Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": invalid reference format"
             );
-            self.container_event(pod, name, Kind::Warning, "InspectFailed", &message);
+            self.container_event(pod, name, EventType::Warning, "InspectFailed", &message);
             self.start_failed(pod, name, StartFailure::InvalidImageName, message);
             return;
         }
@@ -42,12 +42,12 @@ impl Worker {
         match self.pulls.action(policy, local.is_some(), &image, Timestamp::now()) {
             Action::Use => {
                 let message = format!("Container image \"{image}\" already present on machine");
-                self.container_event(pod, name, Kind::Normal, "Pulled", &message);
+                self.container_event(pod, name, EventType::Normal, "Pulled", &message);
                 self.image_ready(name, attempt, local.map(|(id, _)| id).unwrap_or_default());
             }
             Action::Refuse => {
                 let message = format!("Container image \"{image}\" is not present with pull policy of Never");
-                self.container_event(pod, name, Kind::Warning, "ErrImageNeverPull", &message);
+                self.container_event(pod, name, EventType::Warning, "ErrImageNeverPull", &message);
                 self.start_failed(pod, name, StartFailure::ErrImageNeverPull, message);
             }
             Action::Wait(back_off) => self.pull_waits(pod, name, &image, back_off),
@@ -62,7 +62,7 @@ impl Worker {
 
     fn start_pull(&mut self, pod: &Pod, container: &Container, attempt: u32, image: String) {
         let name = container.name.clone();
-        self.container_event(pod, &name, Kind::Normal, "Pulling", &format!("Pulling image \"{image}\""));
+        self.container_event(pod, &name, EventType::Normal, "Pulling", &format!("Pulling image \"{image}\""));
         self.memory.pulling.insert(name.clone());
         let credentials = self.credentials(pod, &image);
         let attempt_of_sandbox = self.seen.sandbox().map_or(0, |s| s.attempt);
@@ -81,7 +81,7 @@ impl Worker {
                     let message = format!(
                         "Successfully pulled image \"{image}\" in {took} ({took} including waiting). Image size: {size} bytes."
                     );
-                    node.recorder.pod(&node.outbox, &pod, Some((&name, init)), Kind::Normal, "Pulled", &message);
+                    node.recorder.pod(&node.outbox, &pod, Some((&name, init)), EventType::Normal, "Pulled", &message);
                     Ok(id)
                 }
                 Ok(None) => Err(format!("image \"{image}\" is gone again")),
@@ -95,7 +95,7 @@ impl Worker {
     /// The image is not pulled again yet; that is told.
     fn pull_waits(&mut self, pod: &Pod, name: &str, image: &str, BackOff { until, reason }: BackOff) {
         let short = format!("Back-off pulling image \"{image}\"");
-        self.container_event(pod, name, Kind::Normal, "BackOff", &short);
+        self.container_event(pod, name, EventType::Normal, "BackOff", &short);
         let message = format!("{short}: ErrImagePull: {reason}");
         self.start_waits(pod, name, StartFailure::ImagePullBackOff, message, until);
     }
@@ -129,7 +129,7 @@ impl Worker {
             format!("failed to pull and unpack image \"{image}\": {reason}")
         };
         let message = format!("Failed to pull image \"{image}\": {text}");
-        self.container_event(pod, name, Kind::Warning, "Failed", &message);
+        self.container_event(pod, name, EventType::Warning, "Failed", &message);
         let shown = self.memory.failures.get(name).map(|failure| failure.why);
         match self.pulls.failed(image, reason, shown, Timestamp::now()) {
             Some(back_off) => self.pull_waits(pod, name, image, back_off),

@@ -15,7 +15,7 @@ use super::{
     check::Target,
     worker::{ProbeResult, Worker},
 };
-use crate::{node::Node, session::events};
+use crate::{node::Node, session::recorder::EventType};
 
 impl Worker {
     /// Starts the probes that should run, and ends the others.
@@ -109,7 +109,7 @@ impl Task {
     fn unhealthy(&self, reason: &str) {
         let message = format!("{} probe failed: {reason}", self.kind.title());
         let place = Some((self.definition.name.as_str(), self.init));
-        let (node, kind) = (&self.node, events::Kind::Warning);
-        node.recorder.pod(&node.outbox, &self.pod, place, kind, "Unhealthy", &message);
+        let (node, type_) = (&self.node, EventType::Warning);
+        node.recorder.pod(&node.outbox, &self.pod, place, type_, "Unhealthy", &message);
     }
 }

@@ -8,7 +8,7 @@ use kontiki_agent_plan::{
 };
 
 use super::worker::{Worker, spec};
-use crate::session::events::Kind;
+use crate::session::recorder::EventType;
 
 impl Worker {
     /// Sends the status if the API does not have it.
@@ -47,7 +47,7 @@ impl Worker {
             let meta = &pod.metadata;
             let place = format!("{}_{}({})", text(&meta.name), text(&meta.namespace), text(&meta.uid));
             let message = format!("Back-off restarting failed container {name} in pod {place}");
-            self.container_event(pod, name, Kind::Warning, "BackOff", &message);
+            self.container_event(pod, name, EventType::Warning, "BackOff", &message);
         }
     }
 }

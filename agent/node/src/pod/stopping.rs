@@ -14,7 +14,7 @@ use super::{
     check::Target,
     worker::{Report, Worker},
 };
-use crate::{node::Node, session::events::Kind};
+use crate::{node::Node, session::recorder::EventType};
 
 impl Worker {
     pub(super) fn stop_containers(&mut self, pod: &Pod, stops: Vec<Stop>) {
@@ -22,7 +22,7 @@ impl Worker {
             let again = self.memory.stopping.insert(stop.id.clone(), stop.deadline).is_some();
             let definition = pod.spec.as_ref().and_then(|s| rules::definition(s, &stop.container)).cloned();
             if !again {
-                self.container_event(pod, &stop.container, Kind::Normal, "Killing", &killing(&stop));
+                self.container_event(pod, &stop.container, EventType::Normal, "Killing", &killing(&stop));
             }
             let job = StopJob {
                 node: self.node.clone(),
@@ -89,7 +89,14 @@ impl StopJob {
             let init = self.pod.spec.as_ref().is_some_and(|s| rules::is_init(s, &definition.name));
             let place = Some((definition.name.as_str(), init));
             let message = format!("PreStopHook failed: {reason}");
-            self.node.recorder.pod(&self.node.outbox, &self.pod, place, Kind::Warning, "FailedPreStopHook", &message);
+            self.node.recorder.pod(
+                &self.node.outbox,
+                &self.pod,
+                place,
+                EventType::Warning,
+                "FailedPreStopHook",
+                &message,
+            );
         }
         true
     }

@@ -5,7 +5,7 @@ use kontiki_agent_plan::observed::Volumes;
 
 use super::worker::{Report, Worker};
 use crate::{
-    session::events::Kind,
+    session::recorder::EventType,
     volumes::pod_volumes::{self, Failure},
 };
 
@@ -25,7 +25,7 @@ impl Worker {
         };
         self.memory.mount_failed(Timestamp::now());
         let message = format!("MountVolume.SetUp failed for volume \"{}\" : {}", failure.volume, failure.message);
-        self.pod_event(&self.api_pod(), Kind::Warning, "FailedMount", &message);
+        self.pod_event(&self.api_pod(), EventType::Warning, "FailedMount", &message);
     }
 
     /// Brings generated files up to date when it is time.

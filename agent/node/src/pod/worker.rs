@@ -28,7 +28,7 @@ use tokio::{
 
 use crate::{
     node::Node,
-    session::events::Kind,
+    session::recorder::EventType,
     volumes::{pod_volumes, tokens::Tokens},
 };
 
@@ -156,14 +156,21 @@ impl Worker {
     }
 
     /// An event about the pod.
-    pub(super) fn pod_event(&self, pod: &Pod, kind: Kind, reason: &'static str, message: &str) {
-        self.node.recorder.pod(&self.node.outbox, pod, None, kind, reason, message);
+    pub(super) fn pod_event(&self, pod: &Pod, type_: EventType, reason: &'static str, message: &str) {
+        self.node.recorder.pod(&self.node.outbox, pod, None, type_, reason, message);
     }
 
     /// An event about a container.
-    pub(super) fn container_event(&self, pod: &Pod, container: &str, kind: Kind, reason: &'static str, message: &str) {
+    pub(super) fn container_event(
+        &self,
+        pod: &Pod,
+        container: &str,
+        type_: EventType,
+        reason: &'static str,
+        message: &str,
+    ) {
         let init = pod.spec.as_ref().is_some_and(|s| rules::is_init(s, container));
-        self.node.recorder.pod(&self.node.outbox, pod, Some((container, init)), kind, reason, message);
+        self.node.recorder.pod(&self.node.outbox, pod, Some((container, init)), type_, reason, message);
     }
 
     /// Records why a container cannot be started, in its status and as an event.
@@ -173,7 +180,7 @@ impl Worker {
 
     /// The same, for a delay that is not the reason's own.
     pub(super) fn start_waits(&mut self, pod: &Pod, name: &str, why: StartFailure, message: String, retry: Timestamp) {
-        self.container_event(pod, name, Kind::Warning, "Failed", &why.event(&message));
+        self.container_event(pod, name, EventType::Warning, "Failed", &why.event(&message));
         self.memory.failures.insert(name.to_owned(), Failure { why, message, retry });
     }
 }

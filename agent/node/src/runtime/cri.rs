@@ -121,8 +121,6 @@ calls! {
     list_images(ListImagesRequest) -> ListImagesResponse via images within LOOK;
     /// One image.
     image_status(ImageStatusRequest) -> ImageStatusResponse via images within LOOK;
-    /// Space used by images.
-    image_fs_info(ImageFsInfoRequest) -> ImageFsInfoResponse via images within LOOK;
 }
 
 impl Cri {

@@ -77,3 +77,48 @@ fn sub_path(mount: &VolumeMount, env: &[(String, String)]) -> Result<Option<Stri
     let escapes = path.starts_with('/') || path.split('/').any(|part| part == "..");
     if escapes { Err(format!("subPath {path:?} must be a relative path without '..'")) } else { Ok(Some(path)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_lead_to_their_volumes() {
+        let spec: PodSpec = serde_yaml_ng::from_str(
+            "{containers: [], volumes: [{name: e, emptyDir: {}}, {name: h, hostPath: {path: /srv}}, \
+             {name: s, secret: {secretName: x}}, {name: n, nfs: {server: s, path: /}}]}",
+        )
+        .expect("a spec");
+        for (name, mount, expect) in [
+            ("empty", "name: e, mountPath: /a", "/p/volumes/kubernetes.io~empty-dir/e -> /a rw 0"),
+            ("relative", "name: e, mountPath: a, readOnly: true", "/p/volumes/kubernetes.io~empty-dir/e -> /a ro 0"),
+            ("the host's own path", "name: h, mountPath: /h", "/srv -> /h rw 0"),
+            ("shared", "name: h, mountPath: /h, mountPropagation: Bidirectional", "/srv -> /h rw 2"),
+            ("generated", "name: s, mountPath: /s", "/p/volumes/kubernetes.io~secret/s -> /s ro 0"),
+            ("no such kind", "name: n, mountPath: /n", "volume kind is not supported by this node"),
+            ("no such volume", "name: z, mountPath: /z", "volume \"z\" is not defined"),
+            (
+                "a way out",
+                "name: e, mountPath: /a, subPath: ../x",
+                "subPath \"../x\" must be a relative path without '..'",
+            ),
+            (
+                "a way out by a variable",
+                "name: e, mountPath: /a, subPathExpr: $(UP)/x",
+                "subPath \"../x\" must be a relative path without '..'",
+            ),
+        ] {
+            let container: Container =
+                serde_yaml_ng::from_str(&format!("{{name: c, volumeMounts: [{{{mount}}}]}}")).expect("a container");
+            let env = [("UP".to_owned(), "..".to_owned())];
+            let got = mounts(Path::new("/p"), &spec, &container, &env).map(|mounts| {
+                let show = |m: &Mount| {
+                    let mode = if m.readonly { "ro" } else { "rw" };
+                    format!("{} -> {} {mode} {}", m.host_path, m.container_path, m.propagation)
+                };
+                mounts.iter().map(show).collect::<Vec<_>>().join(" ")
+            });
+            assert_eq!(got.unwrap_or_else(|error| error), expect, "{name}");
+        }
+    }
+}

@@ -16,9 +16,9 @@ use super::outbox::Outbox;
 
 const REMEMBERED: usize = 2000;
 
-/// How an event is meant.
+/// The `type` of an Event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
+pub(crate) enum EventType {
     Normal,
     Warning,
 }
@@ -31,12 +31,12 @@ struct Known {
 }
 
 /// (object uid, reason, message, field path): events alike in these are counted, not repeated.
-type Likeness = (String, &'static str, String, String);
+type EventKey = (String, &'static str, String, String);
 
 #[derive(Default)]
 struct State {
-    pace: Pace<String, Likeness>,
-    known: HashMap<Likeness, Known>,
+    pace: Pace<String, EventKey>,
+    known: HashMap<EventKey, Known>,
 }
 
 /// Records events.
@@ -56,7 +56,7 @@ impl Recorder {
         outbox: &Outbox,
         pod: &Pod,
         container: Option<(&str, bool)>,
-        kind: Kind,
+        type_: EventType,
         reason: &'static str,
         message: &str,
     ) {
@@ -81,7 +81,7 @@ impl Recorder {
             "metadata": {"name": known.name, "namespace": namespace},
             "involvedObject": involved,
             "reason": reason, "message": message,
-            "type": match kind { Kind::Normal => "Normal", Kind::Warning => "Warning" },
+            "type": match type_ { EventType::Normal => "Normal", EventType::Warning => "Warning" },
             "source": {"component": "kubelet", "host": self.node},
             "reportingComponent": "kubelet", "reportingInstance": self.node,
             "firstTimestamp": seconds(known.first), "lastTimestamp": seconds(now),
@@ -91,7 +91,7 @@ impl Recorder {
     }
 
     /// The Event to write, and how often it happened; `None`: not now.
-    fn count(&self, like: Likeness, name: &str, now: Timestamp) -> Option<(Known, u32)> {
+    fn count(&self, like: EventKey, name: &str, now: Timestamp) -> Option<(Known, u32)> {
         let mut state = self.state.lock().expect("no holder panics");
         let telling = state.pace.happened(like.0.clone(), like.clone(), 1, Instant::now())?;
         if state.known.len() >= REMEMBERED {
@@ -118,9 +118,9 @@ mod tests {
         let (recorder, outbox) = (Recorder::new("n1"), Outbox::default());
         let pod = Pod::default();
         for _ in 0..100 {
-            recorder.pod(&outbox, &pod, None, Kind::Warning, "BackOff", "again");
+            recorder.pod(&outbox, &pod, None, EventType::Warning, "BackOff", "again");
         }
-        recorder.pod(&outbox, &pod, None, Kind::Warning, "BackOff", "something else");
+        recorder.pod(&outbox, &pod, None, EventType::Warning, "BackOff", "something else");
         let sent: Vec<(String, u64)> = outbox
             .take()
             .into_iter()
