@@ -80,17 +80,14 @@ pub async fn run(context: LeaderContext) {
 }
 
 /// What all turns of the term have to see at least: two nodes must not get one range because the last leader's writes
-/// are not applied here yet. `None` if the term is over before it is known.
+/// are not applied here yet. `None` if that cannot be known: the term is over, or whoever started us tries again.
 async fn beginning(context: &LeaderContext) -> Option<Revision> {
-    loop {
-        tokio::select! {
-            () = context.stop.cancelled() => return None,
-            // Cancel-safe: it only reads. It fails late, so that this does not spin.
-            shown = context.api.store().barrier() => match shown {
-                Ok(revision) => return Some(revision),
-                Err(error) => warn!(%error, "what was acknowledged before this term is not known yet"),
-            },
-        }
+    tokio::select! {
+        () = context.stop.cancelled() => None,
+        // Cancel-safe: it only reads.
+        shown = context.api.store().barrier() => shown
+            .inspect_err(|error| warn!(%error, "what was acknowledged before this term is not known"))
+            .ok(),
     }
 }
 
