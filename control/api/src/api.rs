@@ -14,7 +14,7 @@ use crate::informer::Informers;
 use crate::metrics::Metrics;
 use crate::verbs::list::Pages;
 use crate::verbs::watch::Lines;
-use crate::{Client, Config, User};
+use crate::{Client, Config, User, facts};
 
 /// The API of one master. Cheap to clone.
 #[derive(Clone)]
@@ -27,6 +27,7 @@ pub(crate) struct Inner {
     pub config: Config,
     pub keys: Keys,
     pub informers: Informers,
+    pub facts: facts::Cache,
     pub pages: Pages,
     pub lines: Lines,
     pub metrics: Metrics,
@@ -49,6 +50,7 @@ impl Api {
                 store,
                 config,
                 keys,
+                facts: facts::Cache::default(),
                 pages: Pages::default(),
                 lines: Lines::default(),
                 metrics: Metrics::default(),

@@ -23,6 +23,7 @@ mod codec;
 pub mod config;
 mod discovery;
 mod encode;
+mod facts;
 mod health;
 mod http;
 pub mod informer;

@@ -1,17 +1,20 @@
 //! Label and field selectors of lists and watches, with upstream's errors.
 
 use kontiki_machinery::{ResourceDef, meta};
+use kontiki_model::ObjectKey;
 use kontiki_model::selector::{Operator, Requirement, Selector};
-use serde_json::Value;
+use kontiki_store::Entry;
 
-use crate::Status;
-use crate::object::meta_str;
 use crate::params::Params;
+use crate::{Api, Status};
 
 /// What a list or watch is narrowed to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filter {
     labels: Selector,
+    /// Terms that the key of an object tells.
+    names: Vec<FieldTerm>,
+    /// Terms about the fields of its kind.
     fields: Vec<FieldTerm>,
 }
 
@@ -30,12 +33,13 @@ impl Filter {
         if let Some(name) = name {
             fields.push(FieldTerm { path: "metadata.name".into(), value: name.to_owned(), equal: true });
         }
-        Ok(Self { labels, fields })
+        let (names, fields) = fields.into_iter().partition(|term| NAMES.contains(&term.path.as_str()));
+        Ok(Self { labels, names, fields })
     }
 
     /// Whether everything passes.
     pub fn is_empty(&self) -> bool {
-        self.labels.is_empty() && self.fields.is_empty()
+        self.labels.is_empty() && self.names.is_empty() && self.fields.is_empty()
     }
 
     /// The one name that can pass, if the filter says so.
@@ -48,32 +52,49 @@ impl Filter {
         self.exact("metadata.namespace")
     }
 
-    /// The value that `path` must have, if the filter says so.
-    pub fn exact(&self, path: &str) -> Option<&str> {
-        self.fields.iter().find(|term| term.equal && term.path == path).map(|term| term.value.as_str())
+    /// The value that a part of the key must have, if the filter says so.
+    fn exact(&self, path: &str) -> Option<&str> {
+        self.names.iter().find(|term| term.equal && term.path == path).map(|term| term.value.as_str())
     }
 
     /// Fields with the values that they must have.
     pub fn fields(&self) -> Vec<(&str, &str)> {
-        let exact = self.fields.iter().filter(|term| term.equal);
+        let exact = self.names.iter().chain(&self.fields).filter(|term| term.equal);
         exact.map(|term| (term.path.as_str(), term.value.as_str())).collect()
     }
 
-    /// Whether `object` (in its served form) passes.
-    pub fn matches(&self, def: &ResourceDef, object: &Value) -> bool {
-        let labels = &object["metadata"]["labels"];
-        self.labels.matches_with(|key| labels[key].as_str()) && self.fields.iter().all(|term| term.matches(def, object))
+    /// Whether an object passes. What cannot be read passes no filter.
+    pub fn passes(&self, api: &Api, def: &ResourceDef, entry: &Entry) -> bool {
+        if self.is_empty() {
+            return true;
+        }
+        if !self.names.is_empty() {
+            let Some(key) = ObjectKey::decode(&entry.key) else { return false };
+            if !self.names.iter().all(|term| term.fits_name(&key)) {
+                return false;
+            }
+        }
+        if self.labels.is_empty() && self.fields.is_empty() {
+            return true;
+        }
+        let now = || api.store().snapshot();
+        let Some(facts) = api.inner.facts.of(def, entry, now) else { return false };
+        self.labels.matches_with(|key| facts.label(key))
+            && self.fields.iter().all(|term| term.fits(facts.field(&term.path)))
     }
 }
 
+/// Fields that the key of an object tells.
+const NAMES: [&str; 2] = ["metadata.name", "metadata.namespace"];
+
 impl FieldTerm {
-    fn matches(&self, def: &ResourceDef, object: &Value) -> bool {
-        let found = match self.path.as_str() {
-            "metadata.name" => meta_str(object, "name").to_owned(),
-            "metadata.namespace" => meta_str(object, "namespace").to_owned(),
-            path => def.strategy.field(object, path),
-        };
+    fn fits(&self, found: &str) -> bool {
         (found == self.value) == self.equal
+    }
+
+    fn fits_name(&self, key: &ObjectKey) -> bool {
+        let name = if self.path == NAMES[0] { key.name.as_str() } else { key.namespace.as_deref().unwrap_or_default() };
+        self.fits(name)
     }
 }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::call::{Answer, Call, List, Object};
 use crate::params::options_error;
 use crate::select::Filter;
-use crate::state::{collection_prefix, history_error, served, too_large_version};
+use crate::state::{collection_prefix, history_error, too_large_version};
 use crate::{Api, Status};
 
 pub(crate) const OPTIONS: &str = "ListOptions";
@@ -260,9 +260,7 @@ impl Call {
     }
 
     fn single(&self, state: &Snapshot, key: &[u8], filter: &Filter) -> List {
-        let entry = state
-            .get(key)
-            .filter(|entry| served(&self.def, entry).is_ok_and(|object| filter.matches(&self.def, &object)));
+        let entry = state.get(key).filter(|entry| filter.passes(&self.api, &self.def, entry));
         List {
             items: entry.into_iter().collect(),
             revision: state.revision(),
@@ -308,7 +306,7 @@ impl Call {
                 list.remaining = filter.is_empty().then(|| 1 + i64::try_from(entries.count()).unwrap_or(i64::MAX));
                 break;
             }
-            if filter.is_empty() || served(&self.def, &entry).is_ok_and(|object| filter.matches(&self.def, &object)) {
+            if filter.passes(&self.api, &self.def, &entry) {
                 list.items.push(entry);
             }
         }

@@ -166,9 +166,9 @@ enum Wake {
 impl Stream {
     fn initial(&mut self, state: &Snapshot, prefix: &[u8], mark: bool) {
         for entry in state.range(prefix) {
-            let pass =
-                self.filter.is_empty() || served(&self.def, &entry).is_ok_and(|o| self.filter.matches(&self.def, &o));
-            if pass && let Some(bytes) = self.encoder.event(&self.api, "ADDED", &entry, entry.mod_revision) {
+            if self.passes(&entry)
+                && let Some(bytes) = self.encoder.event(&self.api, "ADDED", &entry, entry.mod_revision)
+            {
                 self.queue.push_back(bytes);
             }
         }
@@ -279,7 +279,7 @@ impl Stream {
     }
 
     fn passes(&self, entry: &Entry) -> bool {
-        self.filter.is_empty() || served(&self.def, entry).is_ok_and(|object| self.filter.matches(&self.def, &object))
+        self.filter.passes(&self.api, &self.def, entry)
     }
 }
 
