@@ -206,3 +206,59 @@ async fn a_pod_that_fits_nowhere_says_why_and_runs_once_it_fits() {
         })
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replication_controller_keeps_its_number_and_rests() {
+    let master = Master::start(&["n1"]).await;
+    let target = |subresource| Target {
+        resource: resource("", "replicationcontrollers"),
+        namespace: Some("default"),
+        name: "old",
+        subresource,
+    };
+    let object = json!({
+        "apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": "old"},
+        "spec": {"replicas": 2, "template": {
+            "metadata": {"labels": {"app": "old"}},
+            "spec": {"containers": [{"name": "c", "image": "i"}]},
+        }},
+    });
+    let rests_at = async |replicas: usize| {
+        master
+            .until("the number", || async {
+                let found = master.client.get(target(None)).await.map_err(|status| status.message)?;
+                let (status, pods) = (&found["status"], master.pods());
+                let right = ["replicas", "readyReplicas", "availableReplicas", "fullyLabeledReplicas"]
+                    .iter()
+                    .all(|field| status[field] == json!(replicas));
+                let seen = status["observedGeneration"] == found["metadata"]["generation"];
+                if right && seen && pods.len() == replicas { Ok(()) } else { Err(format!("{} {status}", pods.len())) }
+            })
+            .await;
+    };
+    master.create("", "replicationcontrollers", Some("default"), object).await;
+    rests_at(2).await;
+    let doomed = master.pods()[0].clone();
+    let name = doomed.metadata.name.as_deref().unwrap();
+    let pod = Target { resource: resource("", "pods"), namespace: Some("default"), name, subresource: None };
+    master.client.delete(pod, DeleteOptions::default()).await.unwrap();
+    master
+        .until("another pod in its place", || async {
+            let gone = master.pods().iter().all(|pod| pod.metadata.uid != doomed.metadata.uid);
+            if gone { Ok(()) } else { Err("it is still there".to_owned()) }
+        })
+        .await;
+    rests_at(2).await;
+    let three = json!({"spec": {"replicas": 3}});
+    master.client.patch(target(Some("scale")), PatchKind::Merge, three).await.unwrap();
+    rests_at(3).await;
+    master.still(std::time::Duration::from_secs(2)).await;
+    let background = DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
+    master.client.delete(target(None), background).await.unwrap();
+    master
+        .until("its pods to go", || async {
+            let left = master.pods().len();
+            if left == 0 { Ok(()) } else { Err(format!("{left} left")) }
+        })
+        .await;
+}
