@@ -44,7 +44,7 @@ pub fn prefix() -> String {
 #[must_use]
 pub fn complete(snapshot: &Snapshot) -> bool {
     let there = |name: &&str| snapshot.get(&ObjectKey::new(NAMESPACES, None, name).encode()).is_some();
-    system_namespaces::NAMES.iter().all(|name| there(&name))
+    system_namespaces::NAMES.iter().all(there)
 }
 
 /// What the objects are made from.

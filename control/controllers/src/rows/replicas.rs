@@ -17,7 +17,6 @@ use crate::controller::{Context, Controller, Inputs};
 use crate::index::{Managed, Namespaces, Selectors};
 
 pub(crate) type ReplicaSetController = ReplicaController<ReplicaSet>;
-/// Inert while the API does not serve the kind: then there are no objects that concern it.
 pub(crate) type ReplicationControllerManager = ReplicaController<ReplicationController>;
 
 pub(crate) struct ReplicaController<S> {
