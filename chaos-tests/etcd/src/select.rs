@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 /// A word is in no name: whoever asks for nothing has mistyped something, and must not take it for a success.
 pub fn select<'a, T>(all: &'a [T], name: impl Fn(&T) -> &str, words: &[String]) -> Result<Vec<&'a T>> {
     if let Some(word) = words.iter().find(|word| !all.iter().any(|one| name(one).contains(word.as_str()))) {
-        bail!("{word:?} is in none of these names: {}", all.iter().map(&name).collect::<Vec<_>>().join(", "));
+        bail!("no name holds {word:?}; there are {}", all.iter().map(&name).collect::<Vec<_>>().join(", "));
     }
     let wanted = |one: &&T| words.is_empty() || words.iter().any(|word| name(one).contains(word.as_str()));
     Ok(all.iter().filter(wanted).collect())
@@ -32,7 +32,7 @@ mod tests {
         }
         for words in [&["gone"][..], &["node", "gone"]] {
             let error = found(words).expect_err("a word is in no name").to_string();
-            assert_eq!(error, "\"gone\" is in none of these names: leader dies, node dies");
+            assert_eq!(error, "no name holds \"gone\"; there are leader dies, node dies");
         }
     }
 }

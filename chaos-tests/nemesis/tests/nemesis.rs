@@ -94,7 +94,7 @@ fn story(store: Store) -> Result<()> {
 }
 
 fn planted(words: &[String]) -> Result<()> {
-    let bugs = select(PLANTED, |(bug, ..)| bug, words).context("no such bug")?;
+    let bugs = select(PLANTED, |(bug, ..)| bug, words)?;
     let binary = std::env::var_os("KONTIKI_PLANTED_BIN").context("KONTIKI_PLANTED_BIN names no binary")?;
     let mut missed = Vec::new();
     for (bug, faults, seconds) in bugs {
@@ -113,7 +113,7 @@ fn planted(words: &[String]) -> Result<()> {
 
 /// All stories whose name has one of the words, each to its end; then says which failed.
 fn stories(words: &[String]) -> Result<()> {
-    let wanted = select(STORIES, |(name, _)| name, words).context("no such story")?;
+    let wanted = select(STORIES, |(name, _)| name, words)?;
     // Before there are namespaces: a build may want the network.
     let two_builds = wanted.iter().any(|(_, told)| matches!(told, Told::Upgrade(_)));
     let builds = if two_builds { Builds::find()? } else { None };

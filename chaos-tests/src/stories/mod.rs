@@ -32,7 +32,7 @@ pub struct Story {
 /// # Errors
 /// A word is in no story's name.
 pub fn wanted(words: &[String]) -> Result<Vec<&'static Story>> {
-    let mut found = select(ALL, |story| story.name, words).context("no such story")?;
+    let mut found = select(ALL, |story| story.name, words)?;
     found.retain(|story| !(words.is_empty() && story.soak));
     Ok(found)
 }

@@ -96,7 +96,7 @@ pub async fn compare(peers: &[Kind], scale: &Scale, only: &str, out: &Path) -> R
     let cases: Vec<String> = CASES.iter().map(Case::title).collect();
     let closed = [cases, vec![fanout::TITLE.to_owned(), renewals::TITLE.to_owned()]].concat();
     let titles = [&closed[..], &[bulk::TITLE.to_owned(), rest::TITLE.to_owned()]].concat();
-    select(&titles, String::as_str, &[only.to_owned()]).context("no such load")?;
+    select(&titles, String::as_str, &[only.to_owned()])?;
     if closed.iter().any(|title| title.contains(only)) {
         closed_loads(peers, scale, only, &mut figures, out).await?;
     }
