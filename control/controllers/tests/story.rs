@@ -8,9 +8,13 @@ mod support;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::{Event, Node};
+use k8s_openapi::api::core::v1::{Event, Namespace, Node};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kontiki_api::{DeleteOptions, PatchKind, Propagation, Target};
+use kontiki_api::recorder::Recorder;
+use kontiki_api::{DeleteOptions, PatchKind, Propagation, Target, Writer};
+use kontiki_controllers::Executor;
+use kontiki_plan::lifecycle::system_namespaces;
+use kontiki_plan::network::kubernetes_service::{self, Member};
 use kontiki_plan::pod;
 use serde_json::{Value, json};
 use support::{Master, resource};
@@ -261,4 +265,45 @@ async fn a_replication_controller_keeps_its_number_and_rests() {
             if left == 0 { Ok(()) } else { Err(format!("{left} left")) }
         })
         .await;
+}
+
+/// What `kontiki-server` keeps, over the real API: it comes to rest, whatever defaults the API adds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_clusters_own_objects_follow_the_servers_and_rest() {
+    let master = Master::start(&[]).await;
+    let informers = master.api.informers();
+    let (recorder, _recording) = Recorder::new(master.client.clone(), Writer::Server, master.context.stop.clone());
+    let executor = Executor::new(&master.context, &recorder, "system-objects", Writer::Server);
+    let (namespaces, services, endpoints, slices) =
+        (informers.get::<Namespace>(), informers.get(), informers.get(), informers.get::<EndpointSlice>());
+    let own = (Some(kubernetes_service::NAMESPACE), kubernetes_service::NAME);
+    for addresses in [&["10.0.0.1:6443", "10.0.0.2:6443"][..], &["10.0.0.2:6443", "10.0.0.3:6443"], &["10.0.0.3:6443"]]
+    {
+        let members = || addresses.iter().map(|api| Member { reachable: true, api: api.parse().unwrap() }).collect();
+        let mut actions = Vec::new();
+        for turn in 0.. {
+            assert!(turn < 4, "{actions:?}");
+            let mut plan = system_namespaces::plan(|name| namespaces.get(None, name).is_some());
+            if plan.actions.is_empty() {
+                plan = kubernetes_service::plan(&kubernetes_service::View {
+                    service: services.get(own.0, own.1),
+                    endpoints: endpoints.get(own.0, own.1),
+                    slice: slices.get(own.0, own.1),
+                    service_ip: "10.96.0.1".parse().unwrap(),
+                    members: members(),
+                });
+            }
+            if plan.actions.is_empty() {
+                break;
+            }
+            actions.clone_from(&plan.actions);
+            let applied = executor.apply(plan.actions).await;
+            assert!(!applied.failed && applied.effect, "{:?} of {actions:?}", applied.refusals);
+            informers.wait_for(applied.floor).await;
+        }
+        let slice = slices.get(own.0, own.1).unwrap();
+        let listed: Vec<_> = slice.endpoints.iter().flatten().flat_map(|endpoint| endpoint.addresses.clone()).collect();
+        let expect: Vec<_> = addresses.iter().map(|address| address.trim_end_matches(":6443")).collect();
+        assert_eq!(listed, expect);
+    }
 }

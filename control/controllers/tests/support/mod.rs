@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
-use kontiki_kinds::rows::service::Ranges;
 use kontiki_api::leader::{LeaderContext, Settings};
 use kontiki_api::{Api, Client, DeleteOptions, NodeProxy, NodeProxyError, NodeStream, PatchKind, Target, User};
+use kontiki_kinds::rows::service::Ranges;
 use kontiki_model::GroupResource;
 use kontiki_plan::object::{deleting, name, namespace};
 use kontiki_plan::pod;
@@ -52,6 +52,7 @@ fn peer_tls() -> PeerTls {
 pub struct Master {
     pub api: Api,
     pub client: Client,
+    pub context: LeaderContext,
     silent: Arc<Mutex<HashSet<String>>>,
     store: Store,
     _stop: tokio_util::sync::DropGuard,
@@ -87,15 +88,6 @@ impl Master {
         let api = Api::new(store.clone(), api_config()).unwrap();
         let client = api.client(User::new("test", &["system:masters"]));
         let stop = CancellationToken::new();
-        let master = Self {
-            client: client.clone(),
-            silent: Arc::default(),
-            store,
-            _stop: stop.clone().drop_guard(),
-            _dir: dir,
-            api: api.clone(),
-        };
-        master.populate(nodes).await;
         let settings = Arc::new(Settings {
             pod_cidr: "10.244.0.0/16".parse().unwrap(),
             node_cidr_bits: 24,
@@ -104,7 +96,18 @@ impl Master {
             cluster_domain: "cluster.local".into(),
             event_ttl: Duration::from_secs(3600),
         });
-        let context = LeaderContext { api, client: client.fenced(term), term, stop: stop.clone(), settings };
+        let context =
+            LeaderContext { api: api.clone(), client: client.fenced(term), term, stop: stop.clone(), settings };
+        let master = Self {
+            client: client.clone(),
+            context: context.clone(),
+            silent: Arc::default(),
+            store,
+            _stop: stop.clone().drop_guard(),
+            _dir: dir,
+            api,
+        };
+        master.populate(nodes).await;
         tokio::spawn(kontiki_controllers::run(context.clone()));
         tokio::spawn(kontiki_scheduler::run(context));
         tokio::spawn(agents(master.api.clone(), client.clone(), master.silent.clone(), stop.clone()));
