@@ -1,19 +1,21 @@
-//! Schemas as OpenAPI prints them: k8s-openapi's, with refs, merge rules and kinds filled in.
+//! Types as OpenAPI prints them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use serde_json::{Map, Value, json};
 
 use super::operations::PathItem;
-use crate::{ResourceDef, schema::registry as facts};
+use crate::{
+    ResourceDef,
+    schema::registry::{self, Descriptions, FieldData, TypeData},
+};
 
-const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 /// The body of a patch: anything.
 pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
-const SOURCE_REF: &str = "#/definitions/";
 
 /// The two dialects.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,23 +51,19 @@ pub(super) fn roots(items: &[PathItem]) -> BTreeSet<String> {
 
 /// All definitions that can be reached from `names`.
 pub(super) fn closure(rows: &[Arc<ResourceDef>], names: BTreeSet<String>, flavor: Flavor) -> Map<String, Value> {
-    let kinds = kinds(rows);
+    let (kinds, descriptions) = (kinds(rows), Descriptions::read());
     let mut waiting: Vec<String> = names.into_iter().collect();
     let mut done: BTreeMap<String, Value> = BTreeMap::new();
     while let Some(name) = waiting.pop() {
         if done.contains_key(&name) {
             continue;
         }
-        let Some(mut source) = source(rows, &name) else { continue };
-        collect_refs(&source, &mut waiting);
-        annotate(&name, &mut source);
-        relax(&mut source);
-        render(&mut source, flavor);
-        special(&name, &mut source, flavor);
+        let mut writer = Writer { flavor, descriptions: &descriptions, references: &mut waiting };
+        let Some(mut definition) = writer.definition(rows, &name) else { continue };
         if let Some(gvks) = kinds.get(&name) {
-            source["x-kubernetes-group-version-kind"] = json!(gvks);
+            definition["x-kubernetes-group-version-kind"] = json!(gvks);
         }
-        done.insert(name, source);
+        done.insert(name, definition);
     }
     done.into_iter().collect()
 }
@@ -93,115 +91,110 @@ fn kinds(rows: &[Arc<ResourceDef>]) -> BTreeMap<String, Vec<Value>> {
     out
 }
 
-/// The plain schema of a name: from the registry, or a list, or the patch body.
-fn source(rows: &[Arc<ResourceDef>], name: &str) -> Option<Value> {
-    if let Some(found) = facts::definitions().get(name) {
-        return Some(found.clone());
-    }
-    if name == PATCH {
-        let description = "Patch is provided to give a concrete name and type to the Kubernetes PATCH request body.";
-        return Some(json!({"description": description, "type": "object"}));
-    }
-    let def = rows.iter().find(|def| list_name(def) == name)?;
-    let inherited = |field: &str| facts::definitions()[def.schema.name()]["properties"][field].clone();
-    Some(json!({
-        "description": format!("{0}List is a list of {0} objects.", def.kind),
-        "type": "object",
-        "properties": {
-            "apiVersion": inherited("apiVersion"),
-            "items": {"description": format!("Items is the list of {} objects.", def.kind), "type": "array",
-                      "items": {"$ref": format!("{SOURCE_REF}{}", def.schema.name())}},
-            "kind": inherited("kind"),
-            "metadata": {"$ref": format!("{SOURCE_REF}{OBJECT_META}"), "description": "Standard list metadata."},
-        },
-        "required": ["items"],
-    }))
+/// Writes definitions in a dialect.
+struct Writer<'a> {
+    flavor: Flavor,
+    descriptions: &'a Descriptions,
+    /// Names of the types that were met.
+    references: &'a mut Vec<String>,
 }
 
-fn collect_refs(value: &Value, out: &mut Vec<String>) {
-    match value {
-        Value::Object(map) => {
-            if let Some(name) = map.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix(SOURCE_REF)) {
-                out.push(name.to_owned());
+impl Writer<'_> {
+    /// A type of the registry, or a list.
+    fn definition(&mut self, rows: &[Arc<ResourceDef>], name: &str) -> Option<Value> {
+        if let Some(data) = registry::data(name) {
+            return Some(self.of_type(&data, &self.descriptions.of(name)));
+        }
+        rows.iter().find(|def| list_name(def) == name).map(|def| self.list(def))
+    }
+
+    fn of_type(&mut self, data: &TypeData<'_>, descriptions: &HashMap<String, String>) -> Value {
+        let describe = |name: &str| descriptions.get(name).map(String::as_str);
+        let mut out = self.described(data.word.unwrap_or("object"), describe(""));
+        insert(&mut out, "x-kubernetes-map-type", data.map_type);
+        let fields: Map<String, Value> =
+            data.fields.iter().map(|(name, field)| ((*name).to_owned(), self.field(field, describe(name)))).collect();
+        if !fields.is_empty() {
+            out["properties"] = fields.into();
+        }
+        let required: Vec<&str> = data.fields.iter().filter(|(_, data)| data.required).map(|(name, _)| *name).collect();
+        if !required.is_empty() {
+            out["required"] = json!(required);
+        }
+        out
+    }
+
+    fn list(&mut self, def: &ResourceDef) -> Value {
+        let inherited = self.descriptions.of(def.schema.name());
+        let inherited = |field: &str| inherited.get(field).map(String::as_str);
+        json!({
+            "description": format!("{0}List is a list of {0} objects.", def.kind),
+            "type": "object",
+            "properties": {
+                "apiVersion": self.described("string", inherited("apiVersion")),
+                "items": self.described(
+                    &format!("[]{}", def.schema.name()), Some(&format!("Items is the list of {} objects.", def.kind))),
+                "kind": self.described("string", inherited("kind")),
+                "metadata": self.described(LIST_META, Some("Standard list metadata.")),
+            },
+            "required": ["items"],
+        })
+    }
+
+    /// With the rules by which it merges.
+    fn field(&mut self, data: &FieldData<'_>, description: Option<&str>) -> Value {
+        let mut out = self.described(data.word, description);
+        insert(&mut out, "x-kubernetes-list-type", data.list_type);
+        insert(&mut out, "x-kubernetes-map-type", data.map_type);
+        insert(&mut out, "x-kubernetes-patch-strategy", data.patch_strategy);
+        insert(&mut out, "x-kubernetes-patch-merge-key", data.patch_merge_key);
+        if !data.list_map_keys.is_empty() {
+            out["x-kubernetes-list-map-keys"] = json!(data.list_map_keys);
+        }
+        out
+    }
+
+    fn described(&mut self, word: &str, description: Option<&str>) -> Value {
+        let mut out = self.form(word);
+        insert(&mut out, "description", description);
+        out
+    }
+
+    /// A type in one word. Beside a reference, version 3 wants `allOf`.
+    fn form(&mut self, word: &str) -> Value {
+        if let Some(item) = word.strip_prefix("[]") {
+            return json!({"type": "array", "items": self.form(item)});
+        }
+        if let Some(item) = word.strip_prefix("map[string]") {
+            return json!({"type": "object", "additionalProperties": self.form(item)});
+        }
+        match (word, self.flavor) {
+            ("any", _) => json!({}),
+            ("object" | "string", _) => json!({"type": word}),
+            ("bool", _) => json!({"type": "boolean"}),
+            ("int32" | "int64", _) => json!({"type": "integer", "format": word}),
+            ("double", _) => json!({"type": "number", "format": word}),
+            ("bytes", _) => json!({"type": "string", "format": "byte"}),
+            ("time" | "micro-time", _) => json!({"type": "string", "format": "date-time"}),
+            ("quantity", Flavor::V2) => json!({"type": "string"}),
+            ("quantity", Flavor::V3) => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
+            ("int-or-string", Flavor::V2) => json!({"type": "string", "format": word}),
+            ("int-or-string", Flavor::V3) => {
+                json!({"oneOf": [{"type": "integer"}, {"type": "string"}], "format": word})
             }
-            map.values().for_each(|value| collect_refs(value, out));
-        }
-        Value::Array(items) => items.iter().for_each(|value| collect_refs(value, out)),
-        _ => {}
-    }
-}
-
-/// Adds the merge rules of a type and its fields.
-fn annotate(name: &str, schema: &mut Value) {
-    for (field, rules) in facts::merge_facts(name).into_iter().flatten() {
-        let target = if field == "(itself)" { Some(&mut *schema) } else { schema["properties"].get_mut(field) };
-        let Some(Value::Object(target)) = target else { continue };
-        for (rule, extension) in [
-            ("patchMergeKey", "x-kubernetes-patch-merge-key"),
-            ("patchStrategy", "x-kubernetes-patch-strategy"),
-            ("listType", "x-kubernetes-list-type"),
-            ("listMapKeys", "x-kubernetes-list-map-keys"),
-            ("mapType", "x-kubernetes-map-type"),
-        ] {
-            if let Some(value) = rules.get(rule) {
-                target.insert(extension.to_owned(), value.clone());
-            }
-        }
-    }
-}
-
-/// k8s-openapi's objects cannot be without metadata; upstream's schemas do not ask for them.
-fn relax(schema: &mut Value) {
-    if schema["properties"].get("apiVersion").is_none() {
-        return;
-    }
-    let Value::Object(map) = schema else { return };
-    if let Some(Value::Array(required)) = map.get_mut("required") {
-        required.retain(|field| field != "metadata");
-        if required.is_empty() {
-            map.remove("required");
-        }
-    }
-}
-
-/// Turns refs into the dialect's form. Beside a ref, version 3 wants `allOf`.
-fn render(value: &mut Value, flavor: Flavor) {
-    match value {
-        Value::Object(map) => {
-            map.remove("$schema");
-            map.values_mut().for_each(|value| render(value, flavor));
-            let Some(Value::String(path)) = map.get("$ref") else { return };
-            let Some(name) = path.strip_prefix(SOURCE_REF) else { return };
-            let target = reference(name, flavor);
-            match flavor {
-                Flavor::V2 => {
-                    map.extend(target.as_object().cloned().unwrap_or_default());
+            (name, flavor) => {
+                self.references.push(name.to_owned());
+                match flavor {
+                    Flavor::V2 => reference(name, flavor),
+                    Flavor::V3 => json!({"allOf": [reference(name, flavor)]}),
                 }
-                Flavor::V3 => {
-                    map.remove("$ref");
-                    map.insert("allOf".to_owned(), json!([target]));
-                }
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(|value| render(value, flavor)),
-        _ => {}
     }
 }
 
-/// Types that JSON schema cannot say in one word.
-fn special(name: &str, schema: &mut Value, flavor: Flavor) {
-    let (types, format) = match name.rsplit('.').next() {
-        Some("Quantity") => (["string", "number"], None),
-        Some("IntOrString") => (["integer", "string"], Some("int-or-string")),
-        _ => return,
-    };
-    let Value::Object(map) = schema else { return };
-    map.remove("x-kubernetes-int-or-string");
-    if let Some(format) = format {
-        map.insert("format".to_owned(), format.into());
+fn insert(schema: &mut Value, key: &str, value: Option<&str>) {
+    if let Some(value) = value {
+        schema[key] = value.into();
     }
-    match flavor {
-        Flavor::V2 => map.insert("type".to_owned(), "string".into()),
-        Flavor::V3 => map.insert("oneOf".to_owned(), types.iter().map(|name| json!({"type": name})).collect()),
-    };
 }

@@ -1,46 +1,70 @@
-//! The one place where k8s-openapi's schemas become [`Schema`]s.
+//! The built-in types, as data.
 //!
-//! A new kind is served by adding its type to `roots!`; what it refers to comes along.
+//! `control/machinery/bake` makes `data/types.json`, and `build.rs` takes the descriptions from k8s-openapi's source:
+//! one line per type, sorted. All stable types of Kubernetes are there; a new kind needs no word here.
+//!
+//! Invariants
+//! - A type's fields are read from its line when they are first asked for, and live as long as the program.
+//! - Descriptions are read when a document is made of them, and are not kept.
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, OnceLock},
 };
 
-use k8s_openapi::{api, apimachinery::pkg::apis::meta};
-use schemars::{SchemaGenerator, generate::SchemaSettings};
-use serde_json::{Map, Value};
+use serde::Deserialize;
 
 use super::{Body, Field, Merge, Presence, Schema, Type};
 
-/// How lists and maps merge, per type and field.
-pub(super) const MERGE_KEYS: &str = include_str!("../../data/merge-keys.json");
-/// Which fields are always printed (`always`; `null`: as null if need be) and which only when not zero (`zero`).
-pub(super) const PRESENCE: &str = include_str!("../../data/presence.json");
+const TYPES: &str = include_str!("../../data/types.json");
+const DESCRIPTIONS: &str = include_str!(concat!(env!("OUT_DIR"), "/descriptions.json"));
 
-const REF: &str = "#/definitions/";
-
-struct Registry {
-    definitions: Map<String, Value>,
-    schemas: HashMap<String, Schema>,
-    merge_keys: Value,
+/// A type's line.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct TypeData<'a> {
+    /// Of a struct.
+    #[serde(default, borrow)]
+    pub(crate) fields: BTreeMap<&'a str, FieldData<'a>>,
+    /// Of anything else: its form in one word.
+    #[serde(rename = "type")]
+    pub(crate) word: Option<&'a str>,
+    pub(crate) map_type: Option<&'a str>,
 }
 
-/// The JSON schemas by full name, as k8s-openapi gives them: refs point into `#/definitions/`.
-#[must_use]
-pub fn definitions() -> &'static Map<String, Value> {
-    &registry().definitions
+/// A field in a type's line.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct FieldData<'a> {
+    /// Its type in one word: `string`, `[]io.k8s.api.core.v1.Container`, `map[string]bytes`.
+    #[serde(rename = "type")]
+    pub(crate) word: &'a str,
+    #[serde(default)]
+    pub(crate) required: bool,
+    #[serde(default)]
+    presence: Presence,
+    pub(crate) list_type: Option<&'a str>,
+    #[serde(default, borrow)]
+    pub(crate) list_map_keys: Vec<&'a str>,
+    pub(crate) map_type: Option<&'a str>,
+    pub(crate) patch_strategy: Option<&'a str>,
+    pub(crate) patch_merge_key: Option<&'a str>,
 }
 
-/// The facts about merging a type's fields: `{field: {patchMergeKey, patchStrategy, listType, …}}`.
-pub(crate) fn merge_facts(name: &str) -> Option<&'static Map<String, Value>> {
-    registry().merge_keys.get(name).and_then(Value::as_object)
+/// What a name stands for.
+enum Entry {
+    Struct(Schema),
+    /// A form without fields.
+    Word(&'static str),
 }
 
 /// The type called `name`.
 #[must_use]
 pub fn get(name: &str) -> Option<&'static Schema> {
-    registry().schemas.get(name)
+    match index().get(name)? {
+        Entry::Struct(schema) => Some(schema),
+        Entry::Word(_) => None,
+    }
 }
 
 /// The type called `name`, which is one of the built-in ones.
@@ -55,123 +79,184 @@ pub fn known(name: &str) -> Schema {
 /// Full name of the type of a kind.
 pub(crate) fn name_of(group: &str, version: &str, kind: &str) -> Option<&'static str> {
     let package = match group {
-        "" => "core",
-        group => group.split('.').next().unwrap_or(group),
+        "" => "io.k8s.api.core",
+        "apiextensions.k8s.io" => "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions",
+        "apiregistration.k8s.io" => "io.k8s.kube-aggregator.pkg.apis.apiregistration",
+        group => &format!("io.k8s.api.{}", group.split('.').next().unwrap_or(group)),
     };
-    let name = format!("io.k8s.api.{package}.{version}.{kind}");
-    definitions().get_key_value(&name).map(|(name, _)| name.as_str())
+    index().get_key_value(format!("{package}.{version}.{kind}").as_str()).map(|(name, _)| *name)
 }
 
-fn registry() -> &'static Registry {
-    static REGISTRY: OnceLock<Registry> = OnceLock::new();
-    REGISTRY.get_or_init(build)
-}
-
-macro_rules! roots {
-    ($generator:ident: $($module:path => $($kind:ident)+;)+) => {
-        $({ use $module as module; $($generator.subschema_for::<module::$kind>();)+ })+
-    };
-}
-
-fn generate() -> Map<String, Value> {
-    let mut generator: SchemaGenerator = SchemaSettings::draft07().into_generator();
-    roots! { generator:
-        api::core::v1 => Namespace Node Pod ConfigMap Secret ServiceAccount Service Endpoints Event Binding PodTemplate
-            ReplicationController LimitRange ResourceQuota PersistentVolume PersistentVolumeClaim;
-        api::apps::v1 => Deployment ReplicaSet StatefulSet DaemonSet ControllerRevision;
-        api::autoscaling::v1 => Scale;
-        api::authentication::v1 => TokenRequest TokenReview SelfSubjectReview;
-        api::authorization::v1 => SelfSubjectAccessReview SubjectAccessReview LocalSubjectAccessReview SelfSubjectRulesReview;
-        api::coordination::v1 => Lease;
-        api::discovery::v1 => EndpointSlice;
-        api::events::v1 => Event;
-        api::node::v1 => RuntimeClass;
-        api::policy::v1 => Eviction PodDisruptionBudget;
-        api::scheduling::v1 => PriorityClass;
-        meta::v1 => DeleteOptions Status ListMeta LabelSelector APIResourceList APIGroup APIGroupList APIVersions;
-    }
-    generator.take_definitions(false)
-}
-
-fn build() -> Registry {
-    let definitions = generate();
-    let merge_keys: Value = serde_json::from_str(MERGE_KEYS).expect("the facts are JSON");
-    let presence: Value = serde_json::from_str(PRESENCE).expect("the facts are JSON");
-    let structs = definitions.iter().filter(|(name, json)| special(name).is_none() && json.get("properties").is_some());
-    let schemas: HashMap<String, Schema> = structs
-        .map(|(name, _)| (name.clone(), Schema(Arc::new(Body { name: name.clone(), fields: OnceLock::new() }))))
-        .collect();
-    for (name, schema) in &schemas {
-        let reader = Reader { schemas: &schemas, merge: &merge_keys[name], presence: &presence[name] };
-        let properties = definitions[name]["properties"].as_object();
-        let fields: BTreeMap<String, Field> =
-            properties.into_iter().flatten().map(|(field, json)| (field.clone(), reader.field(field, json))).collect();
-        // Each schema is visited once, so this cannot have been set before.
-        let _ = schema.0.fields.set(fields);
-    }
-    Registry { definitions, schemas, merge_keys }
-}
-
-/// Types with a form of their own.
-fn special(name: &str) -> Option<Type> {
-    Some(match name.strip_prefix("io.k8s.apimachinery.pkg.")? {
-        "api.resource.Quantity" => Type::Quantity,
-        "util.intstr.IntOrString" => Type::IntOrString,
-        "apis.meta.v1.Time" => Type::Time,
-        "apis.meta.v1.MicroTime" => Type::MicroTime,
-        "apis.meta.v1.FieldsV1" | "runtime.RawExtension" => Type::Any,
-        _ => return None,
+/// The line of a type.
+pub(crate) fn data(name: &str) -> Option<TypeData<'static>> {
+    Some(match index().get(name)? {
+        Entry::Struct(schema) => read(schema.0.line),
+        Entry::Word(word) => TypeData { fields: BTreeMap::new(), word: Some(word), map_type: None },
     })
 }
 
-struct Reader<'a> {
-    schemas: &'a HashMap<String, Schema>,
-    merge: &'a Value,
-    presence: &'a Value,
+/// What upstream says about its types and fields.
+pub(crate) struct Descriptions(HashMap<&'static str, &'static str>);
+
+impl Descriptions {
+    pub(crate) fn read() -> Self {
+        Self(lines(DESCRIPTIONS).collect())
+    }
+
+    /// By field; that of the type itself has no name.
+    pub(crate) fn of(&self, name: &str) -> HashMap<String, String> {
+        self.0.get(name).copied().map(read).unwrap_or_default()
+    }
 }
 
-impl Reader<'_> {
-    fn field(&self, name: &str, json: &Value) -> Field {
-        Field { ty: self.ty(json), presence: self.presence(name), merge: self.merge(name) }
+/// The fields of a struct's line.
+pub(super) fn fields(line: &'static str) -> BTreeMap<String, Field> {
+    let field = |(name, data): (&str, FieldData<'_>)| (name.to_owned(), field(&data));
+    read::<TypeData<'_>>(line).fields.into_iter().map(field).collect()
+}
+
+fn field(data: &FieldData<'_>) -> Field {
+    let strategies = || data.patch_strategy.into_iter().flat_map(|strategy| strategy.split(','));
+    Field {
+        ty: ty(data.word),
+        presence: data.presence,
+        merge: Merge {
+            merge: strategies().any(|strategy| strategy == "merge"),
+            retain_keys: strategies().any(|strategy| strategy == "retainKeys"),
+            key: data.patch_merge_key.map(str::to_owned),
+        },
+    }
+}
+
+fn ty(word: &str) -> Type {
+    if let Some(item) = word.strip_prefix("[]") {
+        return Type::List(Box::new(ty(item)));
+    }
+    if let Some(item) = word.strip_prefix("map[string]") {
+        return Type::Map(Box::new(ty(item)));
+    }
+    match word {
+        "any" | "object" => Type::Any,
+        "bool" => Type::Bool,
+        "int32" => Type::Int32,
+        "int64" => Type::Int64,
+        "double" => Type::Float,
+        "string" => Type::String,
+        "bytes" => Type::Bytes,
+        "time" => Type::Time,
+        "micro-time" => Type::MicroTime,
+        "quantity" => Type::Quantity,
+        "int-or-string" => Type::IntOrString,
+        name => match index().get(name) {
+            Some(Entry::Struct(schema)) => Type::Struct(schema.clone()),
+            Some(Entry::Word(word)) => ty(word),
+            None => panic!("there is no type {name}"),
+        },
+    }
+}
+
+fn index() -> &'static HashMap<&'static str, Entry> {
+    static INDEX: OnceLock<HashMap<&'static str, Entry>> = OnceLock::new();
+    INDEX.get_or_init(|| lines(TYPES).map(|(name, line)| (name, entry(name, line))).collect())
+}
+
+fn entry(name: &'static str, line: &'static str) -> Entry {
+    match line.strip_prefix(r#"{"type":""#).and_then(|rest| rest.strip_suffix("\"}")) {
+        Some(word) => Entry::Word(word),
+        None => Entry::Struct(Schema(Arc::new(Body { name, line, fields: OnceLock::new() }))),
+    }
+}
+
+/// Names and values of a data file.
+fn lines(file: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    file.lines().filter_map(|line| {
+        let (name, value) = line.strip_prefix('"')?.split_once("\":")?;
+        Some((name, value.strip_suffix(',').unwrap_or(value)))
+    })
+}
+
+/// # Panics
+/// The line does not have its form. A test reads all of them.
+fn read<T: Deserialize<'static>>(line: &'static str) -> T {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+}
+
+#[cfg(test)]
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    lines(TYPES).map(|(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    const BAKE: &str = "bake anew: cargo run --manifest-path control/machinery/bake/Cargo.toml";
+
+    const OWN_LOCK: &str = include_str!("../../bake/Cargo.lock");
+    const LOCK: &str = include_str!("../../../../Cargo.lock");
+    const MANIFEST: &str = include_str!("../../../../Cargo.toml");
+
+    /// The version of a package in a lock file.
+    fn locked<'a>(lock: &'a str, package: &str) -> Option<&'a str> {
+        let (_, entry) = lock.split_once(&format!("name = \"{package}\"\nversion = \""))?;
+        entry.split('"').next()
     }
 
-    fn presence(&self, name: &str) -> Presence {
-        let listed = |list: &str| self.presence[list].as_array().is_some_and(|names| names.iter().any(|n| n == name));
-        match (listed("always"), listed("zero")) {
-            _ if listed("null") => Presence::Null,
-            (true, _) => Presence::Always,
-            (_, true) => Presence::NotZero,
-            _ => Presence::Set,
+    #[test]
+    fn types_are_those_of_the_workspaces_k8s_openapi() {
+        let source: Value = serde_json::from_str(include_str!("../../data/source.json")).expect("JSON");
+        let (baked, release) = (source["k8s-openapi"].as_str(), source["release"].as_str().expect("a release"));
+        assert!(baked.is_some());
+        assert_eq!(locked(LOCK, "k8s-openapi"), baked, "{BAKE}");
+        assert_eq!(locked(OWN_LOCK, "k8s-openapi"), baked, "{BAKE}");
+        let chosen = MANIFEST.lines().find(|line| line.starts_with("k8s-openapi = "));
+        assert!(chosen.is_some_and(|line| line.contains(&format!("{release:?}"))), "{chosen:?}: {BAKE}");
+        let modules = source["go-modules"].as_str().expect("a version of Go modules");
+        // v1_37 is v0.37.x there.
+        assert!(modules.starts_with(&format!("{}.", release.replace("v1_", "v0."))), "{modules}: {BAKE}");
+    }
+
+    #[test]
+    fn data_files_are_sorted_and_their_lines_have_their_form() {
+        for file in [TYPES, DESCRIPTIONS] {
+            let names: Vec<&str> = lines(file).map(|(name, _)| name).collect();
+            assert!(names.is_sorted() && names.len() == file.lines().count() - 2);
+        }
+        let descriptions = Descriptions::read();
+        for name in names() {
+            let data = data(name).expect("a name has a line");
+            assert!(data.word.is_none() == get(name).is_some(), "{name}");
+            let described = descriptions.of(name);
+            let stray = described.keys().find(|field| !field.is_empty() && !data.fields.contains_key(field.as_str()));
+            assert_eq!(stray, None, "{name}");
+            // Panics if a field has a type that is not there.
+            get(name).map(Schema::fields);
         }
     }
 
-    fn merge(&self, name: &str) -> Merge {
-        let facts = &self.merge[name];
-        let strategy = facts["patchStrategy"].as_str().unwrap_or_default();
-        Merge {
-            merge: strategy.split(',').any(|part| part == "merge"),
-            retain_keys: strategy.split(',').any(|part| part == "retainKeys"),
-            key: facts["patchMergeKey"].as_str().map(str::to_owned),
-        }
-    }
-
-    fn ty(&self, json: &Value) -> Type {
-        if let Some(name) = json["$ref"].as_str().and_then(|path| path.strip_prefix(REF)) {
-            return special(name).or_else(|| self.schemas.get(name).cloned().map(Type::Struct)).unwrap_or(Type::Any);
-        }
-        match (json["type"].as_str().unwrap_or_default(), json["format"].as_str().unwrap_or_default()) {
-            ("boolean", _) => Type::Bool,
-            ("integer", "int32") => Type::Int32,
-            ("integer", _) => Type::Int64,
-            ("number", _) => Type::Float,
-            ("string", "byte") => Type::Bytes,
-            ("string", "date-time") => Type::Time,
-            ("string", _) => Type::String,
-            ("array", _) => Type::List(Box::new(self.ty(&json["items"]))),
-            ("object", _) if json.get("additionalProperties").is_some() => {
-                Type::Map(Box::new(self.ty(&json["additionalProperties"])))
-            }
-            _ => Type::Any,
+    #[test]
+    fn kinds_have_types() {
+        for (group, version, kind, name) in [
+            ("", "v1", "Pod", Some("io.k8s.api.core.v1.Pod")),
+            ("apps", "v1", "Deployment", Some("io.k8s.api.apps.v1.Deployment")),
+            ("rbac.authorization.k8s.io", "v1", "Role", Some("io.k8s.api.rbac.v1.Role")),
+            (
+                "apiextensions.k8s.io",
+                "v1",
+                "CustomResourceDefinition",
+                Some("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition"),
+            ),
+            (
+                "apiregistration.k8s.io",
+                "v1",
+                "APIService",
+                Some("io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService"),
+            ),
+            ("apps", "v1", "Pod", None),
+        ] {
+            assert_eq!(name_of(group, version, kind), name, "{group} {kind}");
         }
     }
 }
