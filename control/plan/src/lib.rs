@@ -1,4 +1,4 @@
-//! Pure deciders: every controller's `plan()` and the scheduler's `place()`, in folders by theme.
+//! Pure deciders: every controller's `plan()` and the scheduler's `decide()`, in folders by theme.
 //!
 //! A controller's module has the view, the plan, what a refused action means, which keys a change concerns, and the
 //! state that the controller keeps between plans, if any. What several of them need is beside the folders.
