@@ -3,8 +3,8 @@
 # Cargo's target directory survives clean checkouts: RocksDB alone takes minutes to compile.
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/kontiki/target
 KONTIKI = $(CARGO_TARGET_DIR)/debug/kontiki
-# Where recorded answers of a real API server live. Without them the comparison is skipped, visibly, and with CI=true
-# it fails.
+# Where recorded answers of a real API server live. Without them the comparison is skipped, visibly; with
+# KONTIKI_ORACLE_REQUIRED=true it fails.
 export KONTIKI_ORACLE ?= $(abspath ../shared/oracle)
 
 .PHONY: up down status build install peers quick test check bench chaos fmt
