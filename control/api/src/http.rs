@@ -134,11 +134,9 @@ async fn plain(
         Route::GroupVersion(group, version) => document(discovery::resource_list(table, &group, &version)),
         Route::Version => document(version(api)),
         Route::OpenApiV2 => openapi(table.documents().v2(&git_version(api)), accept),
-        Route::OpenApiV3(None) => {
-            Ok(encode::json_bytes("text/plain; charset=utf-8", encode::to_bytes(&table.documents().v3_index())))
-        }
+        Route::OpenApiV3(None) => Ok(encode::json_bytes("text/plain; charset=utf-8", table.documents().v3_index())),
         Route::OpenApiV3(Some(path)) => match table.documents().v3(&path) {
-            Some(text) => openapi(text, accept),
+            Some(bytes) => openapi(bytes, accept),
             None => Ok(encode::empty(404)),
         },
         Route::Health(endpoint, check) => Ok(health::answer(api, endpoint, check.as_deref(), &params)),
@@ -178,13 +176,9 @@ fn wants_aggregated(accept: Option<&str>) -> Result<bool, Status> {
 }
 
 /// OpenAPI goes out as JSON; a client that takes only protobuf is told so.
-fn openapi(text: &str, accept: Option<&str>) -> Result<Response<Body>, Status> {
+fn openapi(bytes: Bytes, accept: Option<&str>) -> Result<Response<Body>, Status> {
     let json = clauses(accept).iter().any(|c| matches!(c.media.as_str(), "*/*" | "application/*" | "application/json"));
-    if json {
-        Ok(encode::json_bytes(negotiate::JSON, Bytes::copy_from_slice(text.as_bytes())))
-    } else {
-        Err(Status::not_acceptable(&[negotiate::JSON]))
-    }
+    if json { Ok(encode::json_bytes(negotiate::JSON, bytes)) } else { Err(Status::not_acceptable(&[negotiate::JSON])) }
 }
 
 fn git_version(api: &Api) -> String {

@@ -1,17 +1,53 @@
-//! What Deployments and ReplicaSets have in common: a template, a selector, counts.
+//! What Deployments, ReplicaSets and ReplicationControllers have in common: a template, a selector, counts.
 
-use serde_json::Value;
+use jiff::Timestamp;
+use serde_json::{Value, json};
 
-use super::selector;
 use super::template::{self, defaults, warnings};
-use super::value::{get, int, num, text};
+use super::value::{carry_generation, copy, get, int, num, set, set_generation, text};
 use super::vocab::{self, Errors};
+use super::{cells, selector};
 use crate::{FieldError, Path};
 
 /// Defaults of the template and the wished number of pods.
 pub fn default(spec: &mut Value) {
     super::value::default_to(spec, "replicas", 1);
     defaults::template(super::value::child(spec, "template"));
+}
+
+/// A new set without a rollout of its own: no pods yet, its first generation.
+pub fn prepare_create(obj: &mut Value) {
+    set(obj, "status", json!({"replicas": 0}));
+    set_generation(obj, 1);
+}
+
+/// An update of such a set changes its spec or its status, never both.
+pub fn prepare_update(new: &mut Value, old: &Value, sub: Option<&str>) {
+    if sub == Some("status") {
+        copy(new, old, "spec");
+        carry_generation(new, old, false);
+        return;
+    }
+    copy(new, old, "status");
+    let changed = new.get("spec") != old.get("spec");
+    carry_generation(new, old, changed);
+}
+
+/// The cells of such a set, whose selector reads `selector`.
+#[must_use]
+pub fn row(obj: &Value, selector: &str, now: Timestamp) -> Vec<Value> {
+    let (spec, status) = (get(obj, "spec"), get(obj, "status"));
+    let (names, images) = template::show_containers(get(spec, "template"));
+    vec![
+        cells::name(obj),
+        json!(num(spec, "replicas")),
+        json!(num(status, "replicas")),
+        json!(num(status, "readyReplicas")),
+        cells::age(obj, now),
+        json!(names),
+        json!(images),
+        json!(selector),
+    ]
 }
 
 /// Checks the selector and the template it must fit.

@@ -1,11 +1,11 @@
 //! ReplicaSets.
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::value::{carry_generation, child, copy, get, num, set, set_generation};
+use super::value::{child, get, num};
 use super::vocab::{self, Errors};
-use super::{cells, replicas, scale, selector, template};
+use super::{replicas, scale, selector};
 use crate::{FieldError, Path, ResourceDef, Strategy, Verbs, resource::names};
 
 /// The row.
@@ -30,19 +30,11 @@ impl Strategy for ReplicaSets {
     }
 
     fn prepare_create(&self, obj: &mut Value) {
-        set(obj, "status", json!({"replicas": 0}));
-        set_generation(obj, 1);
+        replicas::prepare_create(obj);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, sub: Option<&str>) {
-        if sub == Some("status") {
-            copy(new, old, "spec");
-            carry_generation(new, old, false);
-            return;
-        }
-        copy(new, old, "status");
-        let changed = new.get("spec") != old.get("spec");
-        carry_generation(new, old, changed);
+        replicas::prepare_update(new, old, sub);
     }
 
     fn validate(&self, obj: &Value) -> Vec<FieldError> {
@@ -71,18 +63,7 @@ impl Strategy for ReplicaSets {
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        let (spec, status) = (get(obj, "spec"), get(obj, "status"));
-        let (names, images) = template::show_containers(get(spec, "template"));
-        vec![
-            cells::name(obj),
-            json!(num(spec, "replicas")),
-            json!(num(status, "replicas")),
-            json!(num(status, "readyReplicas")),
-            cells::age(obj, now),
-            json!(names),
-            json!(images),
-            json!(selector::show(get(spec, "selector"))),
-        ]
+        replicas::row(obj, &selector::show(get(get(obj, "spec"), "selector")), now)
     }
 }
 

@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::template::defaults;
-use super::value::{at, carry_generation, child, copy, default_to, get, num, set, set_generation, some_mut};
+use super::value::{at, child, default_to, get, num, set, some_mut};
 use super::vocab::{self, Errors};
-use super::{cells, replicas, scale, selector, template};
+use super::{replicas, scale, selector, template};
 use crate::{FieldError, Path, ResourceDef, Strategy, Verbs, resource::names};
 
 /// The row.
@@ -51,19 +51,11 @@ impl Strategy for ReplicationControllers {
     }
 
     fn prepare_create(&self, obj: &mut Value) {
-        set(obj, "status", json!({"replicas": 0}));
-        set_generation(obj, 1);
+        replicas::prepare_create(obj);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, sub: Option<&str>) {
-        if sub == Some("status") {
-            copy(new, old, "spec");
-            carry_generation(new, old, false);
-            return;
-        }
-        copy(new, old, "status");
-        let changed = new.get("spec") != old.get("spec");
-        carry_generation(new, old, changed);
+        replicas::prepare_update(new, old, sub);
     }
 
     fn validate(&self, obj: &Value) -> Vec<FieldError> {
@@ -99,18 +91,7 @@ impl Strategy for ReplicationControllers {
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        let (spec, status) = (get(obj, "spec"), get(obj, "status"));
-        let (names, images) = template::show_containers(get(spec, "template"));
-        vec![
-            cells::name(obj),
-            json!(num(spec, "replicas")),
-            json!(num(status, "replicas")),
-            json!(num(status, "readyReplicas")),
-            cells::age(obj, now),
-            json!(names),
-            json!(images),
-            json!(selector::show_map(spec, "selector")),
-        ]
+        replicas::row(obj, &selector::show_map(get(obj, "spec"), "selector"), now)
     }
 }
 

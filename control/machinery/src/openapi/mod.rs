@@ -13,6 +13,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use self::{
@@ -26,11 +27,12 @@ pub struct Documents {
     /// Version 3, by name.
     v3: BTreeMap<String, Document>,
     rows: Vec<Arc<ResourceDef>>,
-    v2: OnceLock<String>,
+    v2: OnceLock<Bytes>,
+    v3_index: OnceLock<Bytes>,
 }
 
 struct Document {
-    text: String,
+    text: Bytes,
     hash: String,
 }
 
@@ -48,30 +50,38 @@ impl Documents {
         let build = |name: String| {
             let text = build_v3(rows, &name).to_string();
             let hash = hash(&text);
-            (name, Document { text, hash })
+            (name, Document { text: text.into(), hash })
         };
-        Self { v3: names.into_iter().map(build).collect(), rows: rows.to_vec(), v2: OnceLock::new() }
+        Self {
+            v3: names.into_iter().map(build).collect(),
+            rows: rows.to_vec(),
+            v2: OnceLock::new(),
+            v3_index: OnceLock::new(),
+        }
     }
 
     /// The version 3 document called `name` in the index, as JSON text.
     #[must_use]
-    pub fn v3(&self, name: &str) -> Option<&str> {
-        self.v3.get(name).map(|document| document.text.as_str())
+    pub fn v3(&self, name: &str) -> Option<Bytes> {
+        self.v3.get(name).map(|document| document.text.clone())
     }
 
-    /// The index of version 3 documents: each with the hash of its text in its URL.
+    /// The index of version 3 documents, as JSON text: each with the hash of its text in its URL.
     #[must_use]
-    pub fn v3_index(&self) -> Value {
+    pub fn v3_index(&self) -> Bytes {
         let url = |name: &str, hash: &str| json!({"serverRelativeURL": format!("/openapi/v3/{name}?hash={hash}")});
-        let paths: Map<String, Value> =
-            self.v3.iter().map(|(name, document)| (name.clone(), url(name, &document.hash))).collect();
-        json!({"paths": paths})
+        let build = || {
+            let paths: Map<String, Value> =
+                self.v3.iter().map(|(name, document)| (name.clone(), url(name, &document.hash))).collect();
+            json!({"paths": paths}).to_string().into()
+        };
+        self.v3_index.get_or_init(build).clone()
     }
 
     /// The version 2 document (`/openapi/v2`) as JSON text. `version` is that of the server, which stays the same.
     #[must_use]
-    pub fn v2(&self, version: &str) -> &str {
-        self.v2.get_or_init(|| build_v2(&self.rows, version).to_string())
+    pub fn v2(&self, version: &str) -> Bytes {
+        self.v2.get_or_init(|| build_v2(&self.rows, version).to_string().into()).clone()
     }
 }
 
