@@ -1,19 +1,21 @@
-//! Volumes whose files are made from objects: waiting for those, and writing them.
+//! Volumes whose files are made from objects, one row a kind: waiting for the objects, and writing the files.
 //!
 //! Invariants
 //! - Without a master, what is there from before serves on.
 
 use std::{collections::BTreeMap, time::Duration};
 
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::Volume;
 use kontiki_agent_plan::{
     env::Sources,
     field::Place,
-    volumes::{File, Medium, Payload, VolumeError},
+    volumes::{self, File, Medium, Payload, VolumeError},
 };
 
 use super::{
     atomic, mount,
-    plugin::{Mounter, blocking, create_dir},
+    plugin::{Mounter, Plugin, blocking, create_dir},
 };
 use crate::session::objects::PodSources;
 
@@ -21,32 +23,103 @@ use crate::session::objects::PodSources;
 /// names.
 const ARRIVAL: Duration = Duration::from_secs(1);
 
-/// Makes the volume show what `payload` says of the objects that are there.
-pub(super) async fn set_up(
-    mounter: &Mounter<'_>,
+/// What a volume shows of the objects that are there.
+type MakePayload = fn(&Mounter<'_>, &Place, &dyn Sources) -> Result<Payload, VolumeError>;
+
+/// A kind of volume whose files are made from objects. They are the node's to change.
+pub(super) struct FilesPlugin {
+    name: &'static str,
+    supports: fn(&Volume) -> bool,
     medium: Medium,
-    payload: impl Fn(&Place, &dyn Sources) -> Result<Payload, VolumeError> + Send + Sync,
-) -> Result<(), String> {
-    let files = match files(mounter, payload).await {
-        Ok(files) => files,
-        Err(_) if mounter.dir.join("..data").exists() && !mounter.node.is_online() => return Ok(()),
-        Err(message) => return Err(message),
-    };
-    let (dir, group) = (mounter.dir.clone(), mounter.fs_group());
-    blocking(move || {
-        create_dir(&dir, 0o755)?;
-        if let Medium::Memory { size } = medium {
-            mount::tmpfs(&dir, size)?;
-        }
-        atomic::write(&dir, &files, group)
-    })
-    .await
+    payload: MakePayload,
 }
 
-async fn files(
-    mounter: &Mounter<'_>,
-    payload: impl Fn(&Place, &dyn Sources) -> Result<Payload, VolumeError> + Send + Sync,
-) -> Result<BTreeMap<String, File>, String> {
+/// The keys of a ConfigMap.
+pub(super) static CONFIG_MAP: FilesPlugin = FilesPlugin {
+    name: "configmap",
+    supports: |volume| volume.config_map.is_some(),
+    medium: Medium::Disk,
+    payload: |mounter, _, sources| match &mounter.volume.config_map {
+        Some(source) => volumes::config_map(source, sources),
+        None => Ok(Payload::default()),
+    },
+};
+
+/// Fields of the pod.
+pub(super) static DOWNWARD_API: FilesPlugin = FilesPlugin {
+    name: "downward-api",
+    supports: |volume| volume.downward_api.is_some(),
+    medium: Medium::Disk,
+    payload: |mounter, place, _| match &mounter.volume.downward_api {
+        Some(source) => volumes::downward_api(source, mounter.pod, place),
+        None => Ok(Payload::default()),
+    },
+};
+
+/// ConfigMaps, Secrets, fields of the pod and tokens in one directory, in memory for the sake of what is secret.
+pub(super) static PROJECTED: FilesPlugin = FilesPlugin {
+    name: "projected",
+    supports: |volume| volume.projected.is_some(),
+    medium: Medium::Memory { size: None },
+    payload: |mounter, place, sources| match &mounter.volume.projected {
+        Some(source) => volumes::projected(source, mounter.pod, place, sources),
+        None => Ok(Payload::default()),
+    },
+};
+
+/// The keys of a Secret, in memory.
+pub(super) static SECRET: FilesPlugin = FilesPlugin {
+    name: "secret",
+    supports: |volume| volume.secret.is_some(),
+    medium: Medium::Memory { size: None },
+    payload: |mounter, _, sources| match &mounter.volume.secret {
+        Some(source) => volumes::secret(source, sources),
+        None => Ok(Payload::default()),
+    },
+};
+
+impl Plugin for FilesPlugin {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn can_support(&self, volume: &Volume) -> bool {
+        (self.supports)(volume)
+    }
+
+    fn read_only(&self) -> bool {
+        true
+    }
+
+    fn requires_remount(&self) -> bool {
+        true
+    }
+
+    fn set_up<'a>(&'a self, mounter: &'a Mounter<'a>) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(self.show(mounter))
+    }
+}
+
+impl FilesPlugin {
+    async fn show(&self, mounter: &Mounter<'_>) -> Result<(), String> {
+        let files = match files(mounter, self.payload).await {
+            Ok(files) => files,
+            Err(_) if mounter.dir.join("..data").exists() && !mounter.node.is_online() => return Ok(()),
+            Err(message) => return Err(message),
+        };
+        let (dir, group, medium) = (mounter.dir.clone(), mounter.fs_group(), self.medium);
+        blocking(move || {
+            create_dir(&dir, 0o755)?;
+            if let Medium::Memory { size } = medium {
+                mount::tmpfs(&dir, size)?;
+            }
+            atomic::write(&dir, &files, group)
+        })
+        .await
+    }
+}
+
+async fn files(mounter: &Mounter<'_>, payload: MakePayload) -> Result<BTreeMap<String, File>, String> {
     let Payload { mut files, tokens } = arrived(mounter, payload).await.map_err(|e| e.to_string())?;
     for wanted in tokens {
         let mut known = mounter.tokens.lock().await;
@@ -57,10 +130,7 @@ async fn files(
 }
 
 /// The payload, once the objects it names are there.
-async fn arrived(
-    mounter: &Mounter<'_>,
-    payload: impl Fn(&Place, &dyn Sources) -> Result<Payload, VolumeError> + Send + Sync,
-) -> Result<Payload, VolumeError> {
+async fn arrived(mounter: &Mounter<'_>, payload: MakePayload) -> Result<Payload, VolumeError> {
     let objects = &mounter.node.objects;
     let namespace = mounter.pod.metadata.namespace.as_deref().unwrap_or_default();
     let place = mounter.node.place(mounter.ips.to_vec());
@@ -68,7 +138,7 @@ async fn arrived(
     let mut changed = objects.data_changed();
     loop {
         changed.borrow_and_update();
-        let result = payload(&place, &PodSources::new(objects, namespace));
+        let result = payload(mounter, &place, &PodSources::new(objects, namespace));
         let waits = result.as_ref().err().is_some_and(VolumeError::may_pass);
         if !waits || tokio::time::timeout_at(deadline, changed.changed()).await.is_err() {
             return result;

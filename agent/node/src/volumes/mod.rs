@@ -11,8 +11,6 @@
 //! - A kind that has no row is an error, never an empty directory.
 
 mod atomic;
-mod config_map;
-mod downward_api;
 mod empty_dir;
 mod files;
 mod host_path;
@@ -20,8 +18,6 @@ mod mount;
 mod plugin;
 mod plugins;
 pub(crate) mod pod_volumes;
-mod projected;
-mod secret;
 mod subpath;
 pub(crate) mod tokens;
 pub(crate) mod volume_mounts;

@@ -3,16 +3,13 @@
 use k8s_openapi::api::core::v1::Volume;
 
 use super::{
-    config_map::ConfigMap,
-    downward_api::DownwardApi,
     empty_dir::EmptyDir,
+    files::{CONFIG_MAP, DOWNWARD_API, PROJECTED, SECRET},
     host_path::HostPath,
     plugin::{Plugin, dir_name},
-    projected::Projected,
-    secret::Secret,
 };
 
-const PLUGINS: &[&dyn Plugin] = &[&ConfigMap, &DownwardApi, &EmptyDir, &HostPath, &Projected, &Secret];
+const PLUGINS: &[&dyn Plugin] = &[&CONFIG_MAP, &DOWNWARD_API, &EmptyDir, &HostPath, &PROJECTED, &SECRET];
 
 /// The plugin of a volume.
 ///
