@@ -89,8 +89,8 @@ pub(crate) struct Health {
     persisted: watch::Sender<Revision>,
     /// Bytes of all batches.
     bytes: AtomicU64,
-    /// Bytes of rows, about, that were deleted and may still lie in files.
-    garbage: AtomicU64,
+    /// Bytes of rows, about, that were deleted.
+    deleted: AtomicU64,
 }
 
 impl Health {
@@ -102,7 +102,7 @@ impl Health {
             log_written: AtomicU64::new(0),
             persisted: watch::channel(persisted).0,
             bytes: AtomicU64::new(0),
-            garbage: AtomicU64::new(0),
+            deleted: AtomicU64::new(0),
         }
     }
 
@@ -134,18 +134,13 @@ impl Health {
     }
 
     /// Rows of so many bytes, about, were deleted.
-    pub fn deleted(&self, bytes: u64) {
-        self.garbage.fetch_add(bytes, Ordering::Relaxed);
+    pub fn add_deleted(&self, bytes: u64) {
+        self.deleted.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes of deleted rows, about, that may still lie in files.
-    pub fn garbage(&self) -> u64 {
-        self.garbage.load(Ordering::Relaxed)
-    }
-
-    /// Their files were rewritten without them.
-    pub fn swept_up(&self) {
-        self.garbage.store(0, Ordering::Relaxed);
+    /// Bytes of rows, about, that were deleted since the start.
+    pub fn deleted(&self) -> u64 {
+        self.deleted.load(Ordering::Relaxed)
     }
 
     /// Bytes written so far, about.

@@ -88,7 +88,7 @@ fn sweep_rows(db: &Db, health: &Health) -> io::Result<()> {
                 let row = decode(key, value)?;
                 if row.prev != Revision(0) {
                     // What it superseded was about as large.
-                    health.deleted((row.entry.key.len() + row.entry.value.len()) as u64);
+                    health.add_deleted((row.entry.key.len() + row.entry.value.len()) as u64);
                     batch.delete(Family::Rows, row_key(epoch, row.prev, &row.entry.key));
                 }
                 let gone = matches!(row.kind, RowKind::Delete | RowKind::PutAndDelete) && revision != upto;

@@ -7,7 +7,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use crate::{
-    disk::db::{Db, Family},
+    disk::db::{Db, Families, Family},
     raft::engine::Core,
     rt,
     types::LogId,
@@ -28,27 +28,76 @@ const SLACK: u64 = 8 << 20;
 /// Looks until the store stops.
 pub(crate) async fn settle(core: Arc<Core>, db: Arc<Db>) {
     let mut rest = Rest::default();
+    let mut swept = Swept::default();
     loop {
         tokio::select! {
             biased;
             () = core.stop.cancelled() => return,
             () = rt::sleep(LOOK) => {}
         }
-        let alive = core.view.look(kontiki_state::Snapshot::bytes);
-        let littered = is_littered(core.disk.health().garbage(), alive);
-        if !rest.is_due(core.disk.health().bytes(), littered) || core.disk.is_full() {
+        let written = core.disk.health().bytes();
+        if !rest.is_calm(written) || core.disk.is_full() {
             continue;
         }
-        if let Err(error) = settle_now(&core, &db).await {
-            tracing::debug!(%error, "memory and disk were not given back");
+        let due = is_due(&core, &db, rest.is_worth(written), &swept).unwrap_or_else(|error| {
+            tracing::debug!(%error, "the size of the files is not known");
+            false
+        });
+        if !due {
+            continue;
+        }
+        match settle_now(&core, &db, swept.clone()).await {
+            Ok(after) => swept = after,
+            Err(error) => tracing::debug!(%error, "memory and disk were not given back"),
         }
         rest.settled(core.disk.health().bytes());
     }
 }
 
-/// Whether files hold more of what was deleted than they may.
-fn is_littered(garbage: u64, alive: u64) -> bool {
-    garbage > alive / 2 + SLACK
+/// Whether a calm member has anything to give back.
+fn is_due(core: &Core, db: &Db, worth: bool, swept: &Swept) -> io::Result<bool> {
+    if worth || core.log.beyond(LOG).is_some() {
+        return Ok(true);
+    }
+    db.with(|families| {
+        Ok(log_files(core, &families)?.is_littered_since(swept.log)
+            || row_files(core, &families)?.is_littered_since(swept.rows))
+    })
+}
+
+/// What the files of a family hold, in bytes.
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+struct Files {
+    size: u64,
+    alive: u64,
+    /// Deleted since the start, about.
+    deleted: u64,
+}
+
+impl Files {
+    /// Whether the files hold more of what was deleted than they may, and more than a compaction left in them that
+    /// found them as `left`: what may still be asked for stays, however large.
+    fn is_littered_since(self, left: Self) -> bool {
+        let changed =
+            self.size.abs_diff(left.size) + self.alive.abs_diff(left.alive) + self.deleted.abs_diff(left.deleted);
+        self.size > self.alive + self.alive / 2 + SLACK && changed >= WORTH
+    }
+}
+
+/// The files as the last compaction left them.
+#[derive(Clone, Default)]
+struct Swept {
+    log: Files,
+    rows: Files,
+}
+
+fn log_files(core: &Core, families: &Families<'_>) -> io::Result<Files> {
+    Ok(Files { size: families.size(Family::Log)?, alive: core.log.bytes(), deleted: 0 })
+}
+
+fn row_files(core: &Core, families: &Families<'_>) -> io::Result<Files> {
+    let alive = core.view.look(kontiki_state::Snapshot::bytes);
+    Ok(Files { size: families.size(Family::Rows)?, alive, deleted: core.disk.health().deleted() })
 }
 
 /// How much was written, and when it was last looked at.
@@ -61,12 +110,17 @@ struct Rest {
 }
 
 impl Rest {
-    /// Whether there is something to give back and nothing that would take it again at once.
-    fn is_due(&mut self, written: u64, littered: bool) -> bool {
+    /// Whether nothing is at work that would take again at once what is given back.
+    fn is_calm(&mut self, written: u64) -> bool {
         let lately = written.saturating_sub(self.looked);
         self.looked = written;
         self.calm = if lately <= LITTLE { self.calm.saturating_add(1) } else { 0 };
-        self.calm >= CALM && (littered || written.saturating_sub(self.settled) >= WORTH)
+        self.calm >= CALM
+    }
+
+    /// Whether enough was written since the last time that there is something to give back.
+    fn is_worth(&self, written: u64) -> bool {
+        written.saturating_sub(self.settled) >= WORTH
     }
 
     fn settled(&mut self, written: u64) {
@@ -74,27 +128,29 @@ impl Rest {
     }
 }
 
-async fn settle_now(core: &Arc<Core>, db: &Arc<Db>) -> io::Result<()> {
+/// Gives back what can be; tells how the files are then.
+async fn settle_now(core: &Arc<Core>, db: &Arc<Db>, mut swept: Swept) -> io::Result<Swept> {
     trim_log(core).await?;
-    let alive = core.view.look(kontiki_state::Snapshot::bytes);
     let (db, core) = (Arc::clone(db), Arc::clone(core));
     rt::blocking(move || {
         db.with(|families| {
             families.flush()?;
-            let log = core.log.bytes();
-            if is_littered(families.size(Family::Log)?.saturating_sub(log), log) {
+            if log_files(&core, &families)?.is_littered_since(swept.log) {
                 families.compact(Family::Log);
+                swept.log = log_files(&core, &families)?;
             }
-            let health = core.disk.health();
-            if is_littered(health.garbage(), alive) {
+            let before = row_files(&core, &families)?;
+            if before.is_littered_since(swept.rows) {
                 families.compact(Family::Rows);
-                health.swept_up();
+                // What is deleted meanwhile may be in them still.
+                swept.rows = Files { deleted: before.deleted, ..row_files(&core, &families)? };
             }
+            tracing::debug!(log = ?log_files(&core, &families)?, rows = ?row_files(&core, &families)?, "settled");
             Ok(())
         })?;
         core.log.shrink();
         give_back();
-        Ok(())
+        Ok(swept)
     })
     .await?
 }
@@ -133,28 +189,51 @@ mod tests {
     #[test]
     fn a_member_settles_once_after_much_was_written() {
         let mut rest = Rest::default();
-        let mut due = |written: u64, littered| {
-            let due = rest.is_due(written, littered);
+        let mut due = |written: u64| {
+            let due = rest.is_calm(written) && rest.is_worth(written);
             if due {
                 rest.settled(written + 100);
             }
             due
         };
-        for (name, written, littered, expect) in [
-            ("a new one", 1000, false, false),
-            ("little", 2000, false, false),
-            ("busy", 50 << 20, false, false),
-            ("busy still", 60 << 20, true, false),
-            ("a moment without work", (60 << 20) + 4000, false, false),
-            ("at rest", (60 << 20) + 5000, false, true),
-            ("at rest again", (60 << 20) + 9000, false, false),
-            ("leases alone", (60 << 20) + LITTLE, false, false),
-            ("what was deleted goes", (60 << 20) + LITTLE, true, true),
-            ("busy again", 65 << 20, false, false),
-            ("a moment", (65 << 20) + 5000, false, false),
-            ("and at rest", (65 << 20) + 5000, false, true),
+        for (name, written, expect) in [
+            ("a new one", 1000, false),
+            ("little", 2000, false),
+            ("busy", 50 << 20, false),
+            ("busy still", 60 << 20, false),
+            ("a moment without work", (60 << 20) + 4000, false),
+            ("at rest", (60 << 20) + 5000, true),
+            ("at rest again", (60 << 20) + 9000, false),
+            ("leases alone", (60 << 20) + LITTLE, false),
+            ("busy again", 65 << 20, false),
+            ("a moment", (65 << 20) + 5000, false),
+            ("and at rest", (65 << 20) + 5000, true),
         ] {
-            assert_eq!(due(written, littered), expect, "{name}");
+            assert_eq!(due(written), expect, "{name}");
+        }
+    }
+
+    #[test]
+    fn files_are_rewritten_when_they_hold_what_was_deleted_and_never_for_what_is_kept() {
+        const MIB: u64 = 1 << 20;
+        let files = |size: u64, alive: u64, deleted: u64| Files {
+            size: size * MIB,
+            alive: alive * MIB,
+            deleted: deleted * MIB,
+        };
+        let new = Files::default();
+        for (name, now, left, expect) in [
+            ("an empty one", files(0, 0, 0), new, false),
+            ("all of it alive", files(100, 100, 0), new, false),
+            ("large after a restart, nothing counted", files(33, 0, 0), new, true),
+            ("a little litter", files(8, 0, 8), new, false),
+            ("the past, kept still", files(100, 1, 0), files(100, 1, 0), false),
+            ("the past, deleted after it was looked at", files(100, 1, 90), files(100, 1, 0), true),
+            ("as the last time left it", files(100, 1, 90), files(100, 1, 90), false),
+            ("the log, purged after it was looked at", files(70, 2, 0), files(70, 64, 0), true),
+            ("a few Leases later", files(101, 1, 92), files(100, 1, 90), false),
+        ] {
+            assert_eq!(now.is_littered_since(left), expect, "{name}");
         }
     }
 }
