@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use kontiki_cache::Cache;
 use kontiki_machinery::Registry;
 use kontiki_store::Store;
 use tokio::net::TcpListener;
@@ -10,11 +11,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::tokens::{KeyError, Keys};
-use crate::informer::Informers;
 use crate::metrics::Metrics;
 use crate::verbs::list::Pages;
-use crate::verbs::watch::Lines;
-use crate::{Client, Config, User, facts};
+use crate::{Client, Config, User};
 
 /// The API of one master. Cheap to clone.
 #[derive(Clone)]
@@ -26,10 +25,8 @@ pub(crate) struct Inner {
     pub store: Store,
     pub config: Config,
     pub keys: Keys,
-    pub informers: Informers,
-    pub facts: facts::Cache,
+    pub cache: Cache,
     pub pages: Pages,
-    pub lines: Lines,
     pub metrics: Metrics,
     /// Connections and tunnels.
     pub tasks: TaskTracker,
@@ -46,13 +43,11 @@ impl Api {
         let keys = Keys::from_pem(&config.service_account_key_pem)?;
         Ok(Self {
             inner: Arc::new(Inner {
-                informers: Informers::new(store.clone()),
+                cache: Cache::new(store.clone()),
                 store,
                 config,
                 keys,
-                facts: facts::Cache::default(),
                 pages: Pages::default(),
-                lines: Lines::default(),
                 metrics: Metrics::default(),
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
@@ -93,10 +88,10 @@ impl Api {
         Client::new(self.clone(), user)
     }
 
-    /// Typed caches over the store, shared by everything on this master.
+    /// The objects of the store, shared by everything on this master.
     #[must_use]
-    pub fn informers(&self) -> &Informers {
-        &self.inner.informers
+    pub fn cache(&self) -> &Cache {
+        &self.inner.cache
     }
 
     /// The kinds that are served.

@@ -22,7 +22,7 @@ use crate::encode;
 use crate::negotiate::{self, Form, clauses};
 use crate::params::Params;
 use crate::route::{ResourcePath, Route, route};
-use crate::select::Filter;
+use crate::select;
 use crate::server::Peer;
 use crate::writes::{Effect, Writer};
 use crate::{Api, PatchKind, User, discovery, health};
@@ -256,8 +256,11 @@ async fn resource(
         warnings: Vec::new(),
     };
     let method = head.method.as_str().to_ascii_lowercase();
-    let filter = Filter::parse(&call.def, &call.params, None).unwrap_or_default();
-    api.authorize(&call.user, &call.attributes(found.map_or(method.as_str(), |verb| verb.as_str()), &filter.fields()))?;
+    let filter = select::parse(&call.def, &call.params, None).unwrap_or_default();
+    api.authorize(
+        &call.user,
+        &call.attributes(found.map_or(method.as_str(), |verb| verb.as_str()), &filter.exact_fields()),
+    )?;
     let verb = found.ok_or_else(Status::method_not_allowed)?;
     call.warnings.extend(call.def.deprecation.as_ref().map(ToString::to_string));
     let (accept, gzip) = (header(&head.headers, &ACCEPT), encode::accepts_gzip(&head.headers));

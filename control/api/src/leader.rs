@@ -13,7 +13,7 @@ use crate::{Api, Client};
 /// One term of leadership.
 #[derive(Clone)]
 pub struct LeaderContext {
-    /// The API of this master: store, informers.
+    /// The API of this master: store, cache.
     pub api: Api,
     /// Fenced by `term`; user `system:kontiki-leader` in `system:masters`.
     pub client: Client,

@@ -1,101 +1,20 @@
 //! Label and field selectors of lists and watches, with upstream's errors.
 
+use kontiki_cache::{Filter, Term};
 use kontiki_machinery::{ResourceDef, meta};
-use kontiki_model::ObjectKey;
 use kontiki_model::selector::{Operator, Requirement, Selector};
-use kontiki_store::Entry;
 
+use crate::Status;
 use crate::params::Params;
-use crate::{Api, Status};
 
-/// What a list or watch is narrowed to.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Filter {
-    labels: Selector,
-    /// Terms that the key of an object tells.
-    names: Vec<FieldTerm>,
-    /// Terms about the fields of its kind.
-    fields: Vec<FieldTerm>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-struct FieldTerm {
-    path: String,
-    value: String,
-    equal: bool,
-}
-
-impl Filter {
-    /// Reads `labelSelector` and `fieldSelector`; `name` narrows to one object.
-    pub fn parse(def: &ResourceDef, params: &Params, name: Option<&str>) -> Result<Self, Status> {
-        let labels = label_selector(params.raw("labelSelector").unwrap_or_default())?;
-        let mut fields = field_selector(def, params.raw("fieldSelector").unwrap_or_default())?;
-        if let Some(name) = name {
-            fields.push(FieldTerm { path: "metadata.name".into(), value: name.to_owned(), equal: true });
-        }
-        let (names, fields) = fields.into_iter().partition(|term| NAMES.contains(&term.path.as_str()));
-        Ok(Self { labels, names, fields })
+/// Reads `labelSelector` and `fieldSelector`; `name` narrows to one object.
+pub(crate) fn parse(def: &ResourceDef, params: &Params, name: Option<&str>) -> Result<Filter, Status> {
+    let labels = label_selector(params.raw("labelSelector").unwrap_or_default())?;
+    let mut fields = field_selector(def, params.raw("fieldSelector").unwrap_or_default())?;
+    if let Some(name) = name {
+        fields.push(Term { path: "metadata.name".into(), value: name.to_owned(), equal: true });
     }
-
-    /// Whether everything passes.
-    pub fn is_empty(&self) -> bool {
-        self.labels.is_empty() && self.names.is_empty() && self.fields.is_empty()
-    }
-
-    /// The one name that can pass, if the filter says so.
-    pub fn name(&self) -> Option<&str> {
-        self.exact("metadata.name")
-    }
-
-    /// The one namespace that can pass, if the filter says so.
-    pub fn namespace(&self) -> Option<&str> {
-        self.exact("metadata.namespace")
-    }
-
-    /// The value that a part of the key must have, if the filter says so.
-    fn exact(&self, path: &str) -> Option<&str> {
-        self.names.iter().find(|term| term.equal && term.path == path).map(|term| term.value.as_str())
-    }
-
-    /// Fields with the values that they must have.
-    pub fn fields(&self) -> Vec<(&str, &str)> {
-        let exact = self.names.iter().chain(&self.fields).filter(|term| term.equal);
-        exact.map(|term| (term.path.as_str(), term.value.as_str())).collect()
-    }
-
-    /// Whether an object passes. What cannot be read passes no filter.
-    pub fn passes(&self, api: &Api, def: &ResourceDef, entry: &Entry) -> bool {
-        if self.is_empty() {
-            return true;
-        }
-        if !self.names.is_empty() {
-            let Some(key) = ObjectKey::decode(&entry.key) else { return false };
-            if !self.names.iter().all(|term| term.fits_name(&key)) {
-                return false;
-            }
-        }
-        if self.labels.is_empty() && self.fields.is_empty() {
-            return true;
-        }
-        let now = || api.store().snapshot();
-        let Some(facts) = api.inner.facts.of(def, entry, now) else { return false };
-        self.labels.matches_with(|key| facts.label(key))
-            && self.fields.iter().all(|term| term.fits(facts.field(&term.path)))
-    }
-}
-
-/// Fields that the key of an object tells.
-const NAMES: [&str; 2] = ["metadata.name", "metadata.namespace"];
-
-impl FieldTerm {
-    fn fits(&self, found: &str) -> bool {
-        (found == self.value) == self.equal
-    }
-
-    fn fits_name(&self, key: &ObjectKey) -> bool {
-        let name = if self.path == NAMES[0] { key.name.as_str() } else { key.namespace.as_deref().unwrap_or_default() };
-        self.fits(name)
-    }
+    Ok(Filter::new(labels, fields))
 }
 
 fn label_selector(text: &str) -> Result<Selector, Status> {
@@ -137,7 +56,7 @@ fn check_requirement(requirement: &Requirement) -> Result<(), String> {
     Ok(())
 }
 
-fn field_selector(def: &ResourceDef, text: &str) -> Result<Vec<FieldTerm>, Status> {
+fn field_selector(def: &ResourceDef, text: &str) -> Result<Vec<Term>, Status> {
     let mut terms = Vec::new();
     for part in split_terms(text).into_iter().filter(|part| !part.is_empty()) {
         let term = field_term(&part).map_err(Status::bad_request)?;
@@ -176,7 +95,7 @@ fn split_terms(text: &str) -> Vec<String> {
     terms
 }
 
-fn field_term(text: &str) -> Result<FieldTerm, String> {
+fn field_term(text: &str) -> Result<Term, String> {
     let at = text.char_indices().find(|(i, c)| *c == '=' || (*c == '!' && text[i + 1..].starts_with('=')));
     let Some((at, _)) = at else { return Err(format!("invalid selector: '{text}'; can't understand '{text}'")) };
     let (path, rest) = text.split_at(at);
@@ -184,7 +103,7 @@ fn field_term(text: &str) -> Result<FieldTerm, String> {
         Some(value) => (false, value),
         None => (true, rest.strip_prefix("==").or_else(|| rest.strip_prefix('=')).unwrap_or_default()),
     };
-    Ok(FieldTerm { path: path.to_owned(), value: unescape(value)?, equal })
+    Ok(Term { path: path.to_owned(), value: unescape(value)?, equal })
 }
 
 fn unescape(text: &str) -> Result<String, String> {
@@ -218,7 +137,7 @@ mod tests {
             ("a=b\\,c", "a", "b,c", true),
             ("a = b", "a ", " b", true),
         ] {
-            assert_eq!(field_term(text), Ok(FieldTerm { path: path.into(), value: value.into(), equal }), "{text}");
+            assert_eq!(field_term(text), Ok(Term { path: path.into(), value: value.into(), equal }), "{text}");
         }
         for text in ["a", "a=b\\x", "a=b=c", "a=\\"] {
             assert!(field_term(text).is_err(), "{text}");

@@ -93,12 +93,8 @@ pub(crate) fn collection_prefix(def: &ResourceDef, namespace: Option<&str>) -> B
 
 /// The object in its served form, `resourceVersion` included.
 pub(crate) fn served(def: &ResourceDef, entry: &Entry) -> Result<Value, Status> {
-    let mut value = object::decode(entry)?;
-    if def.is_view() {
-        def.strategy.from_storage(&mut value);
-        value["apiVersion"] = def.api_version().into();
-        value["kind"] = def.kind.as_ref().into();
-    }
+    let mut value = kontiki_cache::served(def, &entry.value).map_err(Status::internal)?;
+    object::set_resource_version(&mut value, Some(entry.mod_revision));
     Ok(value)
 }
 

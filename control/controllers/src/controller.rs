@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kontiki_api::Api;
-use kontiki_api::informer::{Cached, Change, Informer, Registration};
 use kontiki_api::leader::Settings;
+use kontiki_cache::{Cached, Informer, Registration, TypedChange};
 use kontiki_model::ObjectKey;
 use kontiki_plan::{Plan, Refusal};
 
@@ -84,13 +84,13 @@ impl<C: Controller> Inputs<C> {
     }
 
     /// A change of a `K` concerns the keys that `keys` names. It runs where the caches are filled: it has to be quick.
-    pub fn on<K, R>(&mut self, informer: &Informer<K>, keys: fn(&C, &Change<K>) -> R)
+    pub fn on<K, R>(&mut self, informer: &Informer<K>, keys: fn(&C, &TypedChange<K>) -> R)
     where
         K: Cached,
         R: IntoIterator<Item = C::Key> + 'static,
     {
         let (controller, queue) = (self.controller.clone(), self.queue.clone());
-        let tell = move |change: &Change<K>| keys(&controller, change).into_iter().for_each(|key| queue.add(key));
+        let tell = move |change: &TypedChange<K>| keys(&controller, change).into_iter().for_each(|key| queue.add(key));
         self.registrations.push(informer.on_change(tell));
     }
 

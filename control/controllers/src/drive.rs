@@ -83,7 +83,7 @@ pub(crate) async fn run<C: Controller>(shell: Shell) {
 impl<C: Controller> Driver<C> {
     /// One pass: wait for what the key wrote last, plan, apply.
     async fn turn(self: Arc<Self>, turn: Turn<C::Key>) -> TurnEnd {
-        self.shell.api.informers().wait_for(turn.floor).await;
+        self.shell.api.cache().wait_for(turn.floor).await;
         let (began, now) = (Instant::now(), Timestamp::now());
         let plan = self.decide(&turn.key, now);
         self.shell.metrics.planned(plan.why);

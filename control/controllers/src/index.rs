@@ -6,7 +6,7 @@ use k8s_openapi::Metadata;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kontiki_api::Api;
-use kontiki_api::informer::{Cached, Informer, Object};
+use kontiki_cache::{Cached, Informer, PartialObjectMetadata};
 use kontiki_plan::lifecycle::gc::Item;
 use kontiki_plan::object::{controller, deleting, namespace};
 use kontiki_plan::pod;
@@ -47,7 +47,7 @@ impl<K> Clone for Managed<K> {
 
 impl<K: Cached + Metadata<Ty = ObjectMeta>> Managed<K> {
     pub fn new(api: &Api) -> Self {
-        let all: Informer<K> = api.informers().get();
+        let all: Informer<K> = api.cache().get();
         all.add_index(BY_CONTROLLER, by_controller::<K>);
         all.add_index(UNMANAGED, unmanaged::<K>);
         Self { all }
@@ -70,7 +70,7 @@ pub(crate) struct PodsByNode(pub Informer<Pod>);
 
 impl PodsByNode {
     pub fn new(api: &Api) -> Self {
-        let pods: Informer<Pod> = api.informers().get();
+        let pods: Informer<Pod> = api.cache().get();
         pods.add_index(BY_NODE, |pod| pod::node(pod).map(str::to_owned).into_iter().collect());
         Self(pods)
     }
@@ -88,7 +88,7 @@ pub(crate) struct Selectors<K> {
 
 impl<K: Cached + Selects> Selectors<K> {
     pub fn new(api: &Api) -> Self {
-        let all: Informer<K> = api.informers().get();
+        let all: Informer<K> = api.cache().get();
         all.add_index(BY_SELECTOR, selector_entries::<K>);
         Self { all }
     }
@@ -100,32 +100,32 @@ impl<K: Cached + Selects> Selectors<K> {
 }
 
 /// Objects of all kinds.
-pub(crate) struct Objects(pub Informer<Object>);
+pub(crate) struct Objects(pub Informer<PartialObjectMetadata>);
 
 impl Objects {
     pub fn new(api: &Api) -> Self {
-        let objects: Informer<Object> = api.informers().get();
+        let objects: Informer<PartialObjectMetadata> = api.cache().get();
         objects.add_index(BY_UID, |object| vec![object.uid.clone()]);
         objects.add_index(BY_OWNER, |object| object.owners.iter().map(|owner| owner.uid.clone()).collect());
         objects.add_index(BY_NAMESPACE, |object| object.key.namespace.iter().cloned().collect());
         Self(objects)
     }
 
-    pub fn with_uid(&self, uid: &str) -> Vec<Arc<Object>> {
+    pub fn with_uid(&self, uid: &str) -> Vec<Arc<PartialObjectMetadata>> {
         self.0.by_index(BY_UID, uid)
     }
 
-    pub fn owned_by(&self, uid: &str) -> Vec<Arc<Object>> {
+    pub fn owned_by(&self, uid: &str) -> Vec<Arc<PartialObjectMetadata>> {
         self.0.by_index(BY_OWNER, uid)
     }
 
-    pub fn within(&self, namespace: &str) -> Vec<Arc<Object>> {
+    pub fn within(&self, namespace: &str) -> Vec<Arc<PartialObjectMetadata>> {
         self.0.by_index(BY_NAMESPACE, namespace)
     }
 }
 
 /// An object as collection and namespace deletion look at it.
-pub(crate) fn item(object: &Object) -> Item<'_> {
+pub(crate) fn item(object: &PartialObjectMetadata) -> Item<'_> {
     Item {
         key: &object.key,
         uid: &object.uid,
@@ -142,7 +142,7 @@ pub(crate) struct Namespaces(pub Informer<Namespace>);
 
 impl Namespaces {
     pub fn new(api: &Api) -> Self {
-        Self(api.informers().get())
+        Self(api.cache().get())
     }
 
     pub fn get(&self, name: &str) -> Option<Arc<Namespace>> {

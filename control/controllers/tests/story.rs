@@ -62,7 +62,7 @@ fn per_node(master: &Master) -> BTreeMap<String, usize> {
 async fn endpoints(master: &Master, expect: usize) {
     master
         .until("the endpoints", || async {
-            let slices = master.api.informers().get::<EndpointSlice>().by_namespace("default");
+            let slices = master.api.cache().get::<EndpointSlice>().by_namespace("default");
             let ready = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
             let ready = ready.filter(|e| e.conditions.as_ref().and_then(|c| c.ready) == Some(true)).count();
             if ready == expect { Ok(()) } else { Err(format!("{ready} ready")) }
@@ -83,14 +83,14 @@ async fn a_day_of_a_workload() {
     assert_eq!(per_node(&master), [("n1".to_owned(), 2), ("n2".to_owned(), 2)].into(), "replicas spread");
     endpoints(&master, 4).await;
     let ranges: Vec<_> =
-        master.api.informers().get::<Node>().list().iter().map(|n| n.spec.clone().unwrap().pod_cidr).collect();
+        master.api.cache().get::<Node>().list().iter().map(|n| n.spec.clone().unwrap().pod_cidr).collect();
     assert!(ranges.iter().all(Option::is_some) && ranges[0] != ranges[1], "{ranges:?}");
 
     let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "two"}]}}}});
     master.client.patch(web(), PatchKind::Strategic, image).await.unwrap();
     rolled_out(&master, "two").await;
     endpoints(&master, 4).await;
-    let sets = master.api.informers().get::<ReplicaSet>().by_namespace("default");
+    let sets = master.api.cache().get::<ReplicaSet>().by_namespace("default");
     let revisions: Vec<_> = sets
         .iter()
         .map(|set| kontiki_plan::object::annotation(&set.metadata, "deployment.kubernetes.io/revision"))
@@ -113,7 +113,7 @@ async fn a_day_of_a_workload() {
 
     master
         .until("the events", || async {
-            let events = master.api.informers().get::<Event>().list();
+            let events = master.api.cache().get::<Event>().list();
             let reasons: Vec<_> = events.iter().filter_map(|event| event.reason.clone()).collect();
             let wanted = ["Scheduled", "SuccessfulCreate", "ScalingReplicaSet", "NodeNotReady", "TaintManagerEviction"];
             let missing: Vec<_> = wanted.iter().filter(|reason| !reasons.iter().any(|r| r == *reason)).collect();
@@ -125,7 +125,7 @@ async fn a_day_of_a_workload() {
     master.client.delete(web(), foreground).await.unwrap();
     master
         .until("the deployment to go with all it owns", || async {
-            let sets = master.api.informers().get::<ReplicaSet>().by_namespace("default").len();
+            let sets = master.api.cache().get::<ReplicaSet>().by_namespace("default").len();
             let alive = master.pods().iter().filter(|pod| pod::node(pod) == Some("n1")).count();
             // Pods of the lost node stay for a while; they are somebody else's story.
             if alive == 0 && sets <= 1 { Ok(()) } else { Err(format!("{sets} sets, {alive} pods")) }
@@ -156,7 +156,7 @@ async fn a_namespace_is_furnished_and_emptied() {
     master.create("apps", "deployments", Some("shop"), deployment("one")).await;
     master
         .until("pods", || async {
-            let pods = master.api.informers().get::<k8s_openapi::api::core::v1::Pod>().by_namespace("shop");
+            let pods = master.api.cache().get::<k8s_openapi::api::core::v1::Pod>().by_namespace("shop");
             if pods.len() == 4 { Ok(()) } else { Err(format!("{}", pods.len())) }
         })
         .await;
@@ -271,11 +271,11 @@ async fn a_replication_controller_keeps_its_number_and_rests() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_clusters_own_objects_follow_the_servers_and_rest() {
     let master = Master::start(&[]).await;
-    let informers = master.api.informers();
+    let cache = master.api.cache();
     let (recorder, _recording) = Recorder::new(master.client.clone(), Writer::Server, master.context.stop.clone());
     let executor = Executor::new(&master.context, &recorder, "system-objects", Writer::Server);
     let (namespaces, services, endpoints, slices) =
-        (informers.get::<Namespace>(), informers.get(), informers.get(), informers.get::<EndpointSlice>());
+        (cache.get::<Namespace>(), cache.get(), cache.get(), cache.get::<EndpointSlice>());
     let own = (Some(kubernetes_service::NAMESPACE), kubernetes_service::NAME);
     for addresses in [&["10.0.0.1:6443", "10.0.0.2:6443"][..], &["10.0.0.2:6443", "10.0.0.3:6443"], &["10.0.0.3:6443"]]
     {
@@ -299,7 +299,7 @@ async fn the_clusters_own_objects_follow_the_servers_and_rest() {
             actions.clone_from(&plan.actions);
             let applied = executor.apply(plan.actions).await;
             assert!(!applied.failed && applied.effect, "{:?} of {actions:?}", applied.refusals);
-            informers.wait_for(applied.floor).await;
+            cache.wait_for(applied.floor).await;
         }
         let slice = slices.get(own.0, own.1).unwrap();
         let listed: Vec<_> = slice.endpoints.iter().flatten().flat_map(|endpoint| endpoint.addresses.clone()).collect();

@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodCondition};
-use kontiki_api::informer::Informers;
 use kontiki_api::recorder::Recorder;
 use kontiki_api::{Client, PatchKind, Status, Target};
+use kontiki_cache::Cache;
 use kontiki_model::GroupResource;
 use kontiki_plan::action::{reference, to_value};
 use kontiki_plan::object::{name, namespace, time};
@@ -24,7 +24,7 @@ const PODS: GroupResource<'static> = GroupResource { group: "", resource: "pods"
 pub(crate) struct Binder {
     pub client: Client,
     pub store: Store,
-    pub informers: Informers,
+    pub cache: Cache,
     pub recorder: Recorder,
 }
 
@@ -79,7 +79,7 @@ impl Binder {
             }
         }
         if self.store.barrier().await.is_ok() {
-            self.informers.wait_for(self.store.snapshot().revision()).await;
+            self.cache.wait_for(self.store.snapshot().revision()).await;
         }
         BindOutcome::NotBound(candidate)
     }

@@ -36,7 +36,7 @@ const BATCH: usize = 256;
 /// Fills the caches that the scheduler works on, and keeps them filled. To be called on every
 /// master at start, from within the runtime.
 pub fn warm(api: &Api) {
-    Caches::new(api.informers());
+    Caches::new(api.cache());
 }
 
 /// Runs the scheduler until the term ends.
@@ -47,9 +47,9 @@ pub async fn run(context: LeaderContext) {
     let metrics = Arc::new(Metrics::default());
     let shown = metrics.clone();
     context.api.add_metrics("scheduler", Arc::new(move |out: &mut String| shown.write(out)));
-    let informers = context.api.informers().clone();
-    let binder = Binder { client, store: context.api.store().clone(), informers: informers.clone(), recorder };
-    let caches = Caches::new(&informers);
+    let cache = context.api.cache().clone();
+    let binder = Binder { client, store: context.api.store().clone(), cache: cache.clone(), recorder };
+    let caches = Caches::new(&cache);
     let (mut pods, mut nodes, mut services) =
         (caches.pods.subscribe(), caches.nodes.subscribe(), caches.services.subscribe());
     let mut state = State::new(caches, metrics);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use kontiki_api::informer::{Informer, Informers};
+use kontiki_cache::{Cache, Informer};
 use kontiki_model::ObjectKey;
 use kontiki_plan::object::{deleting, label, name, namespace, uid};
 use kontiki_plan::pod;
@@ -25,8 +25,8 @@ pub(crate) struct Caches {
 }
 
 impl Caches {
-    pub fn new(informers: &Informers) -> Self {
-        Self { pods: informers.get(), nodes: informers.get(), services: informers.get() }
+    pub fn new(cache: &Cache) -> Self {
+        Self { pods: cache.get(), nodes: cache.get(), services: cache.get() }
     }
 }
 

@@ -9,12 +9,8 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kontiki_api::{
-    Writer,
-    informer::{Informer, Informers},
-    leader::LeaderContext,
-    recorder::Recorder,
-};
+use kontiki_api::{Writer, leader::LeaderContext, recorder::Recorder};
+use kontiki_cache::{Cache, Informer};
 use kontiki_controllers::Executor;
 use kontiki_model::{GroupResource, ObjectKey, Revision, key};
 use kontiki_plan::{
@@ -54,7 +50,7 @@ pub struct Basics {
 }
 
 struct Caches {
-    informers: Informers,
+    cache: Cache,
     namespaces: Informer<Namespace>,
     services: Informer<Service>,
     endpoints: Informer<Endpoints>,
@@ -62,13 +58,13 @@ struct Caches {
 }
 
 impl Caches {
-    fn new(informers: &Informers) -> Self {
+    fn new(cache: &Cache) -> Self {
         Self {
-            informers: informers.clone(),
-            namespaces: informers.get(),
-            services: informers.get(),
-            endpoints: informers.get(),
-            slices: informers.get(),
+            cache: cache.clone(),
+            namespaces: cache.get(),
+            services: cache.get(),
+            endpoints: cache.get(),
+            slices: cache.get(),
         }
     }
 }
@@ -79,7 +75,7 @@ impl Basics {
         let (recorder, recording) = Recorder::new(context.client.clone(), Writer::Server, context.stop.clone());
         let mut tasks = JoinSet::from_iter([recording]);
         let executor = Executor::new(&context, &recorder, "system-objects", Writer::Server);
-        let caches = Caches::new(context.api.informers());
+        let caches = Caches::new(context.api.cache());
         let mut floor = store.snapshot().revision();
         loop {
             let wait = self.turn(&caches, &executor, &store, &mut floor).await;
@@ -94,7 +90,7 @@ impl Basics {
 
     /// One look. Returns how long to wait for the next.
     async fn turn(&self, caches: &Caches, executor: &Executor, store: &Store, floor: &mut Revision) -> Duration {
-        caches.informers.wait_for(*floor).await;
+        caches.cache.wait_for(*floor).await;
         let status = store.status().borrow().clone();
         let records = servers::list(&store.snapshot());
         for gone in records.iter().filter(|record| !status.members.iter().any(|m| m.id == record.id)) {
@@ -104,7 +100,7 @@ impl Basics {
         // Everything else lies in a namespace.
         let namespaces = system_namespaces::plan(|name| caches.namespaces.get(None, name).is_some());
         let made = apply(executor, namespaces, floor).await;
-        caches.informers.wait_for(*floor).await;
+        caches.cache.wait_for(*floor).await;
         let service = kubernetes_service::plan(&kubernetes_service::View {
             service: caches.services.get(Some(NAMESPACE), NAME),
             endpoints: caches.endpoints.get(Some(NAMESPACE), NAME),

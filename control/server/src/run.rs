@@ -288,7 +288,7 @@ async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) 
     let context = Arc::new(SessionContext {
         api: api.clone(),
         store: store.clone(),
-        caches: Arc::new(Caches::new(store.clone())),
+        caches: Arc::new(Caches::new(api.cache())),
         sessions: sessions.clone(),
     });
     let joining = Joining { pki: pki.clone(), client: masters.clone(), store: store.clone(), cluster: cluster.clone() };

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use kontiki_cache::Filter;
 use kontiki_machinery::FieldError;
 use kontiki_store::{Entry, HistoryError, Revision, Snapshot};
 use parking_lot::Mutex;
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::call::{Answer, Call, List, Object};
 use crate::params::options_error;
-use crate::select::Filter;
+use crate::select;
 use crate::state::{collection_prefix, history_error, too_large_version};
 use crate::{Api, Status};
 
@@ -117,7 +118,7 @@ impl Call {
     /// The list that this call asks for.
     pub async fn collect(&mut self) -> Result<List, Status> {
         self.params.int("timeoutSeconds")?;
-        let filter = Filter::parse(&self.def, &self.params, None)?;
+        let filter = select::parse(&self.def, &self.params, None)?;
         let limit = self.params.int("limit")?.filter(|limit| *limit > 0);
         let version = self.list_version()?;
         match self.params.get("continue") {
@@ -173,14 +174,39 @@ impl Call {
         })
     }
 
-    async fn first_page(&self, version: Version, limit: Option<i64>, filter: &Filter) -> Result<List, Status> {
+    /// The list as of a version, up to a limit.
+    pub async fn first_page(&self, version: Version, limit: Option<i64>, filter: &Filter) -> Result<List, Status> {
         let state = self.api.snapshot_for(version).await?;
+        if !matches!(version, Version::Exact(_))
+            && let Some(list) = self.select(state.revision(), limit, filter).await
+        {
+            return Ok(list);
+        }
         match version {
             Version::Exact(wanted) if state.revision().0 != wanted => {
                 self.past_page(Revision(wanted), limit, filter, None).await
             }
             _ => self.page(&state, limit, filter, None),
         }
+    }
+
+    /// The list as the cache's indexes have it, no older than `revision`; `None` if it has to be walked: nothing is
+    /// selected, one object is, or more than one page.
+    async fn select(&self, revision: Revision, limit: Option<i64>, filter: &Filter) -> Option<List> {
+        if filter.is_empty() || self.only_key(filter).is_some() {
+            return None;
+        }
+        let cache = self.api.cache();
+        let collection = cache.collection(&collection_prefix(&self.def, None));
+        cache.wait_for(revision).await;
+        let (seen, found) = collection.select(&self.def, &collection_prefix(&self.def, self.namespace()), filter);
+        let is_one_page = limit.is_none_or(|limit| usize::try_from(limit).is_ok_and(|limit| found.len() <= limit));
+        is_one_page.then(|| List {
+            items: found.iter().map(|object| Arc::clone(object.entry())).collect(),
+            revision: seen.max(revision),
+            continue_token: String::new(),
+            remaining: None,
+        })
     }
 
     async fn next_page(&self, token: &str, limit: Option<i64>, filter: &Filter) -> Result<List, Status> {
@@ -260,7 +286,7 @@ impl Call {
     }
 
     fn single(&self, state: &Snapshot, key: &[u8], filter: &Filter) -> List {
-        let entry = state.get(key).filter(|entry| filter.passes(&self.api, &self.def, entry));
+        let entry = state.get(key).filter(|entry| filter.passes_entry(&self.def, entry));
         List {
             items: entry.into_iter().collect(),
             revision: state.revision(),
@@ -306,7 +332,7 @@ impl Call {
                 list.remaining = filter.is_empty().then(|| 1 + i64::try_from(entries.count()).unwrap_or(i64::MAX));
                 break;
             }
-            if filter.passes(&self.api, &self.def, &entry) {
+            if filter.passes_entry(&self.def, &entry) {
                 list.items.push(entry);
             }
         }

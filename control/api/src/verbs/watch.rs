@@ -13,8 +13,9 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::Response;
 use http::header::CONTENT_TYPE;
+use kontiki_cache::{Change, Ended, Filter, Shown, Subscription};
 use kontiki_machinery::{FieldError, ResourceDef};
-use kontiki_store::{Entry, Event, EventKind, HistoryError, Revision, Snapshot, Watch, WatchItem};
+use kontiki_store::{Entry, HistoryError, Revision};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -23,7 +24,7 @@ use crate::encode;
 use crate::negotiate::{Form, Shape};
 use crate::object::{self, set_resource_version};
 use crate::params::options_error;
-use crate::select::Filter;
+use crate::select;
 use crate::state::{collection_prefix, served};
 use crate::verbs::list::{OPTIONS, Version, parse_version};
 use crate::{Api, Status};
@@ -36,6 +37,8 @@ const MAX_SECONDS: u64 = 86_400;
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// The last bookmark comes this long before the end.
 const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
+/// Bytes that are sent at once, about.
+const PIECE: usize = 64 << 10;
 
 /// The options of a watch, checked.
 struct Options {
@@ -51,7 +54,7 @@ struct Options {
 impl Call {
     /// Watches the collection, or the one object, that this call names.
     pub async fn watch(&mut self, form: Form) -> Result<Answer, Status> {
-        let filter = Filter::parse(&self.def, &self.params, self.name.as_deref())?;
+        let filter = select::parse(&self.def, &self.params, self.name.as_deref())?;
         let options = self.watch_options()?;
         let include = encode::include_object(&self.params)?;
         let mut stream = Stream {
@@ -60,9 +63,8 @@ impl Call {
             filter,
             encoder: Encoder { def: Arc::clone(&self.def), form, include, first: true },
             queue: VecDeque::new(),
-            watch: None,
-            at: Revision(0),
-            ignore_until: Revision(0),
+            initial: None,
+            subscription: None,
             bookmarks: options.bookmarks,
             next_bookmark: Instant::now() + bookmark_delay(options.seconds),
             end: Instant::now() + Duration::from_secs(options.seconds),
@@ -121,9 +123,10 @@ impl Call {
             Some(wanted) => Version::NotOlder(wanted),
         };
         let from = if options.initial {
-            let state = self.api.snapshot_for(version).await?;
-            stream.initial(&state, &prefix, options.mark_initial);
-            state.revision()
+            let list = self.first_page(version, None, &stream.filter).await?;
+            let mark = options.mark_initial.then_some(list.revision);
+            stream.initial = Some(Initial { entries: list.items.into_iter(), mark });
+            list.revision
         } else {
             match options.version {
                 None | Some(0) => self.api.snapshot_for(version).await?.revision(),
@@ -140,17 +143,21 @@ fn bookmark_delay(seconds: u64) -> Duration {
     left.min(BOOKMARK_EVERY)
 }
 
+/// What was there at the beginning and has not been sent yet.
+struct Initial {
+    entries: std::vec::IntoIter<Arc<Entry>>,
+    /// As of when, if the client is to be told that this was all.
+    mark: Option<Revision>,
+}
+
 struct Stream {
     api: Api,
     def: Arc<ResourceDef>,
     filter: Filter,
     encoder: Encoder,
     queue: VecDeque<Bytes>,
-    watch: Option<Watch>,
-    /// Everything up to here has been seen.
-    at: Revision,
-    /// Events up to here are older than what the client asked for.
-    ignore_until: Revision,
+    initial: Option<Initial>,
+    subscription: Option<Subscription>,
     bookmarks: bool,
     next_bookmark: Instant,
     end: Instant,
@@ -158,37 +165,34 @@ struct Stream {
 }
 
 enum Wake {
-    Item(Option<WatchItem>),
+    Change(Result<(Shown, Arc<Change>), Ended>),
     Bookmark,
     End,
 }
 
 impl Stream {
-    fn initial(&mut self, state: &Snapshot, prefix: &[u8], mark: bool) {
-        for entry in state.range(prefix) {
-            if self.passes(&entry)
-                && let Some(bytes) = self.encoder.event(&self.api, "ADDED", &entry, entry.mod_revision)
-            {
-                self.queue.push_back(bytes);
-            }
-        }
-        self.at = state.revision();
-        if mark {
-            self.queue.push_back(self.encoder.bookmark(self.at, true));
+    /// Puts the next piece of what was there at the beginning in the queue.
+    fn fill(&mut self, initial: &mut Initial) {
+        let mut size = 0;
+        while size < PIECE {
+            let Some(entry) = initial.entries.next() else {
+                let end = initial.mark.take().map(|at| self.encoder.bookmark(at, true));
+                self.queue.extend(end);
+                return;
+            };
+            let line = self.encoder.event(Shown::Added, &entry, entry.mod_revision);
+            size += line.as_ref().map_or(0, Bytes::len);
+            self.queue.extend(line);
         }
     }
 
     fn subscribe(&mut self, prefix: Bytes, after: Revision) {
-        self.at = after;
-        match self.api.store().watch(prefix.clone(), Some(after)) {
-            Ok(watch) => self.watch = Some(watch),
-            Err(HistoryError::Future { .. }) => {
-                self.ignore_until = after;
-                self.watch = self.api.store().watch(prefix, None).ok();
-            }
+        match self.api.cache().subscribe(&self.def, prefix, self.filter.clone(), Some(after)) {
+            Ok(subscription) => self.subscription = Some(subscription),
             Err(HistoryError::Compacted { oldest }) => {
                 self.fail(&Status::expired(format!("too old resource version: {} ({oldest})", after.0)));
             }
+            Err(HistoryError::Future { .. }) => self.over = true,
             Err(HistoryError::Storage(detail)) => self.fail(&Status::internal(detail)),
         }
     }
@@ -204,82 +208,55 @@ impl Stream {
             if let Some(first) = self.queue.pop_front() {
                 return Some((Ok(self.batch(first)), self));
             }
-            if self.over {
+            if let Some(mut initial) = self.initial.take() {
+                self.fill(&mut initial);
+                self.initial = (!self.queue.is_empty()).then_some(initial);
+            } else if self.over {
                 return None;
+            } else {
+                self.turn().await;
             }
-            self.turn().await;
         }
     }
 
     /// Joins what is waiting, so that a burst is one write.
     fn batch(&mut self, first: Bytes) -> Bytes {
-        const MAX: usize = 64 << 10;
-        if self.queue.is_empty() || first.len() > MAX {
+        if self.queue.is_empty() || first.len() > PIECE {
             return first;
         }
         let mut out = BytesMut::from(first.as_ref());
-        while self.queue.front().is_some_and(|next| out.len() + next.len() <= MAX) {
+        while self.queue.front().is_some_and(|next| out.len() + next.len() <= PIECE) {
             out.extend_from_slice(&self.queue.pop_front().expect("just seen"));
         }
         out.freeze()
     }
 
     async fn turn(&mut self) {
-        let Some(watch) = &mut self.watch else {
+        let Some(subscription) = &mut self.subscription else {
             self.over = true;
             return;
         };
         let stop = &self.api.inner.stop;
-        // Each arm is cancel-safe: a watch keeps its items, timers and tokens keep nothing.
+        // Each arm is cancel-safe: a subscription keeps its changes, timers and tokens keep nothing.
         let wake = tokio::select! {
             biased;
             () = stop.cancelled() => Wake::End,
             () = tokio::time::sleep_until(self.end) => Wake::End,
-            item = watch.next() => Wake::Item(item),
+            change = subscription.next() => Wake::Change(change),
             () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => Wake::Bookmark,
         };
+        let at = subscription.position();
         match wake {
-            Wake::End | Wake::Item(None) => self.over = true,
+            Wake::End | Wake::Change(Err(Ended::Stopped)) => self.over = true,
             Wake::Bookmark => {
                 self.next_bookmark += BOOKMARK_EVERY;
-                let at = self.at;
                 self.queue.push_back(self.encoder.bookmark(at, false));
             }
-            Wake::Item(Some(WatchItem::Progress(revision))) => self.at = self.at.max(revision),
-            Wake::Item(Some(WatchItem::Lagged)) => {
-                let at = self.at;
+            Wake::Change(Err(Ended::Lagged)) => {
                 self.fail(&Status::expired(format!("too old resource version: {at} ({at}): the client is too slow")));
             }
-            Wake::Item(Some(WatchItem::Events(events))) => {
-                for event in events.iter() {
-                    self.take(event);
-                }
-            }
+            Wake::Change(Ok((shown, change))) => self.queue.extend(self.encoder.change(shown, &change)),
         }
-    }
-
-    fn take(&mut self, event: &Event) {
-        let revision = event.entry.mod_revision;
-        self.at = self.at.max(revision);
-        if revision <= self.ignore_until {
-            return;
-        }
-        let before = event.prev.as_deref().filter(|entry| self.passes(entry));
-        let after = (event.kind == EventKind::Put).then_some(&*event.entry).filter(|entry| self.passes(entry));
-        let (kind, shown) = match (before, after) {
-            (None, None) => return,
-            (None, Some(entry)) => ("ADDED", entry),
-            (Some(_), Some(entry)) => ("MODIFIED", entry),
-            // As it last was, also where it is still there and only left the selector.
-            (Some(entry), None) => ("DELETED", entry),
-        };
-        if let Some(bytes) = self.encoder.event(&self.api, kind, shown, revision) {
-            self.queue.push_back(bytes);
-        }
-    }
-
-    fn passes(&self, entry: &Entry) -> bool {
-        self.filter.passes(&self.api, &self.def, entry)
     }
 }
 
@@ -294,14 +271,28 @@ struct Encoder {
 
 impl Encoder {
     /// `None` if the object cannot be read; such an object was not written by the API.
-    fn event(&mut self, api: &Api, kind: &'static str, entry: &Entry, revision: Revision) -> Option<Bytes> {
-        if self.form.shape == Shape::Full && !self.def.is_view() {
-            return Some(api.inner.lines.get(kind, entry, revision));
+    fn change(&mut self, shown: Shown, change: &Change) -> Option<Bytes> {
+        let (object, revision) = (change.shown(shown)?, change.revision);
+        if self.is_stored_form() {
+            let encode = || line(word(shown), &object::splice(&object.entry().value, revision));
+            return Some(change.line(shown, encode));
+        }
+        self.event(shown, object.entry(), revision)
+    }
+
+    fn event(&mut self, shown: Shown, entry: &Entry, revision: Revision) -> Option<Bytes> {
+        if self.is_stored_form() {
+            return Some(line(word(shown), &object::splice(&entry.value, revision)));
         }
         let mut object = served(&self.def, entry).ok()?;
         set_resource_version(&mut object, Some(revision));
-        let shown = self.shape(object);
-        Some(line(kind, &serde_json::to_vec(&shown).ok()?))
+        let shaped = self.shape(object);
+        Some(line(word(shown), &serde_json::to_vec(&shaped).ok()?))
+    }
+
+    /// Whether the client gets objects as they lie in the store.
+    fn is_stored_form(&self) -> bool {
+        self.form.shape == Shape::Full && !self.def.is_view()
     }
 
     fn shape(&mut self, object: Value) -> Value {
@@ -322,6 +313,14 @@ impl Encoder {
     }
 }
 
+fn word(shown: Shown) -> &'static str {
+    match shown {
+        Shown::Added => "ADDED",
+        Shown::Modified => "MODIFIED",
+        Shown::Deleted => "DELETED",
+    }
+}
+
 fn line(kind: &str, object: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(object.len() + 40);
     out.extend_from_slice(b"{\"type\":\"");
@@ -330,33 +329,4 @@ fn line(kind: &str, object: &[u8]) -> Bytes {
     out.extend_from_slice(object);
     out.extend_from_slice(b"}\n");
     out.freeze()
-}
-
-/// Recently encoded events, so that a thousand watchers of one change share one text.
-pub(crate) struct Lines(Vec<parking_lot::Mutex<Option<Line>>>);
-
-struct Line {
-    revision: Revision,
-    key: Bytes,
-    kind: &'static str,
-    text: Bytes,
-}
-
-impl Default for Lines {
-    fn default() -> Self {
-        Self((0..1024).map(|_| parking_lot::Mutex::new(None)).collect())
-    }
-}
-
-impl Lines {
-    fn get(&self, kind: &'static str, entry: &Entry, revision: Revision) -> Bytes {
-        let slot = &self.0[(revision.0 as usize).wrapping_add(entry.key.len()) % self.0.len()];
-        let mut slot = slot.lock();
-        if let Some(known) = slot.as_ref().filter(|l| l.revision == revision && l.kind == kind && l.key == entry.key) {
-            return known.text.clone();
-        }
-        let text = line(kind, &object::splice(&entry.value, revision));
-        *slot = Some(Line { revision, key: entry.key.clone(), kind, text: text.clone() });
-        text
-    }
 }

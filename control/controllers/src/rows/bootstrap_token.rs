@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kontiki_api::Api;
-use kontiki_api::informer::{Change, Informer};
+use kontiki_cache::{Informer, TypedChange};
 use kontiki_plan::Plan;
 use kontiki_plan::key::NamespacedName;
 use kontiki_plan::lifecycle::bootstrap_token;
@@ -17,7 +17,7 @@ pub(crate) struct TokenCleaner {
 }
 
 impl TokenCleaner {
-    fn token(&self, change: &Change<Secret>) -> Option<NamespacedName> {
+    fn token(&self, change: &TypedChange<Secret>) -> Option<NamespacedName> {
         change.new.as_deref().filter(|secret| bootstrap_token::is_token(secret)).map(|_| (&change.key).into())
     }
 }
@@ -30,7 +30,7 @@ impl Controller for TokenCleaner {
     type Failure = NoFailure;
 
     fn new(api: &Api) -> Self {
-        Self { secrets: api.informers().get() }
+        Self { secrets: api.cache().get() }
     }
 
     fn inputs(&self, inputs: &mut Inputs<Self>) {

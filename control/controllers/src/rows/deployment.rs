@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use kontiki_api::Api;
-use kontiki_api::informer::Change;
+use kontiki_cache::TypedChange;
 use kontiki_plan::Plan;
 use kontiki_plan::key::NamespacedName;
 use kontiki_plan::object::uid;
@@ -23,12 +23,12 @@ pub(crate) struct DeploymentController {
 }
 
 impl DeploymentController {
-    fn by_set(&self, change: &Change<ReplicaSet>) -> Vec<NamespacedName> {
+    fn by_set(&self, change: &TypedChange<ReplicaSet>) -> Vec<NamespacedName> {
         let selecting = |set: &ReplicaSet| self.deployments.candidates(&set.metadata);
         deployment::by_set(change.old.as_deref(), change.new.as_deref(), selecting)
     }
 
-    fn by_pod(&self, change: &Change<Pod>) -> Option<NamespacedName> {
+    fn by_pod(&self, change: &TypedChange<Pod>) -> Option<NamespacedName> {
         let set = |key: &NamespacedName| self.sets.all.get(Some(&key.namespace), &key.name);
         deployment::by_pod(change.old.as_deref(), change.new.as_deref(), set, |key| self.get(key))
     }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Endpoints, Pod};
 use kontiki_api::Api;
-use kontiki_api::informer::{Change, Informer};
+use kontiki_cache::{Informer, TypedChange};
 use kontiki_plan::Plan;
 use kontiki_plan::key::NamespacedName;
 use kontiki_plan::network::endpoints::{self, View};
@@ -19,7 +19,7 @@ pub(crate) struct EndpointsController {
 }
 
 impl EndpointsController {
-    fn by_pod(&self, change: &Change<Pod>) -> Vec<NamespacedName> {
+    fn by_pod(&self, change: &TypedChange<Pod>) -> Vec<NamespacedName> {
         self.backends.by_pod(change)
     }
 }
@@ -32,7 +32,7 @@ impl Controller for EndpointsController {
     type Failure = NoFailure;
 
     fn new(api: &Api) -> Self {
-        Self { backends: Backends::new(api), endpoints: api.informers().get(), namespaces: Namespaces::new(api) }
+        Self { backends: Backends::new(api), endpoints: api.cache().get(), namespaces: Namespaces::new(api) }
     }
 
     fn inputs(&self, inputs: &mut Inputs<Self>) {

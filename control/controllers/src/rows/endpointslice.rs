@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kontiki_api::Api;
-use kontiki_api::informer::{Change, Informer};
+use kontiki_cache::{Informer, TypedChange};
 use kontiki_plan::Plan;
 use kontiki_plan::key::NamespacedName;
 use kontiki_plan::network::concerned;
@@ -42,7 +42,7 @@ impl Backends {
         pods
     }
 
-    pub fn by_pod(&self, change: &Change<Pod>) -> Vec<NamespacedName> {
+    pub fn by_pod(&self, change: &TypedChange<Pod>) -> Vec<NamespacedName> {
         concerned::by_pod(change.old.as_deref(), change.new.as_deref(), |pod| self.selecting(pod))
     }
 
@@ -59,11 +59,11 @@ pub(crate) struct EndpointSliceController {
 }
 
 impl EndpointSliceController {
-    fn by_pod(&self, change: &Change<Pod>) -> Vec<NamespacedName> {
+    fn by_pod(&self, change: &TypedChange<Pod>) -> Vec<NamespacedName> {
         self.backends.by_pod(change)
     }
 
-    fn by_slice(&self, change: &Change<EndpointSlice>) -> Vec<NamespacedName> {
+    fn by_slice(&self, change: &TypedChange<EndpointSlice>) -> Vec<NamespacedName> {
         let named = |slice: &Arc<EndpointSlice>| {
             let service = label(&slice.metadata, SERVICE_NAME)?;
             Some(NamespacedName::new(namespace(&slice.metadata), service))
@@ -71,7 +71,7 @@ impl EndpointSliceController {
         change.both().filter_map(named).collect()
     }
 
-    fn by_node(&self, change: &Change<Node>) -> Vec<NamespacedName> {
+    fn by_node(&self, change: &TypedChange<Node>) -> Vec<NamespacedName> {
         let pods = || self.backends.pods.on(&change.key.name);
         let selecting = |pod: &Pod| self.backends.selecting(pod);
         concerned::by_node(change.old.as_deref(), change.new.as_deref(), pods, selecting)
@@ -86,12 +86,12 @@ impl Controller for EndpointSliceController {
     type Failure = NoFailure;
 
     fn new(api: &Api) -> Self {
-        let slices: Informer<EndpointSlice> = api.informers().get();
+        let slices: Informer<EndpointSlice> = api.cache().get();
         slices.add_index(BY_SERVICE, |slice| {
             let service = label(&slice.metadata, SERVICE_NAME);
             service.map(|name| NamespacedName::new(namespace(&slice.metadata), name).to_string()).into_iter().collect()
         });
-        let (backends, nodes, namespaces) = (Backends::new(api), api.informers().get(), Namespaces::new(api));
+        let (backends, nodes, namespaces) = (Backends::new(api), api.cache().get(), Namespaces::new(api));
         Self { backends, slices, nodes, namespaces }
     }
 

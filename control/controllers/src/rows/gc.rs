@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kontiki_api::informer::{Change, Object};
 use kontiki_api::{Api, Registry};
+use kontiki_cache::{PartialObjectMetadata, TypedChange};
 use kontiki_model::GroupVersionKind;
 use kontiki_plan::Plan;
 use kontiki_plan::key::Uid;
@@ -22,19 +22,19 @@ pub(crate) struct GarbageCollector {
 
 /// The objects of one uid, each with the state of its owners, and those that name it as theirs.
 pub(crate) struct View {
-    objects: Vec<(Arc<Object>, Vec<Owner>)>,
-    dependents: Vec<Arc<Object>>,
+    objects: Vec<(Arc<PartialObjectMetadata>, Vec<Owner>)>,
+    dependents: Vec<Arc<PartialObjectMetadata>>,
 }
 
 impl GarbageCollector {
-    fn concerned(&self, change: &Change<Object>) -> Vec<Uid> {
+    fn concerned(&self, change: &TypedChange<PartialObjectMetadata>) -> Vec<Uid> {
         let dependents =
             |uid: &str| self.objects.owned_by(uid).iter().map(|dependent| Uid::from(dependent.uid.as_str())).collect();
         let going = |uid: &str| self.objects.with_uid(uid).iter().any(|object| object.deleting);
         gc::concerned(change.old.as_deref().map(item), change.new.as_deref().map(item), dependents, going)
     }
 
-    fn owner_state(&self, dependent: &Object, owner: &OwnerReference) -> Owner {
+    fn owner_state(&self, dependent: &PartialObjectMetadata, owner: &OwnerReference) -> Owner {
         let found = self.objects.with_uid(&owner.uid);
         let found: Vec<_> = found.iter().map(|object| item(object)).collect();
         gc::owner_state(&item(dependent), &found, self.served(owner))

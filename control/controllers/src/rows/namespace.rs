@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kontiki_api::Api;
-use kontiki_api::informer::{Change, Object};
+use kontiki_cache::{PartialObjectMetadata, TypedChange};
 use kontiki_plan::Plan;
 use kontiki_plan::key::Name;
 use kontiki_plan::lifecycle::namespace;
@@ -22,15 +22,15 @@ pub(crate) struct NamespaceController {
 /// A namespace with all that lies in it.
 pub(crate) struct View {
     namespace: Arc<Namespace>,
-    content: Vec<Arc<Object>>,
+    content: Vec<Arc<PartialObjectMetadata>>,
 }
 
 impl NamespaceController {
-    fn terminating(&self, change: &Change<Namespace>) -> Option<Name> {
+    fn terminating(&self, change: &TypedChange<Namespace>) -> Option<Name> {
         change.new.as_ref().filter(|namespace| deleting(&namespace.metadata)).map(|_| Name::from(&change.key))
     }
 
-    fn around(&self, change: &Change<Object>) -> Option<Name> {
+    fn around(&self, change: &TypedChange<PartialObjectMetadata>) -> Option<Name> {
         let space = change.key.namespace.as_deref().filter(|space| self.namespaces.terminating(space))?;
         Some(space.into())
     }

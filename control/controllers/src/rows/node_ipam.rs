@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kontiki_api::Api;
-use kontiki_api::informer::{Change, Informer};
 use kontiki_api::leader::Settings;
+use kontiki_cache::{Informer, TypedChange};
 use kontiki_plan::Plan;
 use kontiki_plan::key::Name;
 use kontiki_plan::nodes::node_ipam::{self, Ranges, View};
@@ -26,7 +26,7 @@ impl NodeIpam {
         self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn by_node(&self, change: &Change<Node>) -> Vec<Name> {
+    fn by_node(&self, change: &TypedChange<Node>) -> Vec<Name> {
         let key = Name::from(&change.key);
         let mut ranges = self.lock();
         // Read under the lock: of two changes that come in together the later one is not overwritten.
@@ -53,7 +53,7 @@ impl Controller for NodeIpam {
     type Failure = NoFailure;
 
     fn new(api: &Api) -> Self {
-        Self { nodes: api.informers().get(), ranges: Mutex::default() }
+        Self { nodes: api.cache().get(), ranges: Mutex::default() }
     }
 
     fn inputs(&self, inputs: &mut Inputs<Self>) {

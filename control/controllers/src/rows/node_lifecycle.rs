@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kontiki_api::Api;
-use kontiki_api::informer::{Change, Informer};
+use kontiki_cache::{Informer, TypedChange};
 use kontiki_plan::Plan;
 use kontiki_plan::key::Name;
 use kontiki_plan::nodes::liveness::{Liveness, NAMESPACE};
@@ -37,14 +37,14 @@ impl NodeLifecycle {
         self.observed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn by_lease(&self, change: &Change<Lease>) -> Option<Name> {
+    fn by_lease(&self, change: &TypedChange<Lease>) -> Option<Name> {
         let lease = change.new.as_ref().filter(|_| change.key.namespace.as_deref() == Some(NAMESPACE))?;
         self.lock().liveness.heard(&Name::from(&change.key), lease, Instant::now());
         // Silence is asked about when its grace is over; a sign of life changes nothing before.
         None
     }
 
-    fn by_node(&self, change: &Change<Node>) -> Vec<Name> {
+    fn by_node(&self, change: &TypedChange<Node>) -> Vec<Name> {
         let key = Name::from(&change.key);
         let mut observed = self.lock();
         // Read under the lock: of two changes that come in together the later one is not overwritten.
@@ -58,7 +58,7 @@ impl NodeLifecycle {
         vec![key]
     }
 
-    fn by_pod(&self, change: &Change<Pod>) -> Option<Name> {
+    fn by_pod(&self, change: &TypedChange<Pod>) -> Option<Name> {
         node_lifecycle::by_pod(change.new.as_deref()?, |node| self.nodes.get(None, node))
     }
 }
@@ -71,7 +71,7 @@ impl Controller for NodeLifecycle {
     type Failure = NoFailure;
 
     fn new(api: &Api) -> Self {
-        let (nodes, leases) = (api.informers().get(), api.informers().get());
+        let (nodes, leases) = (api.cache().get(), api.cache().get());
         Self { nodes, leases, pods: PodsByNode::new(api), observed: Mutex::default() }
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kontiki_api::Api;
-use kontiki_api::informer::{Change, Informer};
+use kontiki_cache::{Informer, TypedChange};
 use kontiki_plan::Plan;
 use kontiki_plan::clock::FirstSeen;
 use kontiki_plan::key::Name;
@@ -23,11 +23,11 @@ pub(crate) struct PodGarbageCollector {
 }
 
 impl PodGarbageCollector {
-    fn by_node(&self, change: &Change<Node>) -> Option<Key> {
+    fn by_node(&self, change: &TypedChange<Node>) -> Option<Key> {
         Some(Key::Node(Name::from(&change.key)))
     }
 
-    fn by_pod(&self, change: &Change<Pod>) -> Option<Key> {
+    fn by_pod(&self, change: &TypedChange<Pod>) -> Option<Key> {
         podgc::by_pod(change.new.as_deref(), |node| self.node(node))
     }
 
@@ -44,7 +44,7 @@ impl Controller for PodGarbageCollector {
     type Failure = NoFailure;
 
     fn new(api: &Api) -> Self {
-        Self { nodes: api.informers().get(), pods: PodsByNode::new(api), absent: Mutex::default() }
+        Self { nodes: api.cache().get(), pods: PodsByNode::new(api), absent: Mutex::default() }
     }
 
     fn inputs(&self, inputs: &mut Inputs<Self>) {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use kontiki_api::Api;
-use kontiki_api::informer::{Cached, Change};
+use kontiki_cache::{Cached, TypedChange};
 use kontiki_plan::key::NamespacedName;
 use kontiki_plan::object::{controller, uid};
 use kontiki_plan::workloads::replicas::{self, ReplicaFailure, Replicas, View};
@@ -40,7 +40,7 @@ impl Kept for ReplicationController {
 }
 
 impl<S: Kept> ReplicaController<S> {
-    fn by_pod(&self, change: &Change<Pod>) -> Vec<NamespacedName> {
+    fn by_pod(&self, change: &TypedChange<Pod>) -> Vec<NamespacedName> {
         let selecting = |pod: &Pod| self.sets.candidates(&pod.metadata);
         replicas::concerned(change.old.as_deref(), change.new.as_deref(), selecting)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kontiki_api::Api;
-use kontiki_api::informer::{Change, Informer};
+use kontiki_cache::{Informer, TypedChange};
 use kontiki_plan::Plan;
 use kontiki_plan::key::Name;
 use kontiki_plan::lifecycle::root_ca::{self, NAME};
@@ -26,7 +26,7 @@ pub(crate) struct View {
 }
 
 impl RootCaPublisher {
-    fn published(&self, change: &Change<ConfigMap>) -> Option<Name> {
+    fn published(&self, change: &TypedChange<ConfigMap>) -> Option<Name> {
         change.key.namespace.as_deref().filter(|_| change.key.name == NAME).map(Name::from)
     }
 }
@@ -39,7 +39,7 @@ impl Controller for RootCaPublisher {
     type Failure = NoFailure;
 
     fn new(api: &Api) -> Self {
-        Self { namespaces: Namespaces::new(api), config_maps: api.informers().get() }
+        Self { namespaces: Namespaces::new(api), config_maps: api.cache().get() }
     }
 
     fn inputs(&self, inputs: &mut Inputs<Self>) {

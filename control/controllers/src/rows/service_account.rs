@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kontiki_api::Api;
-use kontiki_api::informer::{Change, Informer};
+use kontiki_cache::{Informer, TypedChange};
 use kontiki_plan::Plan;
 use kontiki_plan::key::Name;
 use kontiki_plan::lifecycle::service_account::{self, NAME};
@@ -25,7 +25,7 @@ pub(crate) struct View {
 }
 
 impl ServiceAccountController {
-    fn lost(&self, change: &Change<ServiceAccount>) -> Option<Name> {
+    fn lost(&self, change: &TypedChange<ServiceAccount>) -> Option<Name> {
         let ours = change.key.name == NAME && change.new.is_none();
         change.key.namespace.as_deref().filter(|_| ours).map(Name::from)
     }
@@ -39,7 +39,7 @@ impl Controller for ServiceAccountController {
     type Failure = NoFailure;
 
     fn new(api: &Api) -> Self {
-        Self { namespaces: Namespaces::new(api), accounts: api.informers().get() }
+        Self { namespaces: Namespaces::new(api), accounts: api.cache().get() }
     }
 
     fn inputs(&self, inputs: &mut Inputs<Self>) {

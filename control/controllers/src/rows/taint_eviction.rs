@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kontiki_api::Api;
-use kontiki_api::informer::{Change, Informer};
+use kontiki_cache::{Informer, TypedChange};
 use kontiki_plan::Plan;
 use kontiki_plan::key::Name;
 use kontiki_plan::nodes::taint_eviction::{self, TaintTimes, View};
@@ -20,11 +20,11 @@ pub(crate) struct TaintEviction {
 }
 
 impl TaintEviction {
-    fn by_node(&self, change: &Change<Node>) -> Option<Name> {
+    fn by_node(&self, change: &TypedChange<Node>) -> Option<Name> {
         change.both().any(|node| taint_eviction::evicts(node)).then(|| Name::from(&change.key))
     }
 
-    fn by_pod(&self, change: &Change<Pod>) -> Option<Name> {
+    fn by_pod(&self, change: &TypedChange<Pod>) -> Option<Name> {
         taint_eviction::by_pod(change.new.as_deref(), |node| self.node(node))
     }
 
@@ -41,7 +41,7 @@ impl Controller for TaintEviction {
     type Failure = NoFailure;
 
     fn new(api: &Api) -> Self {
-        Self { nodes: api.informers().get(), pods: PodsByNode::new(api), times: Mutex::default() }
+        Self { nodes: api.cache().get(), pods: PodsByNode::new(api), times: Mutex::default() }
     }
 
     fn inputs(&self, inputs: &mut Inputs<Self>) {

@@ -192,7 +192,7 @@ impl Master {
     }
 
     pub fn pods(&self) -> Vec<Arc<Pod>> {
-        self.api.informers().get::<Pod>().by_namespace("default")
+        self.api.cache().get::<Pod>().by_namespace("default")
     }
 }
 
@@ -228,7 +228,7 @@ async fn heartbeat(client: Client, node: String, silent: Arc<Mutex<HashSet<Strin
 
 /// Every node's agent: starts what is bound to it at once, and ends what is to be deleted.
 async fn agents(api: Api, client: Client, silent: Arc<Mutex<HashSet<String>>>, stop: CancellationToken) {
-    let pods = api.informers().get::<Pod>();
+    let pods = api.cache().get::<Pod>();
     let mut changes = pods.subscribe();
     let mut next = 0;
     while !stop.is_cancelled() {

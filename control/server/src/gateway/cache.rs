@@ -1,27 +1,28 @@
 //! The objects that agents are told about, as they lie in the store, with what routing needs of them.
 //!
 //! Invariants
-//! - A cache of its own beside the controllers': agents get the stored bytes, not a typed copy, and
-//!   the text with its resourceVersion is made once for all nodes.
+//! - Agents get the stored bytes, not a typed copy; the text that they get is made once for all of them.
 //! - A handler runs after the cache shows the change, so whoever is woken by it finds it.
 
 use std::{
     collections::{BTreeSet, HashMap},
+    hash::{BuildHasher, RandomState},
     marker::PhantomData,
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, LazyLock, OnceLock, Weak},
 };
 
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::Pod;
-use kontiki_api::informer::{Cached, Informer, Informers, Registration};
+use kontiki_cache::{Cache, Cached, Informer, Registration};
 use kontiki_model::{GroupResource, ObjectKey, Revision, key, typed};
-use kontiki_store::{Entry, Store};
+use kontiki_store::Entry;
 use parking_lot::RwLock;
 use serde_json::Value;
 
 use super::{
-    feed::{Inbox, Source},
+    feed::{Inbox, Source, Text as Told, Version},
     needs::{Item, Kind, needs},
+    projection::project,
 };
 
 const BY_NODE: &str = "node";
@@ -30,12 +31,18 @@ const BY_NODE: &str = "node";
 pub struct Text {
     value: Bytes,
     revision: Revision,
-    text: OnceLock<Arc<str>>,
+    whole: OnceLock<Arc<str>>,
+    /// For nodes that it is not about.
+    part: OnceLock<Option<Told>>,
 }
+
+/// Tells projections apart that have no version.
+static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl Text {
     fn new(entry: &Entry) -> Self {
-        Self { value: entry.value.clone(), revision: entry.mod_revision, text: OnceLock::new() }
+        let (value, revision) = (entry.value.clone(), entry.mod_revision);
+        Self { value, revision, whole: OnceLock::new(), part: OnceLock::new() }
     }
 
     /// The object with its resourceVersion.
@@ -48,8 +55,18 @@ impl Text {
         object
     }
 
-    fn json(&self) -> Arc<str> {
-        self.text.get_or_init(|| self.value().to_string().into()).clone()
+    fn whole(&self) -> Told {
+        let json = self.whole.get_or_init(|| self.value().to_string().into()).clone();
+        Told { version: Version::Revision(self.revision), json }
+    }
+
+    /// What all nodes get of an object of this kind.
+    fn for_all(&self, kind: Kind) -> Told {
+        let part = self.part.get_or_init(|| {
+            let json: Arc<str> = project(kind, &self.value())?.to_string().into();
+            Some(Told { version: Version::Content(HASHES.hash_one(&json)), json })
+        });
+        part.clone().unwrap_or_else(|| self.whole())
     }
 }
 
@@ -172,7 +189,7 @@ impl Router {
 
 /// All caches of the gateway.
 pub struct Caches {
-    informers: Informers,
+    cache: Cache,
     /// Pods.
     pub pods: Informer<PodEntry>,
     config_maps: Informer<Tagged<ConfigMaps>>,
@@ -188,12 +205,11 @@ pub struct Caches {
 }
 
 impl Caches {
-    /// Caches over `store`. Must be called within a tokio runtime.
+    /// What agents are told of what is in `cache`. Must be called within a tokio runtime.
     #[must_use]
-    pub fn new(store: Store) -> Self {
-        let informers = Informers::new(store);
+    pub fn new(cache: &Cache) -> Self {
         let router = Arc::new(Router::default());
-        let pods = informers.get::<PodEntry>();
+        let pods = cache.get::<PodEntry>();
         pods.add_index(BY_NODE, |pod| pod.node.iter().cloned().collect());
         let weak = Arc::downgrade(&router);
         let mut registrations = vec![pods.on_change(move |change| {
@@ -201,7 +217,7 @@ impl Caches {
             let item = item(Kind::Pod, &change.key);
             change.both().filter_map(|pod| pod.node.as_deref()).for_each(|node| router.tell(node, &item));
         })];
-        let mut all = Registrations { informers: &informers, router: Arc::downgrade(&router), out: &mut registrations };
+        let mut all = Registrations { cache, router: Arc::downgrade(&router), out: &mut registrations };
         Self {
             pods,
             config_maps: all.get(Kind::ConfigMap),
@@ -211,7 +227,7 @@ impl Caches {
             nodes: all.get(Kind::Node),
             services: all.get(Kind::Service),
             endpoint_slices: all.get(Kind::EndpointSlice),
-            informers,
+            cache: cache.clone(),
             router,
             _registrations: registrations,
         }
@@ -219,13 +235,13 @@ impl Caches {
 
     /// Waits until the caches show `revision`. Cancel-safe.
     pub async fn wait_for(&self, revision: Revision) {
-        self.informers.wait_for(revision).await;
+        self.cache.wait_for(revision).await;
     }
 
     /// The revision that all caches show at least.
     #[must_use]
     pub fn revision(&self) -> Revision {
-        self.informers.revision()
+        self.cache.revision()
     }
 
     /// Everything that concerns every node, and the pods of `node`.
@@ -252,38 +268,34 @@ impl Source for Caches {
         self.pods.get(Some(&item.namespace), &item.name)
     }
 
-    fn text(&self, item: &Item) -> Option<(Revision, Arc<str>)> {
-        fn of<T: Tag>(
-            informer: &Informer<Tagged<T>>,
-            namespace: Option<&str>,
-            name: &str,
-        ) -> Option<(Revision, Arc<str>)> {
-            informer.get(namespace, name).map(|o| (o.text.revision, o.text.json()))
+    fn text(&self, item: &Item, node: &str) -> Option<Told> {
+        fn of<T: Tag>(informer: &Informer<Tagged<T>>, item: &Item) -> Option<Told> {
+            let namespace = Some(item.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+            informer.get(namespace, &item.name).map(|object| object.text.for_all(item.kind))
         }
-        let namespace = Some(item.namespace.as_str());
-        let name = &item.name;
         match item.kind {
-            Kind::Pod => self.pods.get(namespace, name).map(|o| (o.text.revision, o.text.json())),
-            Kind::ConfigMap => of(&self.config_maps, namespace, name),
-            Kind::Secret => of(&self.secrets, namespace, name),
-            Kind::ServiceAccount => of(&self.service_accounts, namespace, name),
-            Kind::RuntimeClass => of(&self.runtime_classes, None, name),
-            Kind::Node => of(&self.nodes, None, name),
-            Kind::Service => of(&self.services, namespace, name),
-            Kind::EndpointSlice => of(&self.endpoint_slices, namespace, name),
+            Kind::Pod => self.pods.get(Some(&item.namespace), &item.name).map(|pod| pod.text.whole()),
+            Kind::ConfigMap => of(&self.config_maps, item),
+            Kind::Secret => of(&self.secrets, item),
+            Kind::ServiceAccount => of(&self.service_accounts, item),
+            Kind::RuntimeClass => of(&self.runtime_classes, item),
+            Kind::Node if item.name == node => self.nodes.get(None, node).map(|own| own.text.whole()),
+            Kind::Node => of(&self.nodes, item),
+            Kind::Service => of(&self.services, item),
+            Kind::EndpointSlice => of(&self.endpoint_slices, item),
         }
     }
 }
 
 struct Registrations<'a> {
-    informers: &'a Informers,
+    cache: &'a Cache,
     router: Weak<Router>,
     out: &'a mut Vec<Registration>,
 }
 
 impl Registrations<'_> {
     fn get<T: Tag>(&mut self, kind: Kind) -> Informer<Tagged<T>> {
-        let informer = self.informers.get::<Tagged<T>>();
+        let informer = self.cache.get::<Tagged<T>>();
         let router = self.router.clone();
         self.out.push(informer.on_change(move |change| {
             if let Some(router) = router.upgrade() {

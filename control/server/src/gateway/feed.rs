@@ -68,8 +68,26 @@ impl Inbox {
 pub trait Source {
     /// A pod.
     fn pod(&self, item: &Item) -> Option<Arc<PodEntry>>;
-    /// The text of an object, and its revision.
-    fn text(&self, item: &Item) -> Option<(Revision, Arc<str>)>;
+    /// What `node` gets of an object.
+    fn text(&self, item: &Item, node: &str) -> Option<Text>;
+}
+
+/// What tells one text of an object from another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Version {
+    /// The whole object, at a revision.
+    Revision(Revision),
+    /// A part of it, by a hash.
+    Content(u64),
+}
+
+/// What an agent gets of an object.
+#[derive(Clone, Debug)]
+pub struct Text {
+    /// Equal for equal texts.
+    pub version: Version,
+    /// The object, or the part of it.
+    pub json: Arc<str>,
 }
 
 /// One agent's feed.
@@ -78,7 +96,7 @@ pub struct Feed {
     inbox: Arc<Inbox>,
     pods: HashMap<Item, BTreeSet<Item>>,
     needs: BTreeSet<Item>,
-    told: HashMap<Item, Revision>,
+    told: HashMap<Item, Version>,
 }
 
 impl Feed {
@@ -114,11 +132,11 @@ impl Feed {
             kind if kind.is_public() => true,
             _ => self.needs.contains(&item),
         };
-        let json = match source.text(&item).filter(|_| concerned) {
-            Some((revision, _)) if self.told.get(&item) == Some(&revision) => return None,
-            Some((revision, text)) => {
-                self.told.insert(item.clone(), revision);
-                text.to_string()
+        let json = match source.text(&item, &self.node).filter(|_| concerned) {
+            Some(text) if self.told.get(&item) == Some(&text.version) => return None,
+            Some(text) => {
+                self.told.insert(item.clone(), text.version);
+                text.json.to_string()
             }
             None => {
                 self.told.remove(&item)?;
@@ -131,7 +149,7 @@ impl Feed {
 
 #[cfg(test)]
 mod tests {
-    use kontiki_api::informer::Cached as _;
+    use kontiki_cache::Cached as _;
     use kontiki_model::{GroupResource, ObjectKey};
     use kontiki_store::Entry;
     use serde_json::json;
@@ -142,7 +160,7 @@ mod tests {
     #[derive(Default)]
     struct World {
         pods: HashMap<Item, Arc<PodEntry>>,
-        texts: HashMap<Item, (Revision, Arc<str>)>,
+        texts: HashMap<Item, Text>,
         revision: u64,
     }
 
@@ -150,7 +168,7 @@ mod tests {
         fn pod(&self, item: &Item) -> Option<Arc<PodEntry>> {
             self.pods.get(item).cloned()
         }
-        fn text(&self, item: &Item) -> Option<(Revision, Arc<str>)> {
+        fn text(&self, item: &Item, _: &str) -> Option<Text> {
             self.texts.get(item).cloned()
         }
     }
@@ -173,14 +191,14 @@ mod tests {
                 lease: 0,
             };
             self.pods.insert(item.clone(), Arc::new(PodEntry::read(&key, &entry).expect("a pod")));
-            self.texts.insert(item.clone(), (revision, "{}".into()));
+            self.texts.insert(item.clone(), text(Version::Revision(revision)));
             item
         }
 
         fn put_secret(&mut self, name: &str) -> Item {
             self.revision += 1;
             let item = Item::new(Kind::Secret, "ns", name);
-            self.texts.insert(item.clone(), (Revision(self.revision), "{}".into()));
+            self.texts.insert(item.clone(), text(Version::Revision(Revision(self.revision))));
             item
         }
 
@@ -189,6 +207,10 @@ mod tests {
             self.texts.remove(item);
             item.clone()
         }
+    }
+
+    fn text(version: Version) -> Text {
+        Text { version, json: "{}".into() }
     }
 
     fn show(objects: &[Object]) -> String {
@@ -222,5 +244,15 @@ mod tests {
         assert_eq!(turn(&world, one), "-pods/one");
         let two = world.remove(&two);
         assert_eq!(turn(&world, two), "-secrets/s -pods/two");
+    }
+
+    #[test]
+    fn what_changes_nothing_for_agents_is_not_told() {
+        let (mut world, slice) = (World::default(), Item::new(Kind::EndpointSlice, "ns", "web"));
+        let mut feed = Feed::new("a1", Arc::new(Inbox::default()));
+        for (content, expect) in [(1, "+endpointslices/web"), (1, ""), (2, "+endpointslices/web")] {
+            world.texts.insert(slice.clone(), text(Version::Content(content)));
+            assert_eq!(show(&feed.turn(&world, BTreeSet::from([slice.clone()]))), expect, "{content}");
+        }
     }
 }

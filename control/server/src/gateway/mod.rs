@@ -12,6 +12,7 @@ pub mod joining;
 pub mod leases;
 pub mod needs;
 pub mod outbox;
+pub mod projection;
 pub mod relay;
 pub mod report;
 pub mod session;

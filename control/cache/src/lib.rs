@@ -1,0 +1,30 @@
+//! The one cache of objects that a master has: each version of each object once, whoever looks at it.
+//!
+//! ```text
+//! store ──► follow ──► collection (one a kind) ──► informer     typed views: controllers, scheduler, gateway
+//!                        │  object  facts  index └► subscription  watches of clients, found by what they select
+//! ```
+//!
+//! A module knows only those before it: `facts`, `object`, `index`, `filter`, `dispatch`, `collection`, `follow`,
+//! `informer`, `subscription`.
+//!
+//! Not here: HTTP, selectors as text, what anything means.
+
+mod collection;
+mod dispatch;
+mod facts;
+mod filter;
+mod follow;
+mod index;
+mod informer;
+mod object;
+mod subscription;
+
+pub use collection::Collection;
+pub use dispatch::{Change, Shown};
+pub use facts::{Facts, served};
+pub use filter::{Filter, Term};
+pub use follow::Cache;
+pub use informer::{Changes, Informer, Registration, TypedChange};
+pub use object::{Cached, Object, PartialObjectMetadata};
+pub use subscription::{Ended, Subscription};

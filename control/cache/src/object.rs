@@ -1,0 +1,244 @@
+//! One version of one object: its stored bytes, and what has been read from them.
+//!
+//! Invariants
+//! - Read once, for all who ask in the same way.
+//! - What was read is kept while it is asked for. [`Object::tire`] lets go of it after that: memory follows the bytes.
+
+use std::any::{Any, TypeId};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::{Metadata as HasMetadata, Resource};
+use kontiki_machinery::{Name, ResourceDef};
+use kontiki_model::{GroupResource, ObjectKey, Revision, key, typed};
+use kontiki_store::Entry;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tracing::warn;
+
+use crate::facts::Facts;
+
+/// Prefix of the keys of all objects.
+pub(crate) const ROOT: &[u8] = b"/registry/";
+
+/// A way to read an object.
+pub trait Cached: Send + Sync + Sized + 'static {
+    /// Prefix of the store's keys, of one namespace if given.
+    fn prefix(namespace: Option<&str>) -> String;
+    /// The key of one object.
+    fn key(namespace: Option<&str>, name: &str) -> Bytes;
+    /// Reads a stored object.
+    ///
+    /// # Errors
+    /// The text says why it could not be read; typed views leave the object out.
+    fn read(key: &ObjectKey, entry: &Entry) -> Result<Self, String>;
+}
+
+impl<K> Cached for K
+where
+    K: Resource + HasMetadata<Ty = ObjectMeta> + DeserializeOwned + Send + Sync + 'static,
+{
+    fn prefix(namespace: Option<&str>) -> String {
+        key::prefix(GroupResource { group: K::GROUP, resource: K::URL_PATH_SEGMENT }, namespace)
+    }
+
+    fn key(namespace: Option<&str>, name: &str) -> Bytes {
+        let resource = GroupResource { group: K::GROUP, resource: K::URL_PATH_SEGMENT };
+        ObjectKey::new(resource, namespace, name).encode()
+    }
+
+    fn read(_: &ObjectKey, entry: &Entry) -> Result<Self, String> {
+        let mut object: K = typed::read(&entry.value).map_err(|error| error.to_string())?;
+        object.metadata_mut().resource_version = Some(entry.mod_revision.to_string());
+        Ok(object)
+    }
+}
+
+/// What every object has, of whatever kind: enough for garbage collection and namespace deletion.
+#[derive(Clone, Debug)]
+pub struct PartialObjectMetadata {
+    /// Its address.
+    pub key: ObjectKey,
+    /// Its incarnation.
+    pub uid: String,
+    /// Who owns it.
+    pub owners: Vec<OwnerReference>,
+    /// What has to happen before it goes.
+    pub finalizers: Vec<String>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Its version.
+    pub revision: Revision,
+}
+
+#[derive(Deserialize)]
+struct OnlyMetadata {
+    metadata: ObjectMeta,
+}
+
+impl Cached for PartialObjectMetadata {
+    fn prefix(_: Option<&str>) -> String {
+        String::from_utf8_lossy(ROOT).into_owned()
+    }
+
+    /// Objects of all kinds have no key without a kind; see [`Informer::get_key`](crate::Informer::get_key).
+    fn key(_: Option<&str>, _: &str) -> Bytes {
+        Bytes::new()
+    }
+
+    fn read(key: &ObjectKey, entry: &Entry) -> Result<Self, String> {
+        let OnlyMetadata { metadata } = typed::read(&entry.value).map_err(|error| error.to_string())?;
+        Ok(Self {
+            key: key.clone(),
+            uid: metadata.uid.unwrap_or_default(),
+            owners: metadata.owner_references.unwrap_or_default(),
+            finalizers: metadata.finalizers.unwrap_or_default(),
+            deleting: metadata.deletion_timestamp.is_some(),
+            revision: entry.mod_revision,
+        })
+    }
+}
+
+/// See the module.
+pub struct Object {
+    entry: Arc<Entry>,
+    read: Mutex<Option<Box<Read>>>,
+}
+
+/// What has been read.
+#[derive(Default)]
+struct Read {
+    /// Since the last [`Object::tire`].
+    lately: bool,
+    /// `None`: it cannot be read as that.
+    typed: Vec<(TypeId, Option<Arc<dyn Any + Send + Sync>>)>,
+    /// By the API group that shows it.
+    facts: Vec<(Name, Option<Arc<Facts>>)>,
+}
+
+impl Object {
+    pub(crate) fn new(entry: Arc<Entry>) -> Self {
+        Self { entry, read: Mutex::new(None) }
+    }
+
+    /// As it lies in the store.
+    #[must_use]
+    pub fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    /// Its version.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.entry.mod_revision
+    }
+
+    /// It as a `K`; `None` if it cannot be read as one.
+    pub fn get<K: Cached>(&self) -> Option<Arc<K>> {
+        let id = TypeId::of::<K>();
+        let find = |read: &Read| read.typed.iter().find(|(known, _)| *known == id).map(|(_, value)| value.clone());
+        let make = || self.read_as::<K>().map(|value| Arc::new(value) as Arc<dyn Any + Send + Sync>);
+        let value = self.once(find, make, |read, value| read.typed.push((id, value)))?;
+        value.downcast::<K>().ok()
+    }
+
+    /// What selectors of `def` look at; `None` if it cannot be read.
+    pub fn facts(&self, def: &ResourceDef) -> Option<Arc<Facts>> {
+        let find = |read: &Read| {
+            let (_, facts) = read.facts.iter().find(|(group, _)| *group == def.group)?;
+            facts.as_ref().is_none_or(|facts| facts.covers(def)).then(|| facts.clone())
+        };
+        self.once(
+            find,
+            || Facts::of_entry(def, &self.entry).map(Arc::new),
+            |read, facts| {
+                read.facts.retain(|(group, _)| *group != def.group);
+                read.facts.push((def.group.clone(), facts));
+            },
+        )
+    }
+
+    /// What `find` finds, else what `make` makes without the lock being held.
+    fn once<T: Clone>(
+        &self,
+        find: impl Fn(&Read) -> Option<T>,
+        make: impl FnOnce() -> T,
+        keep: impl FnOnce(&mut Read, T),
+    ) -> T {
+        if let Some(read) = self.read.lock().as_mut() {
+            read.lately = true;
+            if let Some(found) = find(read) {
+                return found;
+            }
+        }
+        let made = make();
+        let mut read = self.read.lock();
+        let read = read.get_or_insert_default();
+        read.lately = true;
+        // Another may have been quicker.
+        if let Some(found) = find(read) {
+            return found;
+        }
+        keep(read, made.clone());
+        made
+    }
+
+    fn read_as<K: Cached>(&self) -> Option<K> {
+        let key = ObjectKey::decode(&self.entry.key)?;
+        K::read(&key, &self.entry)
+            .map_err(|error| warn!(%key, %error, "an object does not have the shape of its kind; caches leave it out"))
+            .ok()
+    }
+
+    /// Lets go of what was read and not asked for since the last time.
+    pub(crate) fn tire(&self) {
+        let mut read = self.read.lock();
+        if read.as_mut().is_some_and(|read| !std::mem::take(&mut read.lately)) {
+            *read = None;
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::json;
+
+    use super::*;
+
+    /// An object as the store has it.
+    pub(crate) fn entry(key: &str, revision: u64, object: &serde_json::Value) -> Arc<Entry> {
+        Arc::new(Entry {
+            key: Bytes::from(key.to_owned()),
+            value: serde_json::to_vec(object).expect("JSON").into(),
+            create_revision: Revision(1),
+            mod_revision: Revision(revision),
+            version: 1,
+            expires: None,
+            lease: 0,
+        })
+    }
+
+    #[test]
+    fn an_object_is_read_once_until_nobody_asks_for_it() {
+        let stored = json!({"metadata": {"name": "x", "uid": "u"}, "data": {"a": "b"}});
+        let object = Object::new(entry("/registry/core/configmaps/ns/x", 7, &stored));
+        let typed = object.get::<ConfigMap>().expect("readable");
+        assert_eq!(typed.metadata.resource_version.as_deref(), Some("7"));
+        assert_eq!(object.get::<PartialObjectMetadata>().map(|m| m.uid.clone()).as_deref(), Some("u"));
+        object.tire();
+        assert!(Arc::ptr_eq(&typed, &object.get::<ConfigMap>().expect("readable")), "asked for lately");
+        object.tire();
+        object.tire();
+        assert!(object.read.lock().is_none(), "not asked for between two looks");
+        assert_eq!(object.get::<ConfigMap>().expect("readable"), typed);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_left_out() {
+        let object = Object::new(entry("/registry/core/configmaps/ns/x", 7, &json!({"metadata": 5})));
+        assert!(object.get::<ConfigMap>().is_none() && object.get::<PartialObjectMetadata>().is_none());
+    }
+}

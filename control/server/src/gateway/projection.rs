@@ -1,0 +1,103 @@
+//! What all nodes get of an object that is every node's business: the part that an agent uses. Pure.
+//!
+//! Invariants
+//! - A projection has no version: two versions that do not differ for agents are one, and no node is told of the second.
+//! - A node gets its own object whole.
+
+use serde_json::{Map, Value};
+
+use super::needs::Kind;
+
+/// Fields that stay, each with those below it that do; all of them if none are named.
+struct Keep(&'static str, &'static [Keep]);
+
+const NAMES: Keep = Keep("metadata", &[Keep("namespace", &[]), Keep("name", &[]), Keep("labels", &[])]);
+
+/// The overlay needs the address and the pod ranges of the others; labels tell their zone.
+const NODE: &[Keep] =
+    &[NAMES, Keep("spec", &[Keep("podCIDR", &[]), Keep("podCIDRs", &[])]), Keep("status", &[Keep("addresses", &[])])];
+
+/// What the service proxy forwards to. It never asks whose address that is.
+const SLICE: &[Keep] = &[
+    NAMES,
+    Keep("addressType", &[]),
+    Keep("ports", &[]),
+    Keep(
+        "endpoints",
+        &[
+            Keep("addresses", &[]),
+            Keep("conditions", &[]),
+            Keep("hints", &[]),
+            Keep("nodeName", &[]),
+            Keep("zone", &[]),
+        ],
+    ),
+];
+
+/// What of a kind's objects nodes get; `None`: all of it.
+fn kept(kind: Kind) -> Option<&'static [Keep]> {
+    match kind {
+        Kind::Node => Some(NODE),
+        Kind::EndpointSlice => Some(SLICE),
+        _ => None,
+    }
+}
+
+/// The part of an object that nodes get; `None` if they get it whole.
+#[must_use]
+pub fn project(kind: Kind, object: &Value) -> Option<Value> {
+    kept(kind).map(|fields| keep(object, fields))
+}
+
+fn keep(value: &Value, fields: &[Keep]) -> Value {
+    match value {
+        Value::Array(items) => items.iter().map(|item| keep(item, fields)).collect(),
+        Value::Object(all) if !fields.is_empty() => {
+            let part = fields.iter().filter_map(|Keep(name, below)| {
+                let found = all.get(*name)?;
+                Some(((*name).to_owned(), if below.is_empty() { found.clone() } else { keep(found, below) }))
+            });
+            Value::Object(part.collect::<Map<_, _>>())
+        }
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nodes_get_what_they_use() {
+        let meta =
+            json!({"name": "a", "uid": "u", "resourceVersion": "7", "labels": {"l": "1"}, "annotations": {"x": "y"}});
+        for (kind, object, expect) in [
+            (
+                Kind::Node,
+                json!({"metadata": meta, "spec": {"podCIDR": "10.0.0.0/24", "taints": []},
+                       "status": {"addresses": [{"type": "InternalIP", "address": "1.2.3.4"}], "images": [1], "conditions": []}}),
+                Some(json!({"metadata": {"name": "a", "labels": {"l": "1"}}, "spec": {"podCIDR": "10.0.0.0/24"},
+                            "status": {"addresses": [{"type": "InternalIP", "address": "1.2.3.4"}]}})),
+            ),
+            (
+                Kind::EndpointSlice,
+                json!({"metadata": meta, "addressType": "IPv4", "ports": [{"port": 1}],
+                       "endpoints": [{"addresses": ["1.1.1.1"], "nodeName": "n", "targetRef": {"name": "p"}}]}),
+                Some(
+                    json!({"metadata": {"name": "a", "labels": {"l": "1"}}, "addressType": "IPv4", "ports": [{"port": 1}],
+                            "endpoints": [{"addresses": ["1.1.1.1"], "nodeName": "n"}]}),
+                ),
+            ),
+            (
+                Kind::Node,
+                json!({"metadata": {"name": "a"}, "spec": null}),
+                Some(json!({"metadata": {"name": "a"}, "spec": null})),
+            ),
+            (Kind::Service, json!({"metadata": meta}), None),
+        ] {
+            assert_eq!(project(kind, &object), expect, "{kind:?}");
+        }
+    }
+}
