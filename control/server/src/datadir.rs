@@ -173,6 +173,10 @@ mod tests {
     use super::*;
     use crate::config::ClusterOptions;
 
+    /// What the first programs wrote.
+    const WRITTEN: &str = r#"{"format": 1, "name": "s1", "member_id": 1, "founder": true, "admitted": true,
+        "cluster": {"pod_cidr": "10.244.0.0/16", "service_cidr": "10.96.0.0/16", "cluster_domain": "cluster.local"}}"#;
+
     fn state(name: &str) -> State {
         State::new(name, 1, true, ClusterOptions::default().settle().expect("defaults are valid"), Vec::new())
     }
@@ -181,10 +185,11 @@ mod tests {
     fn only_its_own_or_an_empty_directory_is_taken() {
         let ours = serde_json::to_string(&state("s1")).expect("plain data");
         type Files<'a> = &'a [(&'a str, &'a str)];
-        let cases: [(&str, Files<'_>, &str); 7] = [
+        let cases: [(&str, Files<'_>, &str); 8] = [
             ("empty", &[], "free"),
             ("prepared by up", &[("config.yaml", ""), ("log", "")], "free"),
             ("ours", &[(STATE, &ours), ("raft", "")], "ours"),
+            ("ours, as it was always written", &[(STATE, WRITTEN)], "ours"),
             ("foreign", &[("member", "")], "it is not a Kontiki server's"),
             ("lost its state", &[("raft", "")], "it is not a Kontiki server's"),
             ("another's", &[(STATE, &ours.replace("s1", "s2"))], "belongs to server \"s2\""),
