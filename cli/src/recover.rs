@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use kontiki_etcd::{Remains, Survivor};
+use kontiki_etcd::{Survivor, SurvivorState};
 
 /// Go on after most servers were lost for good.
 ///
@@ -37,18 +37,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let dir = if args.store { args.data_dir.clone() } else { args.data_dir.join("raft") };
     // Held from here on: it cannot be started while somebody reads what is said about it.
     let survivor = Survivor::open(&dir)?;
-    eprint!("{}", explain(survivor.remains()));
+    eprint!("{}", explain(survivor.state()));
     if !args.yes && !confirmed()? {
         bail!("nothing was changed");
     }
-    let name = survivor.remains().name.clone();
-    survivor.go_on_alone()?;
+    let name = survivor.state().name.clone();
+    survivor.force_new_cluster()?;
     println!("{name} is the only member of its group now: start it, then add the others with empty directories");
     Ok(ExitCode::SUCCESS)
 }
 
-fn explain(remains: &Remains) -> String {
-    let Remains { name, address, others, revision, applied, last, term, .. } = remains;
+fn explain(state: &SurvivorState) -> String {
+    let SurvivorState { name, address, others, revision, applied, last, term, .. } = state;
     let others: Vec<String> = others.iter().map(|(name, address)| format!("{name} at {address}")).collect();
     let others = if others.is_empty() { "nobody else".to_owned() } else { others.join(", ") };
     format!(
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn what_will_happen_is_said() {
-        let mut remains = Remains {
+        let mut state = SurvivorState {
             name: "s1".into(),
             id: 1,
             address: "10.0.0.11:2380".into(),
@@ -86,10 +86,10 @@ mod tests {
             last: 90,
             term: 4,
         };
-        let said = explain(&remains);
+        let said = explain(&state);
         assert!(said.contains("forgets s2 at 10.0.0.12:2380, s3 at 10.0.0.13:2380:"), "{said}");
         assert!(said.contains("up to entry 90 of term 4, applied up to entry 89, revision 70"), "{said}");
-        remains.others.clear();
-        assert!(explain(&remains).contains("forgets nobody else"));
+        state.others.clear();
+        assert!(explain(&state).contains("forgets nobody else"));
     }
 }

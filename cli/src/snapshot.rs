@@ -5,16 +5,16 @@
 //! - Restoring never writes into a directory that holds something.
 
 use std::{
-    ffi::OsString,
-    fs::{self, File},
+    fs,
     io::{IsTerminal as _, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use kontiki_etcd::{BackupInfo, REVISION_BUMP};
+use kontiki_files::{Draft, Readers};
 
 use crate::{
     Target,
@@ -108,45 +108,26 @@ pub async fn run(command: Command) -> Result<ExitCode> {
     }
 }
 
-/// A file in the making, removed when it comes to nothing.
-struct Part(PathBuf);
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        // After the rename there is none.
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
 async fn save(args: SaveArgs) -> Result<ExitCode> {
     let (client, _) = status::find(&args.target)?;
-    let mut name = OsString::from(&args.file);
-    name.push(".part");
-    let part = Part(PathBuf::from(name));
-    let shown = part.0.display().to_string();
-    let mut file = File::create(&part.0).with_context(|| format!("cannot write {shown}"))?;
+    let shown = args.file.display();
+    // It holds all Secrets.
+    let mut draft = Draft::create(&args.file, Readers::Owner).with_context(|| format!("cannot write {shown}"))?;
     let mut progress = Progress::new();
     let path = if args.local { "/kontiki/v1/snapshot?local=true" } else { "/kontiki/v1/snapshot" };
     let downloaded = client
         .with_patience(PATIENCE)
         .download(path, |piece| {
             progress.add(piece.len());
-            file.write_all(piece).with_context(|| format!("cannot write {shown}"))
+            draft.write_all(piece).with_context(|| format!("cannot write {shown}"))
         })
         .await;
     progress.end();
     downloaded.context("saving a snapshot")?;
-    file.sync_all().with_context(|| format!("cannot write {shown}"))?;
-    let info = kontiki_etcd::backup_info(&part.0)?;
-    fs::rename(&part.0, &args.file).with_context(|| format!("cannot make {}", args.file.display()))?;
-    sync_parent(&args.file)?;
-    println!("{}: {} bytes, revision {}, {} keys", args.file.display(), info.bytes, info.revision, info.keys);
+    let info = kontiki_etcd::backup_info(draft.path())?;
+    draft.publish().with_context(|| format!("cannot write {shown}"))?;
+    println!("{shown}: {} bytes, revision {}, {} keys", info.bytes, info.revision, info.keys);
     Ok(ExitCode::SUCCESS)
-}
-
-fn sync_parent(file: &Path) -> Result<()> {
-    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent).and_then(|parent| parent.sync_all()).with_context(|| format!("syncing {}", parent.display()))
 }
 
 /// How much has come, for a person who waits.

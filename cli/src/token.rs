@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use jiff::{SignedDuration, Timestamp};
-use kontiki_server::token::{CaHash, JoinToken, Purpose};
+use kontiki_server::token::{JoinToken, Purpose};
+use kontiki_tls::CaHash;
 use serde_json::json;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::{
     Target,
@@ -87,8 +87,6 @@ pub async fn create(client: &Client, purpose: Purpose, ttl: SignedDuration, desc
     let expires = Timestamp::now().checked_add(ttl).context("--ttl is too long")?;
     let secret = token.to_secret(purpose, Some(expires), description);
     client.post("/api/v1/namespaces/kube-system/secrets", &secret).await.context("storing the token")?;
-    let der = client.ca_der()?;
-    let (_, certificate) = X509Certificate::from_der(&der).context("the cluster's CA certificate")?;
-    let ca_hash = CaHash::of_spki(certificate.public_key().raw).to_string();
+    let ca_hash = CaHash::of_certificate(&client.ca_der()?).context("the cluster's CA certificate")?.to_string();
     Ok(Admission { token: token.reveal(), ca_hash, expires })
 }

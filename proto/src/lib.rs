@@ -1,7 +1,8 @@
 //! gRPC contracts between masters and agents, between masters, and etcd's. The .proto files in
-//! `proto/proto` are the documentation; these modules are generated from them.
+//! `proto/proto` are the documentation; most of these modules are generated from them.
 
 mod encoded;
+pub mod flow;
 
 pub use encoded::EncodedWatchResponse;
 pub use kontiki_model as model;

@@ -41,8 +41,8 @@ pub use raft::{
 };
 pub use rescue::{
     backup::Backup,
-    restore::{BackupInfo, Founder, REVISION_BUMP, RescueError, backup_info, restore},
-    survivor::{Remains, Survivor},
+    restore::{BackupInfo, FirstMember, REVISION_BUMP, RescueError, backup_info, restore},
+    survivor::{Survivor, SurvivorState},
 };
 pub use serve::watch::{Watch, WatchItem};
 pub use status::{Member, Role, Status};

@@ -27,7 +27,7 @@ use crate::{
         log::LogStore,
         machine::{Loaded, Machine},
         members,
-        peer::{Factory, Identity, Listener, Peers, Service},
+        peer::{Factory, Listener, PeerIdentity, Peers, Service},
         reporter, witness,
     },
     rescue::backup::{self, Backup},
@@ -114,7 +114,7 @@ impl Store {
         }
         #[cfg(feature = "planted-bugs")]
         kontiki_state::planted::from_environment();
-        let identity = generation::fence(Identity::new(&config.tls)?, generation::read(&config.dir)?);
+        let identity = generation::fence(PeerIdentity::new(&config.tls)?, generation::read(&config.dir)?);
         // The port before the data: a second server on one machine must not touch anything.
         let listener = Listener::bind(config.listen, &identity)?;
         let (db, loaded) = recover(&config, &identity.cluster).await?;
@@ -171,7 +171,7 @@ impl Store {
         let raft = Raft::new(config.id, Arc::new(raft_config), network, log.clone(), machine).await;
         let raft = raft.map_err(|error| raft_error(&dir, &error))?;
         let had_group = raft.is_initialized().await.map_err(|error| raft_error(&dir, &error))?;
-        let disk = Arc::new(Disk::new(Arc::clone(queue.health())));
+        let disk = Arc::new(Disk::new(Arc::clone(queue.writer())));
         let (core, readers) = Core::new(config.id, raft, view, peers, disk, log, local, Arc::clone(&db), timing);
         let core = Arc::new(core);
         let (status_tx, status) = watch::channel(reporter::status(&core, &config.name, &[]));

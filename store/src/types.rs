@@ -55,7 +55,7 @@ pub(crate) type Payload = openraft::EntryPayload<Command, u64, Node>;
 pub(crate) type Membership = openraft::Membership<u64, Node>;
 pub(crate) type StoredMembership = openraft::StoredMembership<CommittedLeader, u64, Node>;
 pub(crate) type SnapshotMeta = openraft::SnapshotMeta<CommittedLeader, u64, Node>;
-pub(crate) type Snapshot<D> = openraft::Snapshot<CommittedLeader, u64, Node, D>;
+pub(crate) type RaftSnapshot<D> = openraft::Snapshot<CommittedLeader, u64, Node, D>;
 pub(crate) type Metrics = openraft::RaftMetrics<TypeConfig>;
 
 /// The id of the entry that the leader of `term` put at `index`.

@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use ipnet::Ipv4Net;
+use kontiki_files::{Readers, replace};
 use serde_json::{Value, json};
 
 use crate::config::{BRIDGE, NetConfig};
@@ -13,7 +14,8 @@ pub(crate) const PLUGINS: [&str; 4] = ["bridge", "host-local", "portmap", "loopb
 /// containerd takes the first file by name.
 const FILE: &str = "10-kontiki.conflist";
 
-/// Writes the list atomically; containerd watches the directory and must never see half a file.
+/// Replaces the list as a whole: containerd watches the directory and must never see half a file. It does not take the
+/// draft for a list, whose name ends otherwise.
 pub(crate) fn write(config: &NetConfig, own: Ipv4Net, mtu: u32) -> Result<()> {
     let path = config.cni_conf_dir.join(FILE);
     let text = format!("{:#}\n", conflist(&config.ipam_dir, own, mtu));
@@ -23,10 +25,7 @@ pub(crate) fn write(config: &NetConfig, own: Ipv4Net, mtu: u32) -> Result<()> {
     fs::create_dir_all(&config.cni_conf_dir)
         .and_then(|()| fs::create_dir_all(&config.ipam_dir))
         .with_context(|| format!("making {} and {}", config.cni_conf_dir.display(), config.ipam_dir.display()))?;
-    let fresh = config.cni_conf_dir.join(".10-kontiki.new");
-    fs::write(&fresh, text)
-        .and_then(|()| fs::rename(&fresh, &path))
-        .with_context(|| format!("writing {}", path.display()))
+    replace(&path, text.as_bytes(), Readers::All).with_context(|| format!("writing {}", path.display()))
 }
 
 fn conflist(ipam_dir: &Path, own: Ipv4Net, mtu: u32) -> Value {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use kontiki_tls::CaHash;
 use serde::{Deserialize, Serialize};
 
 /// Everything an agent is told. Keys of the YAML file are the field names.
@@ -173,7 +174,7 @@ impl Config {
             }
         }
         if let Some(hash) = &self.ca_hash {
-            parse_ca_hash(hash)?;
+            hash.parse::<CaHash>().context("ca_hash")?;
         }
         for taint in &self.register_taints {
             parse_taint(taint).with_context(|| format!("register_taints: {taint:?} is not \"key=value:Effect\""))?;
@@ -195,20 +196,6 @@ impl Config {
     pub fn pod_dir(&self, uid: &str) -> PathBuf {
         self.data_dir.join("pods").join(uid)
     }
-}
-
-/// The hash in `sha256:<hex>`.
-///
-/// # Errors
-/// If it is written otherwise.
-pub(crate) fn parse_ca_hash(text: &str) -> anyhow::Result<[u8; 32]> {
-    let hex = text.strip_prefix("sha256:").filter(|h| h.len() == 64 && h.is_ascii());
-    let bytes = hex.and_then(|hex| {
-        let pairs = (0..32).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).ok());
-        pairs.collect::<Option<Vec<u8>>>()
-    });
-    let bytes = bytes.context("ca_hash: \"sha256:\" and 64 hex digits are expected")?;
-    Ok(bytes.try_into().expect("32 pairs were read"))
 }
 
 /// `(key, value, effect)` of a taint.

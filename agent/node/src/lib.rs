@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     host::{
         facts::Host,
-        identity::{Current, Identity},
+        identity::{Credentials, Current},
     },
     node::Node,
     runtime::{cri::Cri, sandbox_image},
@@ -62,14 +62,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         // Perhaps a registry has it.
         tracing::warn!(error = format!("{error:#}"), "the sandbox image is not there and cannot be imported");
     }
-    let identity = tokio::select! {
-        identity = Identity::load_or_join(&config) => identity?,
+    let credentials = tokio::select! {
+        credentials = Credentials::load_or_join(&config) => credentials?,
         () = stop.cancelled() => return Ok(()),
     };
-    let network = Network::start(net_config(&config, &identity)?).await.context("setting up the node's network")?;
+    let network = Network::start(net_config(&config, &credentials)?).await.context("setting up the node's network")?;
     let servers = config.servers.clone();
-    let current = Arc::new(Current::new(&config, identity.clone()));
-    let node = Node::new(config, identity.cluster, cri, host);
+    let current = Arc::new(Current::new(&config, credentials.clone()));
+    let node = Node::new(config, credentials.cluster, cri, host);
     let mut tasks = JoinSet::new();
     tasks.spawn(named("network", network::run(node.clone(), network, stop.clone())));
     tasks.spawn(named("session", keep_session(node.clone(), current.clone(), stop.clone())));
@@ -79,7 +79,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     supervise(tasks, stop).await
 }
 
-async fn keep_session(node: Arc<Node>, identity: Arc<Current>, stop: CancellationToken) {
+async fn keep_session(node: Arc<Node>, credentials: Arc<Current>, stop: CancellationToken) {
     let parts = stream::Parts {
         objects: &node.objects,
         outbox: &node.outbox,
@@ -87,7 +87,7 @@ async fn keep_session(node: Arc<Node>, identity: Arc<Current>, stop: Cancellatio
         node: node.status(),
         tunnels: Arc::new(Server(node.clone())),
     };
-    stream::run(parts, &identity, stop).await;
+    stream::run(parts, &credentials, stop).await;
 }
 
 /// The parts that need no master: pods, events of the runtime, node status, health.
@@ -157,8 +157,8 @@ pub async fn known_host(cri: &Cri, config: &Config) -> Host {
     }
 }
 
-fn net_config(config: &Config, identity: &Identity) -> anyhow::Result<NetConfig> {
-    let cluster = &identity.cluster;
+fn net_config(config: &Config, credentials: &Credentials) -> anyhow::Result<NetConfig> {
+    let cluster = &credentials.cluster;
     Ok(NetConfig {
         node_name: config.name.clone(),
         node_ip: config.node_ip,

@@ -102,7 +102,7 @@ impl Observed {
 
 /// Why a container could not be started, as its `waiting` state says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct FailedStart {
     pub why: StartFailure,
     pub message: String,
     pub retry: Timestamp,
@@ -136,7 +136,7 @@ pub struct Memory {
     pub images: BTreeMap<String, (u32, String)>,
     /// Containers whose image is being looked for.
     pub pulling: BTreeSet<String>,
-    pub failures: BTreeMap<String, Failure>,
+    pub failures: BTreeMap<String, FailedStart>,
     pub restarts: BTreeMap<String, Backoff>,
     /// Container ids being stopped, and when each will be killed.
     pub stopping: BTreeMap<String, Timestamp>,
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn new_objects_end_the_wait_for_them() {
-        let failure = |why| Failure { why, message: String::new(), retry: at(9) };
+        let failure = |why| FailedStart { why, message: String::new(), retry: at(9) };
         let mut memory = Memory { volumes: Volumes::Failed { retry: at(9) }, ..Memory::default() };
         memory.failures.insert("config".into(), failure(StartFailure::CreateContainerConfigError));
         memory.failures.insert("pull".into(), failure(StartFailure::ErrImagePull));

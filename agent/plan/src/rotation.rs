@@ -1,4 +1,5 @@
-//! When credentials are replaced: ServiceAccount tokens in volumes, and the node's certificate.
+//! When credentials are replaced: ServiceAccount tokens in volumes, and the certificate of a node that starts. (When a
+//! running node renews its own is a rule that masters share: `kontiki_tls::Validity`.)
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -12,13 +13,6 @@ const CERTIFICATE_LEAST: SignedDuration = SignedDuration::from_hours(1);
 pub fn token_is_due(given: Timestamp, expires: Timestamp, now: Timestamp) -> bool {
     let (life, age) = (expires.as_second() - given.as_second(), now.as_second() - given.as_second());
     age >= (life / 5 * 4).min(TOKEN_MAX_AGE.as_secs())
-}
-
-/// Whether a certificate is renewed: two thirds of its life are over.
-#[must_use]
-pub fn certificate_is_due(from: Timestamp, to: Timestamp, now: Timestamp) -> bool {
-    let (from, to) = (from.as_second(), to.as_second());
-    now.as_second() >= from + (to - from) / 3 * 2
 }
 
 /// Whether a node that starts with this certificate joins anew, if it can.
@@ -46,11 +40,6 @@ mod tests {
             ("after a day", 30 * day, day, true),
         ] {
             assert_eq!(token_is_due(at(100), at(100 + life), at(100 + age)), expect, "{name}");
-        }
-        for (name, age, expect) in
-            [("half", 15, false), ("nearly", 19, false), ("two thirds", 20, true), ("over", 40, true)]
-        {
-            assert_eq!(certificate_is_due(at(100), at(130), at(100 + age)), expect, "{name}");
         }
         for (name, left, expect) in
             [("a day", day, false), ("an hour", 3600, false), ("less", 3599, true), ("none", -1, true)]

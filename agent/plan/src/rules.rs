@@ -18,7 +18,7 @@ pub enum Policy {
 
 /// How a pod ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum PodEnd {
     Succeeded,
     Failed,
     DeadlineExceeded,
@@ -93,21 +93,21 @@ pub fn should_start(policy: Policy, latest: Option<&observed::Container>) -> boo
 
 /// How the pod ended. `None`: it has not.
 #[must_use]
-pub fn outcome(pod: &Pod, seen: &Observed, now: Timestamp) -> Option<Outcome> {
+pub fn outcome(pod: &Pod, seen: &Observed, now: Timestamp) -> Option<PodEnd> {
     match pod.status.as_ref().and_then(|s| s.phase.as_deref()) {
-        Some("Succeeded") => return Some(Outcome::Succeeded),
-        Some("Failed") => return Some(Outcome::Failed),
+        Some("Succeeded") => return Some(PodEnd::Succeeded),
+        Some("Failed") => return Some(PodEnd::Failed),
         _ => {}
     }
     let spec = pod.spec.as_ref()?;
     if active_deadline(pod).is_some_and(|deadline| now >= deadline) {
-        return Some(Outcome::DeadlineExceeded);
+        return Some(PodEnd::DeadlineExceeded);
     }
     let init_failed = |c: &&Container| {
         !sidecar(c) && seen.latest(&c.name).is_some_and(|s| s.state == State::Exited && s.exit_code != 0)
     };
     if init_policy(spec) == Policy::Never && spec.init_containers.iter().flatten().any(|c| init_failed(&c)) {
-        return Some(Outcome::Failed);
+        return Some(PodEnd::Failed);
     }
     let mut failed = false;
     for container in &spec.containers {
@@ -117,7 +117,7 @@ pub fn outcome(pod: &Pod, seen: &Observed, now: Timestamp) -> Option<Outcome> {
         }
         failed |= latest.exit_code != 0;
     }
-    Some(if failed { Outcome::Failed } else { Outcome::Succeeded })
+    Some(if failed { PodEnd::Failed } else { PodEnd::Succeeded })
 }
 
 /// When `activeDeadlineSeconds` runs out.

@@ -21,7 +21,7 @@ use crate::{
     backoff::go_duration,
     observed::{self, State},
     resources::Qos,
-    rules::{self, Outcome},
+    rules::{self, PodEnd},
     step::View,
     time::whole_seconds,
 };
@@ -42,12 +42,12 @@ pub fn status(view: &View<'_>, host_ips: &[IpAddr]) -> PodStatus {
     let terminal = settled && (view.ending.is_some() || outcome.is_some());
     let phase = match old.phase.as_deref() {
         Some(done @ ("Succeeded" | "Failed")) => done.to_owned(),
-        _ if outcome == Some(Outcome::DeadlineExceeded) => "Failed".to_owned(),
+        _ if outcome == Some(PodEnd::DeadlineExceeded) => "Failed".to_owned(),
         _ => phase::phase(spec, &init, &regular, terminal).to_owned(),
     };
     let ips = pod_ips(view, spec, host_ips, &old);
     let (reason, message) = match outcome {
-        Some(Outcome::DeadlineExceeded) => deadline_text(),
+        Some(PodEnd::DeadlineExceeded) => deadline_text(),
         _ => (old.reason.clone(), old.message.clone()),
     };
     let mut new = PodStatus {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{observed::Failure, probe::Probed, start_failure::StartFailure, testing::pod};
+use crate::{observed::FailedStart, probe::Probed, start_failure::StartFailure, testing::pod};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000 + second).expect("in range")
@@ -112,7 +112,7 @@ fn containers_start_in_order() {
 #[test]
 fn memory_holds_back() {
     let (soon, later) = (at(9), at(20));
-    let failure = |retry| Failure { why: StartFailure::ErrImagePull, message: String::new(), retry };
+    let failure = |retry| FailedStart { why: StartFailure::ErrImagePull, message: String::new(), retry };
     let restarts = |delay| crate::backoff::Backoff { delay: SignedDuration::from_secs(delay), updated: at(0) };
     let named = |value: &str| value.to_owned();
     let unhealthy = Probed { liveness: Some(false), ..Probed::default() };

@@ -27,7 +27,7 @@ pub async fn a_snapshot_becomes_a_new_cluster(c: &Cluster) -> Result<()> {
     let saved = c.kontiki(&["snapshot", "save", &name]).await?;
     ensure!(saved.ok, "{}", saved.err);
     has(&saved.out, "revision")?;
-    ensure!(!dir.0.join("snapshot.part").exists(), "what it was written to is still there");
+    ensure!(!dir.0.join("snapshot.tmp").exists(), "what it was written to is still there");
     c.kubectl("delete configmap kept").await?;
     c.kubectl("create configmap late").await?;
 

@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use ipnet::Ipv4Net;
+use kontiki_files::{Readers, replace};
 use serde::{Deserialize, Serialize};
 
 use super::UpArgs;
@@ -121,7 +122,7 @@ impl Saved {
         for dir in [self.dir.clone(), run_dir(&self.name)] {
             fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
             let path = dir.join(FILE);
-            fs::write(&path, &text).with_context(|| format!("writing {}", path.display()))?;
+            replace(&path, text.as_bytes(), Readers::All).with_context(|| format!("writing {}", path.display()))?;
         }
         Ok(())
     }

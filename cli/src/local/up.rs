@@ -2,7 +2,8 @@
 
 use std::{
     fs::{self, File},
-    os::unix::fs::PermissionsExt as _,
+    io::Write as _,
+    os::unix::fs::fchown,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -11,6 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
+use kontiki_files::{Draft, Readers, replace};
 use kontiki_net::link::Links;
 use kontiki_server::token::Purpose;
 use nix::fcntl::{Flock, FlockArg};
@@ -62,7 +64,7 @@ pub async fn up(args: UpArgs) -> Result<ExitCode> {
         saved.save()?;
         Some(port)
     };
-    farewell(&saved, port);
+    print_summary(&saved, port);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -198,10 +200,8 @@ fn server_config(saved: &Saved, server: &Member, admission: Option<&Admission>) 
 
 fn write_config<T: serde::Serialize>(path: &Path, config: &T) -> Result<()> {
     let text = format!("# Written by `kontiki up`.\n{}", serde_yaml_ng::to_string(config).context("plain data")?);
-    fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
     // It may hold a join token.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(())
+    replace(path, text.as_bytes(), Readers::Owner).with_context(|| format!("writing {}", path.display()))
 }
 
 /// The administrator's credentials, as soon as a server has made them.
@@ -274,14 +274,16 @@ fn publish_kubeconfig(saved: &Saved, members: &[Member]) -> Result<()> {
     if fs::read(&to).is_ok_and(|old| old == text) {
         return Ok(());
     }
-    let fresh = saved.dir.join(".kubeconfig.new");
-    fs::write(&fresh, text).with_context(|| format!("writing {}", fresh.display()))?;
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))?;
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    if let Some(uid) = number("SUDO_UID") {
-        std::os::unix::fs::chown(&fresh, Some(uid), number("SUDO_GID"))?;
-    }
-    fs::rename(&fresh, &to).with_context(|| format!("writing {}", to.display()))
+    let write = || {
+        let mut draft = Draft::create(&to, Readers::Owner)?;
+        draft.write_all(&text)?;
+        if let Some(uid) = number("SUDO_UID") {
+            fchown(draft.file(), Some(uid), number("SUDO_GID"))?;
+        }
+        draft.publish()
+    };
+    write().with_context(|| format!("writing {}", to.display()))
 }
 
 async fn agents(saved: &Saved, client: &Client) -> Result<()> {
@@ -398,7 +400,7 @@ fn not_ready(nodes: &Value, name: &str) -> Option<String> {
     }
 }
 
-fn farewell(saved: &Saved, demo: Option<u16>) {
+fn print_summary(saved: &Saved, demo: Option<u16>) {
     let kubeconfig = saved.kubeconfig();
     note("ready", &format!("API at https://{}:6443, files in {}", saved.vip(), saved.dir.display()));
     println!("\nNext:\n  export KUBECONFIG={}", kubeconfig.display());

@@ -12,7 +12,7 @@ use kontiki_plan::pod;
 use kontiki_plan::scheduler::{Assignment, Diagnosis};
 use kontiki_store::Store;
 use serde_json::json;
-use tracing::{debug, warn};
+use tracing::{debug, instrument, warn};
 
 use crate::queue::Candidate;
 use crate::state::{BindOutcome, Decision, NAME};
@@ -47,6 +47,7 @@ impl Binder {
         }
     }
 
+    #[instrument(level = "debug", skip_all, fields(namespace = pod.metadata.namespace, name = pod.metadata.name))]
     async fn bind(&self, pod: &Pod, Assignment { node, patches }: Assignment) -> Result<(), Status> {
         for patch in patches {
             let (key, subresource) = (&patch.key, patch.subresource);

@@ -26,6 +26,14 @@ pub(crate) struct Candidate {
     pub info: Arc<PodInfo>,
 }
 
+/// Numbers of pods, by where they wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Waiting {
+    pub active: usize,
+    pub backoff: usize,
+    pub unschedulable: usize,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Active,
@@ -63,9 +71,9 @@ fn backoff(failures: u32) -> Duration {
 }
 
 impl SchedulingQueue {
-    /// Pods that wait, wherever.
-    pub fn len(&self) -> usize {
-        self.waiters.len()
+    /// How many pods wait where.
+    pub fn waiting(&self) -> Waiting {
+        Waiting { active: self.active.len(), backoff: self.backoff.len(), unschedulable: self.unschedulable.len() }
     }
 
     /// A pod came or changed. A change of what it wants makes it active, but not before its back-off
@@ -270,8 +278,9 @@ mod tests {
         queue.put(candidate("b", 0), now);
         queue.put(candidate("a", 0), now);
         assert_eq!(next(&mut queue, now), "a");
-        assert_eq!(queue.len(), 2);
+        assert_eq!(queue.waiting(), Waiting { active: 2, backoff: 0, unschedulable: 0 });
         refused(&mut queue, "a", now);
+        assert_eq!(queue.waiting(), Waiting { active: 1, backoff: 0, unschedulable: 1 });
         queue.put(candidate("a", 0), now);
         assert_eq!(next(&mut queue, now + FIRST_BACKOFF), "b", "nothing that matters changed");
         queue.put(candidate("a", 7), now);

@@ -11,7 +11,7 @@ use kontiki_plan::object::{deleting, label, name, namespace, uid};
 use kontiki_plan::pod;
 use kontiki_plan::scheduler::{Assignment, ClusterEvent, Diagnosis, PodInfo, Scheduler};
 
-use crate::metrics::Metrics;
+use crate::metrics::{Attempt, Metrics};
 use crate::queue::{Candidate, SchedulingQueue};
 
 /// Who we are in `spec.schedulerName`.
@@ -167,19 +167,22 @@ impl State {
         while decisions.len() < most
             && let Some(candidate) = self.queue.next(began)
         {
-            let uid = &candidate.info.uid;
-            match self.scheduler.decide(&candidate.info) {
+            let (uid, started) = (&candidate.info.uid, Instant::now());
+            let decided = self.scheduler.decide(&candidate.info);
+            self.metrics.took(started.elapsed());
+            match decided {
                 Ok(assignment) => {
                     self.queue.forget(uid);
                     decisions.push(Decision::Bind(candidate, assignment));
                 }
                 Err(why) => {
+                    self.metrics.ended(Attempt::Unschedulable);
                     self.queue.unschedulable(uid, why.rejectors, Instant::now());
                     decisions.push(Decision::Explain(candidate, why));
                 }
             }
         }
-        self.metrics.decided(&decisions, began.elapsed(), self.queue.len());
+        self.metrics.waiting(self.queue.waiting());
         decisions
     }
 
@@ -187,14 +190,14 @@ impl State {
     pub fn settle(&mut self, outcome: BindOutcome) {
         match outcome {
             BindOutcome::Explained => {}
-            BindOutcome::Bound => self.metrics.bound(),
+            BindOutcome::Bound => self.metrics.ended(Attempt::Scheduled),
             BindOutcome::NotBound(candidate) => {
                 let uid = candidate.info.uid.clone();
                 // The informer may have told the truth already; then there is nothing to undo.
                 if !self.scheduler.is_assumed(&uid) {
                     return;
                 }
-                self.metrics.not_bound();
+                self.metrics.ended(Attempt::Error);
                 self.events.extend(self.scheduler.remove_pod(&uid));
                 let current = self.caches.pods.get(Some(&candidate.info.namespace), &candidate.info.name);
                 match current.filter(|pod| kontiki_plan::object::uid(&pod.metadata) == uid) {

@@ -12,7 +12,9 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::token::{CaHash, JoinToken};
+use kontiki_tls::CaHash;
+
+use crate::token::JoinToken;
 
 /// What was typed: the YAML file, with flags laid over it by the CLI.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -117,7 +119,7 @@ pub struct ClusterSettings {
 /// Cluster-wide values that this server's configuration names; they must not contradict the
 /// cluster's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wishes {
+pub struct ClusterOptions {
     pod_cidr: Option<IpNet>,
     service_cidr: Option<IpNet>,
     cluster_domain: Option<String>,
@@ -166,7 +168,7 @@ pub struct Settings {
     /// What an empty data directory means.
     pub origin: Origin,
     /// Cluster-wide values named here.
-    pub wishes: Wishes,
+    pub cluster: ClusterOptions,
     /// See [`Config::max_feature_level`].
     pub max_feature_level: Option<u32>,
 }
@@ -214,13 +216,13 @@ impl Config {
             check_vip(vip, advertise)?;
         }
         let listen = self.listen_address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        let wishes = Wishes {
+        let cluster = ClusterOptions {
             pod_cidr: self.pod_cidr.map(|net| net.trunc()),
             service_cidr: self.service_cidr.map(|net| net.trunc()),
             cluster_domain: self.cluster_domain.clone(),
             vip: self.vip,
         };
-        wishes.settle()?;
+        cluster.settle()?;
         let etcd_listen = match self.etcd_listen.as_str() {
             "" => None,
             text => Some(text.parse().or_else(|_| {
@@ -236,7 +238,7 @@ impl Config {
             peer_listen: SocketAddr::new(listen, self.peer_port),
             etcd_listen,
             origin: self.origin()?,
-            wishes,
+            cluster,
             max_feature_level: self.max_feature_level,
         })
     }
@@ -261,8 +263,8 @@ impl Config {
     }
 }
 
-impl Wishes {
-    /// The settings of a cluster started with these wishes.
+impl ClusterOptions {
+    /// The settings of a cluster started with these options.
     ///
     /// # Errors
     /// Ranges that are too small or overlap, or a bad domain.
@@ -384,9 +386,9 @@ mod tests {
 
     #[test]
     fn a_joining_server_may_not_contradict_the_cluster() {
-        let cluster = Wishes::default().settle().expect("defaults are valid");
+        let cluster = ClusterOptions::default().settle().expect("defaults are valid");
         let with =
-            |yaml: &str| Config::from_yaml(&format!("{BASE}{yaml}")).and_then(|c| c.validate()).expect("valid").wishes;
+            |yaml: &str| Config::from_yaml(&format!("{BASE}{yaml}")).and_then(|c| c.validate()).expect("valid").cluster;
         assert_eq!(with("").agree_with(&cluster), Ok(()));
         assert_eq!(with("pod_cidr: 10.244.0.0/16").agree_with(&cluster), Ok(()));
         for (yaml, expect) in [

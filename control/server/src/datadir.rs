@@ -1,4 +1,4 @@
-//! The server's directory: who owns it, what it remembers, and files that are never half written.
+//! The server's directory: who owns it and what it remembers.
 //!
 //! ```text
 //! server.json        who this server is and which cluster it belongs to
@@ -10,16 +10,17 @@
 //!
 //! Invariants
 //! - A directory that this server did not make, or cannot read, is refused and left as it is.
-//! - A file is either old or new, never half: written beside its place, synced, then renamed.
+//! - Its files are only replaced as wholes (`kontiki_files`), and are readable by their owner alone.
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
+use kontiki_files::{Readers, replace};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +43,8 @@ pub struct State {
     /// Its id in the Raft group.
     pub member_id: u64,
     /// Whether it started the cluster.
-    pub founder: bool,
+    #[serde(rename = "founder")]
+    pub bootstrapped: bool,
     /// Whether it was ever a member of the Raft group. From then on an empty store is a loss.
     pub admitted: bool,
     /// The cluster's settings.
@@ -64,9 +66,9 @@ fn is_first(generation: &u64) -> bool {
 impl State {
     /// The memory of a server that is not yet a member.
     #[must_use]
-    pub fn new(name: &str, member_id: u64, founder: bool, cluster: ClusterSettings, servers: Vec<String>) -> Self {
+    pub fn new(name: &str, member_id: u64, bootstrapped: bool, cluster: ClusterSettings, servers: Vec<String>) -> Self {
         let name = name.to_owned();
-        Self { format: FORMAT, name, member_id, founder, admitted: false, cluster, servers, generation: 0 }
+        Self { format: FORMAT, name, member_id, bootstrapped, admitted: false, cluster, servers, generation: 0 }
     }
 }
 
@@ -145,7 +147,7 @@ fn inspect(path: &Path, name: &str) -> anyhow::Result<Option<State>> {
             for entry in entries {
                 let entry = entry.with_context(|| format!("data_dir: cannot read {shown}"))?.file_name();
                 let entry = entry.to_string_lossy();
-                // Temporary files are ours: a crash may leave one.
+                // Drafts of files are ours: a crash may leave one.
                 if !HARMLESS.contains(&entry.as_ref()) && !entry.ends_with(".tmp") {
                     bail!(
                         "data_dir: {shown} holds {entry:?} but no {STATE}: it is not a Kontiki server's, left untouched"
@@ -158,44 +160,36 @@ fn inspect(path: &Path, name: &str) -> anyhow::Result<Option<State>> {
     }
 }
 
-/// Writes a file readable by its owner only, at once or not at all.
+/// Replaces a file of the directory.
 ///
 /// # Errors
-/// The disk refused; the old content, if any, is untouched.
+/// The disk refused.
 pub fn write(path: &Path, content: &[u8]) -> anyhow::Result<()> {
-    let parent = path.parent().context("a file needs a directory")?;
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = PathBuf::from(temporary);
-    let attempt = || -> io::Result<()> {
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        File::open(parent)?.sync_all()
-    };
-    attempt()
-        .inspect_err(|_| drop(fs::remove_file(&temporary)))
-        .with_context(|| format!("cannot write {}", path.display()))
+    replace(path, content, Readers::Owner).with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Wishes;
+    use crate::config::ClusterOptions;
+
+    /// What the first programs wrote.
+    const WRITTEN: &str = r#"{"format": 1, "name": "s1", "member_id": 1, "founder": true, "admitted": true,
+        "cluster": {"pod_cidr": "10.244.0.0/16", "service_cidr": "10.96.0.0/16", "cluster_domain": "cluster.local"}}"#;
 
     fn state(name: &str) -> State {
-        State::new(name, 1, true, Wishes::default().settle().expect("defaults are valid"), Vec::new())
+        State::new(name, 1, true, ClusterOptions::default().settle().expect("defaults are valid"), Vec::new())
     }
 
     #[test]
     fn only_its_own_or_an_empty_directory_is_taken() {
         let ours = serde_json::to_string(&state("s1")).expect("plain data");
         type Files<'a> = &'a [(&'a str, &'a str)];
-        let cases: [(&str, Files<'_>, &str); 7] = [
+        let cases: [(&str, Files<'_>, &str); 8] = [
             ("empty", &[], "free"),
             ("prepared by up", &[("config.yaml", ""), ("log", "")], "free"),
             ("ours", &[(STATE, &ours), ("raft", "")], "ours"),
+            ("ours, as it was always written", &[(STATE, WRITTEN)], "ours"),
             ("foreign", &[("member", "")], "it is not a Kontiki server's"),
             ("lost its state", &[("raft", "")], "it is not a Kontiki server's"),
             ("another's", &[(STATE, &ours.replace("s1", "s2"))], "belongs to server \"s2\""),

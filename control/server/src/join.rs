@@ -56,8 +56,8 @@ async fn ask_one(
     let (tls, pin) = tls::pinned(join.ca_hash)?;
     let channel = match rpc::connect(server, tls).await {
         Ok(channel) => channel,
-        Err(error) => match pin.mismatch() {
-            Some(seen) => bail!("join.ca_hash: the CA of {server} has {seen}, not {}", join.ca_hash),
+        Err(error) => match pin.unpinned() {
+            Some(unpinned) => bail!("join.ca_hash: {server} has another CA than {}: {unpinned}", join.ca_hash),
             None => return Ok(Err(error)),
         },
     };

@@ -16,6 +16,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
+use kontiki_tls::CaHash;
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType, SubjectPublicKeyInfo,
@@ -23,7 +24,7 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::{datadir, token::CaHash};
+use crate::datadir;
 
 /// Organization of servers: peers of the Raft group, callers of `Relay`.
 pub const SERVERS: &str = "kontiki:servers";
@@ -329,16 +330,6 @@ pub fn spki_of(der: &[u8]) -> anyhow::Result<Vec<u8>> {
     Ok(cert.public_key().raw.to_vec())
 }
 
-/// When a certificate was made, and when two thirds of its life are over.
-///
-/// # Errors
-/// It is not a certificate.
-pub fn renew_at(der: &[u8]) -> anyhow::Result<Timestamp> {
-    let (_, cert) = X509Certificate::from_der(der).map_err(|_| anyhow::anyhow!("not a certificate"))?;
-    let (from, to) = (cert.validity().not_before.timestamp(), cert.validity().not_after.timestamp());
-    Ok(Timestamp::from_second(from + (to - from) / 3 * 2)?)
-}
-
 /// Whom a certificate that the cluster's CA signed speaks for.
 #[must_use]
 pub fn bearer(der: &[u8]) -> Bearer {
@@ -429,8 +420,9 @@ mod tests {
             let leaf = pki.issue(&subject, LEAF_LIFE, now).expect("issued");
             let der = pem_der(&leaf.cert_pem).expect("pem");
             assert_eq!(bearer(&der), expect);
-            let at = renew_at(&der).expect("dates");
-            assert!(at > now && at < now + LEAF_LIFE, "{at}");
+            let validity = kontiki_tls::Validity::of_certificate(&der).expect("dates");
+            assert!(validity.from < now && validity.to > now && !validity.is_due(now), "{validity:?}");
+            assert!(validity.is_due(now + LEAF_LIFE * 2 / 3), "{validity:?}");
         }
         assert_eq!(bearer(b"\x30\x80garbage"), Bearer::Other);
         // A node's own request cannot name more than itself.

@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use kontiki_store::{BackupInfo, Founder};
+use kontiki_store::{BackupInfo, FirstMember};
 
 use crate::{
     config::Config,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The id of the only member. Its namesake in the old group is kept away by the new generation.
-const FOUNDER: u64 = 1;
+const FIRST_ID: u64 = 1;
 
 /// Makes the configured directory that of a server which alone is a cluster with the state of a backup.
 /// `pki` holds the old cluster's `ca.crt`, `ca.key`, `sa.key` and `sa.pub`, unless the directory does already.
@@ -28,7 +28,7 @@ const FOUNDER: u64 = 1;
 /// The reason, as one line for a person.
 pub fn restore(config: &Config, pki: Option<&Path>, file: &Path, bump: u64) -> anyhow::Result<BackupInfo> {
     let settings = config.validate()?;
-    let cluster = settings.wishes.settle()?;
+    let cluster = settings.cluster.settle()?;
     let given = pki.map(Pki::open).transpose()?;
     kontiki_store::backup_info(file)?;
     let (dir, state) = DataDir::open(&settings.data_dir, &settings.name)?;
@@ -55,9 +55,9 @@ pub fn restore(config: &Config, pki: Option<&Path>, file: &Path, bump: u64) -> a
         ),
     };
     let address = host_port(settings.advertise, settings.peer_listen.port());
-    let founder = Founder { id: FOUNDER, name: &settings.name, address: &address, ca_pem: &pki.ca_pem };
-    let info = kontiki_store::restore(file, &dir.join("raft"), &founder, bump)?;
-    let mut state = State::new(&settings.name, FOUNDER, true, cluster, Vec::new());
+    let first = FirstMember { id: FIRST_ID, name: &settings.name, address: &address, ca_pem: &pki.ca_pem };
+    let info = kontiki_store::restore(file, &dir.join("raft"), &first, bump)?;
+    let mut state = State::new(&settings.name, FIRST_ID, true, cluster, Vec::new());
     state.admitted = true;
     dir.save(&state).context("the store is restored, but not the server")?;
     Ok(info)

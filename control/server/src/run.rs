@@ -35,7 +35,7 @@ use crate::{
     join, lifecycle, logging,
     pki::{self, Pki, Subject},
     servers, status,
-    tls::{self, Identity},
+    tls::{self, ServerCertificate},
     vip,
 };
 
@@ -91,7 +91,7 @@ struct Started {
     dir: DataDir,
     state: State,
     pki: Arc<Pki>,
-    identity: Arc<Identity>,
+    certificate: Arc<ServerCertificate>,
     store: Store,
     api_listener: TcpListener,
     node_listener: TcpListener,
@@ -115,19 +115,19 @@ async fn start(settings: &Settings) -> anyhow::Result<Started> {
     drop(listen("peer_port", settings.peer_listen)?);
     let peer_address = host_port(settings.advertise, settings.peer_listen.port());
     let (pki, mut state) = know_cluster(settings, &dir, state, &peer_address).await?;
-    settings.wishes.agree_with(&state.cluster)?;
+    settings.cluster.agree_with(&state.cluster)?;
     let pki = Arc::new(pki);
     let addresses = addresses(settings, &state.cluster);
-    let identity = Identity::open(
+    let certificate = ServerCertificate::open(
         pki.clone(),
         &dir.join("pki"),
         &settings.name,
         addresses.clone(),
         &state.cluster.cluster_domain,
     )?;
-    let etcd_listener = settings.etcd_listen.map(|address| etcd_listener(address, &identity)).transpose()?;
+    let etcd_listener = settings.etcd_listen.map(|address| etcd_listener(address, &certificate)).transpose()?;
     let store = open_store(settings, &dir, &pki, &state, &addresses, peer_address.clone()).await?;
-    enter(&store, &state, &identity, peer_address).await?;
+    enter(&store, &state, &certificate, peer_address).await?;
     if !state.admitted {
         state.admitted = true;
         dir.save(&state)?;
@@ -136,14 +136,14 @@ async fn start(settings: &Settings) -> anyhow::Result<Started> {
     let kubeconfig =
         pki.admin_kubeconfig(&format!("https://{}", host_port(server, settings.api_listen.port())), Timestamp::now())?;
     datadir::write(&dir.join("admin.kubeconfig"), kubeconfig.as_bytes())?;
-    Ok(Started { dir, state, pki, identity, store, api_listener, node_listener, etcd_listener })
+    Ok(Started { dir, state, pki, certificate, store, api_listener, node_listener, etcd_listener })
 }
 
 /// Who may read and write all state by the etcd API: the masters themselves, and administrators.
 const ETCD_CLIENTS: Admit = Admit::Organizations(&[PeerTls::SERVERS, pki::MASTERS]);
 
-fn etcd_listener(address: SocketAddr, identity: &Arc<Identity>) -> anyhow::Result<kontiki_etcd::Listener> {
-    let tls = tls::serving(identity, &[b"h2", b"http/1.1"])?;
+fn etcd_listener(address: SocketAddr, certificate: &Arc<ServerCertificate>) -> anyhow::Result<kontiki_etcd::Listener> {
+    let tls = tls::serving(certificate, &[b"h2", b"http/1.1"])?;
     kontiki_etcd::Listener::bind(address, tls, ETCD_CLIENTS)
         .with_context(|| format!("etcd_listen: cannot listen on {address}"))
 }
@@ -188,7 +188,7 @@ async fn know_cluster(
         ),
         Origin::Bootstrap => {
             let pki = Pki::open_or_create(&pki_dir)?;
-            let state = State::new(&settings.name, 1, true, settings.wishes.settle()?, Vec::new());
+            let state = State::new(&settings.name, 1, true, settings.cluster.settle()?, Vec::new());
             dir.save(&state)?;
             info!(ca_hash = %pki.ca_hash(), "a new cluster begins");
             Ok((pki, state))
@@ -200,7 +200,7 @@ async fn know_cluster(
             let answer = join::ask(wanted, &settings.name, peer_address).await?;
             let cluster: ClusterSettings =
                 serde_json::from_str(&answer.config_json).context("the cluster's settings")?;
-            settings.wishes.agree_with(&cluster)?;
+            settings.cluster.agree_with(&cluster)?;
             if !pki_dir.join("ca.crt").exists() {
                 let files: Vec<_> = answer.files.into_iter().collect();
                 Pki::install(&pki_dir, &files)?;
@@ -258,25 +258,30 @@ fn peer_tls(pki: &Pki, settings: &Settings, state: &State, addresses: &[IpAddr])
 }
 
 /// Makes sure that this server belongs to the group.
-async fn enter(store: &Store, state: &State, identity: &Arc<Identity>, peer_address: String) -> anyhow::Result<()> {
+async fn enter(
+    store: &Store,
+    state: &State,
+    certificate: &Arc<ServerCertificate>,
+    peer_address: String,
+) -> anyhow::Result<()> {
     match (state.admitted, store.initialized()) {
         (true, true) => return Ok(()),
         (true, false) => bail!(
             "the store's data is gone although this server was a member; remove the member, empty data_dir and join again"
         ),
-        (false, true) if state.founder => return Ok(()),
-        (false, false) if state.founder => return store.bootstrap().await.context("starting the store"),
+        (false, true) if state.bootstrapped => return Ok(()),
+        (false, false) if state.bootstrapped => return store.bootstrap().await.context("starting the store"),
         // Perhaps a learner already: asking again is safe, and makes it a voter.
         (false, _) => {}
     }
     let request = AdmitRequest { member_id: state.member_id, name: state.name.clone(), peer_address };
-    join::admit(store, request, &state.servers, tls::between_servers(identity)?).await
+    join::admit(store, request, &state.servers, tls::between_servers(certificate)?).await
 }
 
 async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) -> anyhow::Result<()> {
-    let Started { dir, state, pki, identity, store, api_listener, node_listener, etcd_listener } = started;
+    let Started { dir, state, pki, certificate, store, api_listener, node_listener, etcd_listener } = started;
     let cluster = state.cluster;
-    let sessions = Sessions::new(&settings.name, store.clone(), tls::between_servers(&identity)?);
+    let sessions = Sessions::new(&settings.name, store.clone(), tls::between_servers(&certificate)?);
     let writes = Writes::default();
     let api = Api::new(store.clone(), api_config(&cluster, &pki, &store, sessions.clone(), &writes))
         .context("the ServiceAccount key")?;
@@ -297,8 +302,8 @@ async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) 
     let (front, back) = (CancellationToken::new(), CancellationToken::new());
     let tasks = TaskTracker::new();
     let failed = CancellationToken::new();
-    let api_tls = tls::serving(&identity, &[b"h2", b"http/1.1"])?;
-    let node_tls = tls::serving(&identity, &[b"h2"])?;
+    let api_tls = tls::serving(&certificate, &[b"h2", b"http/1.1"])?;
+    let node_tls = tls::serving(&certificate, &[b"h2"])?;
     let serving = {
         let (api, front, store) = (api.clone(), front.clone(), store.clone());
         async move {
@@ -313,7 +318,7 @@ async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) 
         tasks.spawn(listener.run(store.clone(), front.clone()));
     }
     tasks.spawn(essential("the store", store_stops(store.clone()), front.clone(), failed.clone()));
-    tasks.spawn(identity.rotate(front.clone()));
+    tasks.spawn(certificate.rotate(front.clone()));
     tasks.spawn(sessions.clone().watch_over(front.clone()));
     let leases = leases::Leases { store: store.clone(), client: masters.counted_for(Writer::NodeGateway), writes };
     tasks.spawn(leases.keep(sessions, front.clone()));

@@ -1,4 +1,4 @@
-//! TLS as a server speaks it: its own identity, renewed while it runs, and the configurations of its
+//! TLS as a server speaks it: its own certificate, renewed while it runs, and the configurations of its
 //! three kinds of connections.
 //!
 //! Invariants
@@ -10,36 +10,28 @@ use std::{net::IpAddr, sync::Arc};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use parking_lot::{Mutex, RwLock};
+use kontiki_tls::{CaHash, Pin, Validity, provider};
+use parking_lot::RwLock;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
-    client::{
-        ResolvesClientCert, WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::CryptoProvider,
+    ClientConfig, RootCertStore, ServerConfig, SignatureScheme,
+    client::ResolvesClientCert,
     server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
     sign::CertifiedKey,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::{
     datadir,
     pki::{self, LEAF_LIFE, Pki, Subject},
-    token::CaHash,
 };
 
 /// ALPN of gRPC.
 const H2: &[u8] = b"h2";
 
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
-
 /// This server's certificate and key, as they are now.
-pub struct Identity {
+pub struct ServerCertificate {
     pki: Arc<Pki>,
     dir: std::path::PathBuf,
     name: String,
@@ -48,13 +40,13 @@ pub struct Identity {
     current: RwLock<Arc<CertifiedKey>>,
 }
 
-impl std::fmt::Debug for Identity {
+impl std::fmt::Debug for ServerCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Identity({})", self.name)
+        write!(f, "ServerCertificate({})", self.name)
     }
 }
 
-impl Identity {
+impl ServerCertificate {
     /// The certificate in `dir` if it still fits, else a new one.
     ///
     /// # Errors
@@ -72,7 +64,7 @@ impl Identity {
         Ok(Arc::new(Self { pki, dir, name, addresses, domain, current: RwLock::new(current) }))
     }
 
-    /// Renews the certificate whenever two thirds of its life are over, until `stop`.
+    /// Renews the certificate whenever it is due, until `stop`.
     pub async fn rotate(self: Arc<Self>, stop: CancellationToken) {
         loop {
             tokio::select! {
@@ -80,8 +72,8 @@ impl Identity {
                 // A dropped timer loses nothing: the clock is looked at anew each time.
                 () = tokio::time::sleep(pki::ROTATION_CHECK) => {}
             }
-            let due = self.current.read().cert.first().map(|der| pki::renew_at(der));
-            if !matches!(due, Some(Ok(at)) if at <= Timestamp::now()) {
+            let validity = self.current.read().cert.first().map(|der| Validity::of_certificate(der));
+            if !matches!(validity, Some(Ok(validity)) if validity.is_due(Timestamp::now())) {
                 continue;
             }
             match renew(&self.pki, &self.dir, &self.name, &self.addresses, &self.domain) {
@@ -111,13 +103,13 @@ fn renew(
     Ok(Arc::new(CertifiedKey::new(chain, key)))
 }
 
-impl ResolvesServerCert for Identity {
+impl ResolvesServerCert for ServerCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.current.read().clone())
     }
 }
 
-impl ResolvesClientCert for Identity {
+impl ResolvesClientCert for ServerCertificate {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         Some(self.current.read().clone())
     }
@@ -137,15 +129,15 @@ fn roots(ca: &CertificateDer<'static>) -> anyhow::Result<Arc<RootCertStore>> {
 ///
 /// # Errors
 /// The CA certificate is unusable.
-pub fn serving(identity: &Arc<Identity>, alpn: &[&[u8]]) -> anyhow::Result<Arc<ServerConfig>> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots(identity.pki.ca_der())?, provider())
+pub fn serving(certificate: &Arc<ServerCertificate>, alpn: &[&[u8]]) -> anyhow::Result<Arc<ServerConfig>> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots(certificate.pki.ca_der())?, provider())
         .allow_unauthenticated()
         .build()
         .context("the CA certificate")?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(identity.clone());
+        .with_cert_resolver(certificate.clone());
     config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
     Ok(Arc::new(config))
 }
@@ -154,11 +146,11 @@ pub fn serving(identity: &Arc<Identity>, alpn: &[&[u8]]) -> anyhow::Result<Arc<S
 ///
 /// # Errors
 /// The CA certificate is unusable.
-pub fn between_servers(identity: &Arc<Identity>) -> anyhow::Result<Arc<ClientConfig>> {
+pub fn between_servers(certificate: &Arc<ServerCertificate>) -> anyhow::Result<Arc<ClientConfig>> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots(identity.pki.ca_der())?)
-        .with_client_cert_resolver(identity.clone());
+        .with_root_certificates(roots(certificate.pki.ca_der())?)
+        .with_client_cert_resolver(certificate.clone());
     config.alpn_protocols = vec![H2.to_vec()];
     Ok(Arc::new(config))
 }
@@ -168,7 +160,7 @@ pub fn between_servers(identity: &Arc<Identity>) -> anyhow::Result<Arc<ClientCon
 /// # Errors
 /// None that outside input can cause.
 pub fn pinned(hash: CaHash) -> anyhow::Result<(Arc<ClientConfig>, Arc<Pin>)> {
-    let pin = Arc::new(Pin { hash, provider: provider(), seen: Mutex::new(None) });
+    let pin = Arc::new(Pin::new(hash));
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .dangerous()
@@ -176,106 +168,4 @@ pub fn pinned(hash: CaHash) -> anyhow::Result<(Arc<ClientConfig>, Arc<Pin>)> {
         .with_no_client_auth();
     config.alpn_protocols = vec![H2.to_vec()];
     Ok((Arc::new(config), pin))
-}
-
-/// Verifies a server by the hash of its CA's key.
-#[derive(Debug)]
-pub struct Pin {
-    hash: CaHash,
-    provider: Arc<CryptoProvider>,
-    seen: Mutex<Option<CaHash>>,
-}
-
-impl Pin {
-    /// The hash that a server showed instead of the expected one.
-    #[must_use]
-    pub fn mismatch(&self) -> Option<CaHash> {
-        *self.seen.lock()
-    }
-}
-
-impl ServerCertVerifier for Pin {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        chain: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let hashes: Vec<_> = chain
-            .iter()
-            .filter_map(|der| Some((CaHash::of_spki(&pki::spki_of(der).ok()?), der.clone().into_owned())))
-            .collect();
-        let Some((_, ca)) = hashes.iter().find(|(hash, _)| *hash == self.hash) else {
-            *self.seen.lock() = hashes.last().map(|(hash, _)| *hash);
-            return Err(rustls::Error::General("the CA is not the expected one".into()));
-        };
-        let roots = roots(ca).map_err(|_| rustls::Error::General("the CA certificate is unusable".into()))?;
-        WebPkiServerVerifier::builder_with_provider(roots, self.provider.clone())
-            .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))?
-            .verify_server_cert(leaf, chain, name, ocsp, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-
-    fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
-        None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pin_trusts_one_ca_only() {
-        let (one, other) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
-        let pki = Arc::new(Pki::open_or_create(one.path()).expect("pki"));
-        let stranger = Pki::open_or_create(other.path()).expect("pki");
-        let address: IpAddr = "10.0.0.1".parse().expect("address");
-        let identity = Identity::open(pki.clone(), one.path(), "s1", vec![address], "cluster.local").expect("identity");
-        let chain = identity.current.read().cert.clone();
-        let verify = |hash, name: &str, chain: &[CertificateDer<'static>]| {
-            let (_, pin) = pinned(hash).expect("config");
-            let name = ServerName::try_from(name.to_owned()).expect("name");
-            let now = UnixTime::now();
-            (pin.verify_server_cert(&chain[0], &chain[1..], &name, &[], now).is_ok(), pin.mismatch())
-        };
-        assert_eq!(verify(pki.ca_hash(), "10.0.0.1", &chain), (true, None));
-        assert!(!verify(pki.ca_hash(), "10.0.0.2", &chain).0, "another address");
-        assert_eq!(verify(stranger.ca_hash(), "10.0.0.1", &chain), (false, Some(pki.ca_hash())), "another CA");
-        assert_eq!(verify(pki.ca_hash(), "10.0.0.1", &chain[..1]), (false, None), "no CA shown");
-        // The right CA beside a leaf that it did not sign.
-        let forged = stranger
-            .issue(
-                &Subject::Server { name: "s1", addresses: &[address], domain: "cluster.local" },
-                LEAF_LIFE,
-                Timestamp::now(),
-            )
-            .expect("leaf");
-        let forged = [pki::pem_der(&forged.cert_pem).expect("pem"), pki.ca_der().clone()];
-        assert!(!verify(pki.ca_hash(), "10.0.0.1", &forged).0, "a leaf of another CA");
-    }
 }

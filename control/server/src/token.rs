@@ -1,4 +1,4 @@
-//! Join tokens and the CA pin, in the forms kubeadm made known.
+//! Join tokens, in the form kubeadm made known.
 //!
 //! Invariants
 //! - A token's secret never appears in a log or an error; `Debug` hides it.
@@ -172,50 +172,6 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     Sha256::digest(a) == Sha256::digest(b) && !a.is_empty()
 }
 
-/// `sha256:<hex>` over the DER of a CA's SubjectPublicKeyInfo.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct CaHash([u8; 32]);
-
-/// The text is not a CA hash.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a CA hash looks like sha256:<64 hexadecimal digits>")]
-pub struct BadCaHash;
-
-impl CaHash {
-    /// The hash of a public key.
-    #[must_use]
-    pub fn of_spki(der: &[u8]) -> Self {
-        Self(Sha256::digest(der).into())
-    }
-}
-
-impl fmt::Display for CaHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("sha256:")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for CaHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for CaHash {
-    type Err = BadCaHash;
-
-    fn from_str(text: &str) -> Result<Self, BadCaHash> {
-        let hex = text.strip_prefix("sha256:").filter(|hex| hex.len() == 64 && hex.is_ascii()).ok_or(BadCaHash)?;
-        let mut out = [0; 32];
-        for (byte, digits) in out.iter_mut().zip(hex.as_bytes().chunks(2)) {
-            let digits = std::str::from_utf8(digits).map_err(|_| BadCaHash)?;
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| BadCaHash)?;
-        }
-        Ok(Self(out))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,17 +191,6 @@ mod tests {
         let token = JoinToken::random();
         assert_eq!(token.reveal().parse(), Ok(token.clone()));
         assert!(!format!("{token:?}").contains(&token.secret));
-    }
-
-    #[test]
-    fn ca_hashes_are_read_strictly() {
-        let hash = CaHash::of_spki(b"key");
-        assert_eq!(hash.to_string().parse(), Ok(hash));
-        for text in
-            ["", "sha256:", "sha256:zz", &format!("sha256:{}", "é".repeat(32)), &format!("md5:{}", "0".repeat(64))]
-        {
-            assert_eq!(text.parse::<CaHash>(), Err(BadCaHash), "{text}");
-        }
     }
 
     #[test]

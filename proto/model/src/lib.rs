@@ -5,6 +5,7 @@
 //! - [`key::ObjectKey`] is the only road between an object's name and its bytes in the store.
 
 pub mod key;
+pub mod metrics;
 pub mod pace;
 pub mod pod;
 pub mod quantity;

@@ -111,13 +111,15 @@ async fn plain(api: &Api, request: &Request<Incoming>) -> Response<Body> {
 /// As etcd's: healthy is who can answer a linearizable read (any read, if that is asked for).
 async fn health(api: &Api, query: &str) -> Response<Body> {
     let serializable = query.split('&').any(|pair| pair == "serializable=true");
-    let reason = match () {
-        () if api.store.disk_is_full() && !query.contains("exclude=NOSPACE") => Some("ALARM NOSPACE".to_owned()),
-        () if serializable => None,
-        () => api.store.barrier().await.err().map(|error| match error {
+    let reason = if api.store.disk_is_full() && !query.contains("exclude=NOSPACE") {
+        Some("ALARM NOSPACE".to_owned())
+    } else if serializable {
+        None
+    } else {
+        api.store.barrier().await.err().map(|error| match error {
             kontiki_store::ReadError::NoLeader => "RAFT NO LEADER".to_owned(),
             other => other.to_string(),
-        }),
+        })
     };
     let status = if reason.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let healthy = reason.is_none().to_string();

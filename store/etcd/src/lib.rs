@@ -26,7 +26,7 @@ mod watch;
 
 pub use flags::{Flags, run};
 use kontiki_proto::etcd::ResponseHeader;
-pub use kontiki_store::{BackupInfo, REVISION_BUMP, Remains, RescueError, Survivor, backup_info};
+pub use kontiki_store::{BackupInfo, REVISION_BUMP, RescueError, Survivor, SurvivorState, backup_info};
 use kontiki_store::{Revision, Status, Store};
 pub use rescue::restore;
 pub use server::{Admit, Listener};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kontiki_store::{BackupInfo, Founder};
+use kontiki_store::{BackupInfo, FirstMember};
 
 use crate::standalone::{member_id, peer_address};
 
@@ -22,6 +22,6 @@ pub fn restore(
     let address = peer_address(peer_url)?;
     let ca_pem =
         std::fs::read_to_string(peer_ca).map_err(|error| format!("cannot read {}: {error}", peer_ca.display()))?;
-    let founder = Founder { id: member_id(name, &address), name, address: &address, ca_pem: &ca_pem };
-    kontiki_store::restore(file, dir, &founder, bump).map_err(|error| error.to_string())
+    let first = FirstMember { id: member_id(name, &address), name, address: &address, ca_pem: &ca_pem };
+    kontiki_store::restore(file, dir, &first, bump).map_err(|error| error.to_string())
 }

@@ -7,10 +7,11 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{self, Write as _},
+    io,
     path::Path,
 };
 
+use kontiki_files::{Readers, replace};
 use serde::{Deserialize, Serialize};
 
 use crate::{Config, OpenError, disk::failure::open_error};
@@ -29,10 +30,10 @@ pub(super) const INCOMING: &str = "incoming-";
 
 const IDENTITY: &str = "identity.json";
 
-/// Whose data a directory holds.
+/// Whose data a directory holds: `identity.json`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Identity {
+struct Owner {
     format: u32,
     /// SHA-256 of the cluster's CA certificate.
     cluster: String,
@@ -56,20 +57,16 @@ pub(super) fn raise_format(dir: &Path, level: Level) -> io::Result<()> {
     if level == Level::FIRST {
         return Ok(());
     }
-    let path = dir.join(IDENTITY);
-    let identity: Identity = serde_json::from_slice(&fs::read(&path)?)?;
-    if identity.format < FORMAT_LEVELS {
-        claim(dir, &path, &Identity { format: FORMAT_LEVELS, ..identity })?;
+    let owner: Owner = serde_json::from_slice(&fs::read(dir.join(IDENTITY))?)?;
+    if owner.format < FORMAT_LEVELS {
+        claim(dir, &Owner { format: FORMAT_LEVELS, ..owner })?;
     }
     Ok(())
 }
 
 /// See `Db::condemn`.
 pub(super) fn condemn(dir: &Path, reason: &str) -> io::Result<()> {
-    let mut file = File::create(dir.join(HALTED))?;
-    file.write_all(reason.as_bytes())?;
-    file.sync_all()?;
-    File::open(dir)?.sync_all()
+    replace(&dir.join(HALTED), reason.as_bytes(), Readers::All)
 }
 
 /// Takes the directory for this process.
@@ -85,15 +82,14 @@ pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
 
 /// Checks whose directory this is; claims it if it is empty.
 pub(super) fn identify(dir: &Path, config: &Config, cluster: &str) -> Result<(), OpenError> {
-    let wanted = Identity { format: FORMAT, cluster: cluster.to_owned(), member: config.id, name: config.name.clone() };
+    let wanted = Owner { format: FORMAT, cluster: cluster.to_owned(), member: config.id, name: config.name.clone() };
     if let Ok(reason) = fs::read_to_string(dir.join(HALTED)) {
         return Err(OpenError::Halted { dir: dir.display().to_string(), reason });
     }
-    let path = dir.join(IDENTITY);
     let foreign = |reason: String| OpenError::Foreign { dir: dir.display().to_string(), reason };
-    match fs::read(&path) {
+    match fs::read(dir.join(IDENTITY)) {
         Ok(bytes) => {
-            let found: Identity = serde_json::from_slice(&bytes).map_err(|error| OpenError::Corrupt {
+            let found: Owner = serde_json::from_slice(&bytes).map_err(|error| OpenError::Corrupt {
                 dir: dir.display().to_string(),
                 reason: format!("identity.json: {error}"),
             })?;
@@ -103,7 +99,7 @@ pub(super) fn identify(dir: &Path, config: &Config, cluster: &str) -> Result<(),
             if dir.join("db").exists() {
                 return Err(foreign("it holds a database but no identity.json".to_owned()));
             }
-            claim(dir, &path, &wanted).map_err(|error| open_error(dir, &error))
+            claim(dir, &wanted).map_err(|error| open_error(dir, &error))
         }
         Err(error) => Err(open_error(dir, &error)),
     }
@@ -112,11 +108,11 @@ pub(super) fn identify(dir: &Path, config: &Config, cluster: &str) -> Result<(),
 /// The member id and name that a data directory belongs to, if it belongs to a member.
 #[must_use]
 pub fn identity(dir: &Path) -> Option<(u64, String)> {
-    let found: Identity = serde_json::from_slice(&fs::read(dir.join(IDENTITY)).ok()?).ok()?;
+    let found: Owner = serde_json::from_slice(&fs::read(dir.join(IDENTITY)).ok()?).ok()?;
     Some((found.member, found.name))
 }
 
-fn compare(found: &Identity, wanted: &Identity) -> Option<String> {
+fn compare(found: &Owner, wanted: &Owner) -> Option<String> {
     if !(FORMAT..=FORMAT_LEVELS).contains(&found.format) {
         return Some(format!("its format is {}, this program reads {FORMAT} to {FORMAT_LEVELS}", found.format));
     }
@@ -129,12 +125,7 @@ fn compare(found: &Identity, wanted: &Identity) -> Option<String> {
     None
 }
 
-fn claim(dir: &Path, path: &Path, identity: &Identity) -> io::Result<()> {
-    let text = serde_json::to_string_pretty(identity).map_err(io::Error::other)?;
-    let draft = dir.join("identity.json.new");
-    let mut file = File::create(&draft)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    File::open(dir)?.sync_all()
+fn claim(dir: &Path, owner: &Owner) -> io::Result<()> {
+    let text = serde_json::to_string_pretty(owner).map_err(io::Error::other)?;
+    replace(&dir.join(IDENTITY), text.as_bytes(), Readers::All)
 }

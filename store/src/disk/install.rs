@@ -22,7 +22,7 @@ use crate::{
         history::{decode, invalid, state_record},
         sorted,
         stream::{read_bytes, read_format, read_signed, read_varint, swept_value},
-        writer::Health,
+        writer::BatchWriter,
     },
     world::Owned,
 };
@@ -79,7 +79,7 @@ impl Drop for Files {
 ///
 /// # Errors
 /// It is not whole, or the disk failed.
-pub(crate) fn stage(db: &Db, health: &Health, input: &mut impl Read) -> io::Result<Staged> {
+pub(crate) fn stage(db: &Db, writer: &BatchWriter, input: &mut impl Read) -> io::Result<Staged> {
     read_format(input)?;
     let theirs = StateRecord::decode(read_bytes(input)?.into()).map_err(invalid)?;
     let swept = Revision(read_varint(input)?);
@@ -95,7 +95,7 @@ pub(crate) fn stage(db: &Db, health: &Health, input: &mut impl Read) -> io::Resu
         leases.push(row);
     }
     let mut staged = Staged { record, swept, leases, state, files: Files::default(), rest: Vec::new() };
-    staged.read_rows(db, health, input)?;
+    staged.read_rows(db, writer, input)?;
     if record.sum.is_some_and(|sum| sum != staged.state.sum()) && !planted::is(Bug::SnapshotBeforeRows) {
         return Err(invalid(Malformed("snapshot whose rows are not those that it was made of")));
     }
@@ -103,7 +103,7 @@ pub(crate) fn stage(db: &Db, health: &Health, input: &mut impl Read) -> io::Resu
 }
 
 impl Staged {
-    fn read_rows(&mut self, db: &Db, health: &Health, input: &mut impl Read) -> io::Result<()> {
+    fn read_rows(&mut self, db: &Db, writer: &BatchWriter, input: &mut impl Read) -> io::Result<()> {
         let (mut count, mut size) = (0u64, 0);
         loop {
             let short = read_bytes(input)?;
@@ -120,17 +120,17 @@ impl Staged {
             self.state.restore(row.kind, row.entry);
             self.rest.push((key, value));
             if size >= FILE && !db.is_simulated() {
-                self.write_file(db, health)?;
+                self.write_file(db, writer)?;
                 size = 0;
             }
         }
     }
 
-    fn write_file(&mut self, db: &Db, health: &Health) -> io::Result<()> {
+    fn write_file(&mut self, db: &Db, writer: &BatchWriter) -> io::Result<()> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let path = db.dir().join(format!("{INCOMING}{}.sst", COUNT.fetch_add(1, Ordering::Relaxed)));
         self.files.0.push(path.clone());
-        sorted::write(health, &path, &self.rest)?;
+        sorted::write(writer, &path, &self.rest)?;
         self.rest.clear();
         Ok(())
     }
@@ -140,15 +140,15 @@ impl Staged {
 /// Blocks.
 pub(crate) fn install(
     db: &Db,
-    health: &Health,
+    writer: &BatchWriter,
     data: SnapshotData,
     record: StateRecord,
     membership: &[u8],
 ) -> io::Result<(State, StateRecord)> {
     let mut staged = match data {
         SnapshotData::Staged(staged) => *staged,
-        SnapshotData::Live(rx) => stage(db, health, &mut Pieces::new(rx))?,
-        SnapshotData::Whole(bytes) => stage(db, health, &mut Bytes::clone(&bytes).reader())?,
+        SnapshotData::Live(rx) => stage(db, writer, &mut Pieces::new(rx))?,
+        SnapshotData::Whole(bytes) => stage(db, writer, &mut Bytes::clone(&bytes).reader())?,
     };
     let (old_epoch, epoch) = (record.epoch, staged.record.epoch);
     if epoch != old_epoch + 1 {
@@ -157,11 +157,11 @@ pub(crate) fn install(
     let record = StateRecord { applied: record.applied, ..staged.record };
     staged.state.enter(record.applied.map_or(0, |id| id.index));
     // What an interrupted attempt left behind.
-    health.write(db, false, |db| epoch_removal(db, epoch))?;
+    writer.write(db, false, |db| epoch_removal(db, epoch))?;
     for path in std::mem::take(&mut staged.files.0) {
-        health.when_there_is_space(|| db.with(|families| families.ingest(Family::Rows, &path)))?;
+        writer.when_there_is_space(|| db.with(|families| families.ingest(Family::Rows, &path)))?;
     }
-    health.write(db, true, |db| {
+    writer.write(db, true, |db| {
         let mut batch = epoch_removal(db, old_epoch);
         staged.rest.iter().for_each(|(key, value)| batch.put(Family::Rows, key, value));
         for lease in &staged.leases {

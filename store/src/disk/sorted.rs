@@ -6,11 +6,11 @@ use std::{fs, io, path::Path};
 use bytes::Bytes;
 use rocksdb::{BlockBasedOptions, SstFileWriter};
 
-use crate::disk::{failure::db_error, options::family_options, writer::Health};
+use crate::disk::{failure::db_error, options::family_options, writer::BatchWriter};
 
 /// Writes rows, in the order of their keys, to a file that `Families::ingest` takes in. Waits while the disk is full.
-pub(crate) fn write(health: &Health, path: &Path, rows: &[(Vec<u8>, Bytes)]) -> io::Result<()> {
-    health.when_there_is_space(|| {
+pub(crate) fn write(writer: &BatchWriter, path: &Path, rows: &[(Vec<u8>, Bytes)]) -> io::Result<()> {
+    writer.when_there_is_space(|| {
         // What an attempt left behind that a full disk ended.
         remove(path)?;
         let options = family_options(0, &BlockBasedOptions::default());
@@ -47,11 +47,11 @@ mod tests {
         let (dir, crashed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let config = Config::unconnected(1, dir.path());
         let db = Db::open(&config, "test").unwrap();
-        let health = writer::tests::health();
+        let writer = writer::tests::writer();
         let path = dir.path().join("incoming.sst");
         for from in [0, 9] {
             let rows: Vec<_> = (from..from + 9).map(|n| (vec![n], Bytes::from(vec![n; 3000]))).collect();
-            write(&health, &path, &rows).unwrap();
+            write(&writer, &path, &rows).unwrap();
             db.with(|families| families.ingest(Family::Rows, &path)).unwrap();
         }
         for part in ["", "db"] {

@@ -8,7 +8,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use crate::disk::{db::Db, writer::Health};
+use crate::disk::{db::Db, writer::BatchWriter};
 
 const MIB: u64 = 1 << 20;
 /// Reserves that are free where there is much room: more than is written between two looks.
@@ -16,22 +16,22 @@ const WIDE: u64 = 32;
 
 /// Whether there is room to write, looked at from time to time.
 pub(crate) struct Disk {
-    health: Arc<Health>,
+    writer: Arc<BatchWriter>,
     low: AtomicBool,
 }
 
 impl Disk {
-    pub fn new(health: Arc<Health>) -> Self {
-        Self { health, low: AtomicBool::new(false) }
+    pub fn new(writer: Arc<BatchWriter>) -> Self {
+        Self { writer, low: AtomicBool::new(false) }
     }
 
     /// Whether new writes have to be refused.
     pub fn is_full(&self) -> bool {
-        self.low.load(Ordering::Acquire) || self.health.full.load(Ordering::Acquire)
+        self.low.load(Ordering::Acquire) || self.writer.full.load(Ordering::Acquire)
     }
 
-    pub fn health(&self) -> &Health {
-        &self.health
+    pub fn writer(&self) -> &BatchWriter {
+        &self.writer
     }
 
     /// Looks at the file system; tells whether there is much more room than is needed. Blocks.

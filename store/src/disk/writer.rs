@@ -5,7 +5,7 @@
 //!   goes into the next one: one batch, and one sync if any job of it needs durability.
 //! - Nothing is reported durable before the sync that covers it returned.
 //! - A full disk is waited out, not reported: raft stays alive, nothing is acknowledged meanwhile,
-//!   and new writes are refused by whoever looks at [`Health`]. Any other error is final.
+//!   and new writes are refused by whoever looks at [`BatchWriter`]. Any other error is final.
 
 use std::{
     io,
@@ -75,8 +75,8 @@ pub(crate) struct Rows {
     pub membership: Option<Vec<u8>>,
 }
 
-/// How the disk does. Read by anyone.
-pub(crate) struct Health {
+/// Writes batches to the disk, and waits while that is full. What it knows of how the disk does is read by anyone.
+pub(crate) struct BatchWriter {
     /// A write failed for lack of space and is being tried again.
     pub full: AtomicBool,
     /// When the write in progress began, if one that must be durable is in progress.
@@ -93,7 +93,7 @@ pub(crate) struct Health {
     deleted: AtomicU64,
 }
 
-impl Health {
+impl BatchWriter {
     fn new(persisted: Revision) -> Self {
         Self {
             full: AtomicBool::new(false),
@@ -195,7 +195,7 @@ struct Message {
 pub(crate) struct WriteQueue {
     tx: mpsc::Sender<Message>,
     lane: Arc<Lane>,
-    health: Arc<Health>,
+    writer: Arc<BatchWriter>,
 }
 
 /// Rows that nobody waits for. They go with the next job, so that the thread is not woken for them.
@@ -216,18 +216,18 @@ impl Drop for Wanted {
 }
 
 impl WriteQueue {
-    pub fn health(&self) -> &Arc<Health> {
-        &self.health
+    pub fn writer(&self) -> &Arc<BatchWriter> {
+        &self.writer
     }
 
     /// The revision up to which the rows are in the database.
     pub fn persisted(&self) -> watch::Receiver<Revision> {
-        self.health.persisted.subscribe()
+        self.writer.persisted.subscribe()
     }
 
     /// Log entries below this index, of those sent so far, are in the database.
     pub fn written(&self) -> u64 {
-        self.health.log_written.load(Ordering::Acquire)
+        self.writer.log_written.load(Ordering::Acquire)
     }
 
     /// Sends a job, behind all rows that were left before.
@@ -273,27 +273,27 @@ impl WriteQueue {
 
     /// Lets a writer that waits for space give up.
     pub fn give_up(&self) {
-        self.health.stopping.store(true, Ordering::Release);
+        self.writer.stopping.store(true, Ordering::Release);
     }
 }
 
 /// Starts the thread (in a simulation, a task). It ends when the last queue is dropped.
 pub(crate) fn spawn(db: Arc<Db>, persisted: Revision) -> io::Result<WriteQueue> {
     let (tx, rx) = mpsc::channel(QUEUE);
-    let health = Arc::new(Health::new(persisted));
-    let thread = Thread { db, rx, health: Arc::clone(&health), failed: None };
+    let writer = Arc::new(BatchWriter::new(persisted));
+    let thread = Thread { db, rx, writer: Arc::clone(&writer), failed: None };
     if rt::simulated() {
         rt::spawn(thread.run_simulated());
     } else {
         thread::Builder::new().name("store-writer".to_owned()).spawn(move || thread.run())?;
     }
-    Ok(WriteQueue { tx, lane: Arc::default(), health })
+    Ok(WriteQueue { tx, lane: Arc::default(), writer })
 }
 
 struct Thread {
     db: Arc<Db>,
     rx: mpsc::Receiver<Message>,
-    health: Arc<Health>,
+    writer: Arc<BatchWriter>,
     /// Why nothing is written any more: a write after one that failed would leave a hole.
     failed: Option<(io::ErrorKind, String)>,
 }
@@ -306,7 +306,7 @@ impl Thread {
             let sync = self.begin(&jobs);
             let result = match &self.failed {
                 Some((kind, text)) => Err(io::Error::new(*kind, text.clone())),
-                None => self.health.write(&self.db, sync, |db| batch(&jobs, db)),
+                None => self.writer.write(&self.db, sync, |db| batch(&jobs, db)),
             };
             self.report(jobs, &result);
             if round.is_multiple_of(STRETCH) {
@@ -321,7 +321,7 @@ impl Thread {
             let sync = self.begin(&jobs);
             let result = match &self.failed {
                 Some((kind, text)) => Err(io::Error::new(*kind, text.clone())),
-                None => self.health.write_simulated(&self.db, sync, &jobs).await,
+                None => self.writer.write_simulated(&self.db, sync, &jobs).await,
             };
             self.report(jobs, &result);
         }
@@ -343,24 +343,24 @@ impl Thread {
     fn begin(&self, jobs: &[Job]) -> bool {
         let sync = jobs.iter().any(Job::wants_sync);
         if sync {
-            *self.health.busy.lock() = Some(Instant::now());
+            *self.writer.busy.lock() = Some(Instant::now());
         }
         sync
     }
 
     fn report(&mut self, jobs: Vec<Job>, result: &io::Result<()>) {
-        *self.health.busy.lock() = None;
+        *self.writer.busy.lock() = None;
         if let Err(error) = result
             && self.failed.is_none()
         {
-            if !self.health.stopping.load(Ordering::Acquire) {
+            if !self.writer.stopping.load(Ordering::Acquire) {
                 tracing::error!(%error, "writing to the database failed");
             }
             self.failed = Some((error.kind(), error.to_string()));
         }
         for job in jobs {
             if let (Ok(()), Some(next)) = (result, job.next_index()) {
-                self.health.log_written.store(next, Ordering::Release);
+                self.writer.log_written.store(next, Ordering::Release);
             }
             let result = match result {
                 Ok(()) => Ok(()),
@@ -370,7 +370,7 @@ impl Thread {
                 Job::Append { flushed, .. } => flushed.io_completed(result),
                 Job::Apply(rows) => {
                     if let (Ok(()), Some(last)) = (&result, rows.last()) {
-                        self.health.set_persisted(last.record.revision);
+                        self.writer.set_persisted(last.record.revision);
                     }
                 }
                 Job::Vote { done, .. }
@@ -457,8 +457,8 @@ pub(crate) mod tests {
     use crate::Config;
     use kontiki_state::{EntryId, Term};
 
-    pub(crate) fn health() -> Health {
-        Health::new(Revision(1))
+    pub(crate) fn writer() -> BatchWriter {
+        BatchWriter::new(Revision(1))
     }
 
     #[tokio::test]
@@ -466,11 +466,11 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let db = Arc::new(Db::open(&Config::unconnected(1, dir.path()), "test").unwrap());
         let (tx, rx) = mpsc::channel(QUEUE);
-        let health = Arc::new(Health::new(Revision(1)));
-        let mut thread = Thread { db: Arc::clone(&db), rx, health: Arc::clone(&health), failed: None };
+        let writer = Arc::new(BatchWriter::new(Revision(1)));
+        let mut thread = Thread { db: Arc::clone(&db), rx, writer: Arc::clone(&writer), failed: None };
         thread.report(Vec::new(), &Err(io::Error::other("the disk is gone")));
         let thread = thread::spawn(move || thread.run());
-        let queue = WriteQueue { tx, lane: Arc::default(), health };
+        let queue = WriteQueue { tx, lane: Arc::default(), writer };
         let error = queue.run(|done| Job::Vote { vote: Vote::new(1, 1), done }).await.unwrap_err();
         assert_eq!(error.to_string(), "the disk is gone");
         drop(queue);
@@ -503,7 +503,7 @@ pub(crate) mod tests {
             async move { queue.run(|done| Job::Vote { vote: Vote::new(1, 1), done }).await }
         });
         let waited = Instant::now();
-        while !queue.health().full.load(Ordering::Acquire) {
+        while !queue.writer().full.load(Ordering::Acquire) {
             assert!(waited.elapsed() < Duration::from_secs(10), "the disk was not full");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -190,11 +190,12 @@ impl Core {
 
     /// Why nothing can be proposed here now.
     fn refusal(&self) -> Option<Verdict> {
-        match () {
-            () if self.stop.is_cancelled() => Some(Verdict::Stopped),
-            () if !self.leads() => Some(Verdict::NotLeader),
-            () if self.disk.is_full() => Some(Verdict::DiskFull),
-            () => None,
+        if self.stop.is_cancelled() {
+            Some(Verdict::Stopped)
+        } else if !self.leads() {
+            Some(Verdict::NotLeader)
+        } else {
+            self.disk.is_full().then_some(Verdict::DiskFull)
         }
     }
 

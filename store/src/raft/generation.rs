@@ -15,14 +15,15 @@
 //! destroyed; nothing in a group that does not know them can stop them.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write as _},
+    fs, io,
     path::Path,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::{Member, OpenError, raft::peer::Identity};
+use kontiki_files::{Readers, replace};
+
+use crate::{Member, OpenError, raft::peer::PeerIdentity};
 
 const FILE: &str = "generation";
 /// Elections that a generation has room for.
@@ -70,12 +71,7 @@ pub(crate) fn read(dir: &Path) -> Result<u64, OpenError> {
 
 /// Writes a directory's generation.
 pub(crate) fn write(dir: &Path, generation: u64) -> io::Result<()> {
-    let draft = dir.join(format!("{FILE}.new"));
-    let mut file = File::create(&draft)?;
-    writeln!(file, "{generation}")?;
-    file.sync_all()?;
-    fs::rename(&draft, dir.join(FILE))?;
-    File::open(dir)?.sync_all()
+    replace(&dir.join(FILE), format!("{generation}\n").as_bytes(), Readers::All)
 }
 
 /// Makes the directory of a member that is about to join one of `generation`; nothing if it is a member's
@@ -92,7 +88,7 @@ pub fn adopt_generation(dir: &Path, generation: u64) -> io::Result<()> {
 }
 
 /// A member's identity, for its own generation only.
-pub(crate) fn fence(mut identity: Identity, generation: u64) -> Identity {
+pub(crate) fn fence(mut identity: PeerIdentity, generation: u64) -> PeerIdentity {
     let name = match generation {
         0 => FIRST.to_vec(),
         later => format!("h2;kontiki-generation={later}").into_bytes(),
@@ -103,7 +99,7 @@ pub(crate) fn fence(mut identity: Identity, generation: u64) -> Identity {
 }
 
 /// The identity of somebody who knows no generation yet.
-pub(crate) fn asking(mut identity: Identity) -> Identity {
+pub(crate) fn asking(mut identity: PeerIdentity) -> PeerIdentity {
     Arc::make_mut(&mut identity.client).alpn_protocols = vec![ASK.to_vec(), FIRST.to_vec()];
     identity
 }

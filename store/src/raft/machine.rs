@@ -29,10 +29,10 @@ use crate::{
     },
     rt,
     serve::view::{News, View},
-    types::{CommittedLeader, LogId, Node, Payload, SnapshotMeta, StoredMembership, TypeConfig, entry_id, of_entry_id},
+    types::{LogId, Payload, RaftSnapshot, SnapshotMeta, StoredMembership, TypeConfig, entry_id, of_entry_id},
 };
 use kontiki_state::{
-    Batch, Level, Revision, Snapshot as Shown, Term,
+    Batch, Level, Revision, Snapshot, Term,
     codec::Malformed,
     command::{Action, Command, Outcome},
     planted::{self, Bug},
@@ -43,8 +43,6 @@ use kontiki_state::{
 /// Entries applied between two publications. Large enough to share the costs, small enough that
 /// the first of them need not wait long for its answer.
 const CHUNK: usize = 256;
-
-type Snapshot = openraft::Snapshot<CommittedLeader, u64, Node, SnapshotData>;
 
 /// The state machine of one member.
 pub struct Machine {
@@ -142,7 +140,7 @@ impl Machine {
     }
 
     fn record(&self) -> StateRecord {
-        let record = |state: &Shown| StateRecord {
+        let record = |state: &Snapshot| StateRecord {
             epoch: self.epoch,
             revision: state.revision,
             compacted: state.compacted,
@@ -158,16 +156,17 @@ impl Machine {
     }
 
     /// The state as of now, ready to be streamed.
-    pub(crate) async fn take_snapshot(&self) -> io::Result<Snapshot> {
+    pub(crate) async fn take_snapshot(&self) -> io::Result<RaftSnapshot<SnapshotData>> {
         // The rows that are still on their way to the disk belong to it.
         if !planted::is(Bug::SnapshotBeforeRows) {
             self.queue.run(|done| Job::Barrier { done }).await?;
         }
         let snapshot = dump(Arc::clone(&self.db), self.record()).await?;
-        Ok(Snapshot { meta: self.meta(), snapshot })
+        Ok(RaftSnapshot { meta: self.meta(), snapshot })
     }
 
     /// Applies a run of entries as one publication and one write.
+    #[tracing::instrument(name = "apply", level = "debug", skip_all, fields(entries = chunk.len()))]
     async fn apply_chunk(&mut self, chunk: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
         let mut rows =
             Rows { rows: Vec::with_capacity(chunk.len()), leases: Vec::new(), record: self.record(), membership: None };
@@ -306,17 +305,17 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
         self.queue.run(|done| Job::Barrier { done }).await?;
-        let (db, health) = (Arc::clone(&self.db), Arc::clone(self.queue.health()));
+        let (db, writer) = (Arc::clone(&self.db), Arc::clone(self.queue.writer()));
         let membership = serde_json::to_vec(&meta.last_membership)?;
         let record = StateRecord { applied: meta.last_log_id.as_ref().map(entry_id), ..self.record() };
-        let installed = rt::blocking(move || install(&db, &health, snapshot, record, &membership));
+        let installed = rt::blocking(move || install(&db, &writer, snapshot, record, &membership));
         let (state, record) = installed.await??;
         self.epoch = record.epoch;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.has_snapshot = true;
         witness::installed(self.applied.map_or(0, |id| id.index), &state);
-        self.queue.health().set_persisted(state.revision);
+        self.queue.writer().set_persisted(state.revision);
         tracing::info!(revision = state.revision.0, keys = state.len(), "installed a snapshot");
         if state.level != self.local.level() {
             self.enter_level(state.level).await?;
@@ -325,7 +324,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Ok(())
     }
 
-    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+    async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot<SnapshotData>>, io::Error> {
         if !self.has_snapshot {
             return Ok(None);
         }
@@ -334,12 +333,12 @@ impl RaftStateMachine<TypeConfig> for Machine {
 }
 
 /// A snapshot that has been taken already: taking one is cheap.
-pub struct Builder(Option<io::Result<Snapshot>>);
+pub struct Builder(Option<io::Result<RaftSnapshot<SnapshotData>>>);
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = SnapshotData;
 
-    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+    async fn build_snapshot(&mut self) -> Result<RaftSnapshot<SnapshotData>, io::Error> {
         self.0.take().unwrap_or_else(|| Err(io::Error::other("a builder builds once")))
     }
 }

@@ -20,7 +20,7 @@ use crate::{
         engine::Core,
         forward::{Ask, decode_members},
         generation,
-        peer::{Identity, Peers},
+        peer::{PeerIdentity, Peers},
     },
     rt::{self, Instant},
     types::{Metrics, Node, TypeConfig},
@@ -50,10 +50,12 @@ pub(crate) fn list(core: &Core) -> Vec<Member> {
 }
 
 fn member(own: u64, last: u64, metrics: &Metrics, voters: &BTreeSet<u64>, id: u64, node: &Node) -> Member {
-    let role = match () {
-        () if metrics.current_leader == Some(id) => Role::Leader,
-        () if voters.contains(&id) => Role::Follower,
-        () => Role::Learner,
+    let role = if metrics.current_leader == Some(id) {
+        Role::Leader
+    } else if voters.contains(&id) {
+        Role::Follower
+    } else {
+        Role::Learner
     };
     let reachable = id == own || metrics.current_leader == Some(id) || answered(metrics, id);
     let matched = if id == own { Some(last) } else { matched(metrics, id) };
@@ -96,7 +98,7 @@ fn matched(metrics: &Metrics, id: u64) -> Option<u64> {
 /// # Errors
 /// If the certificates cannot be used, or that member does not answer.
 pub async fn members_at(tls: &PeerTls, address: &str) -> Result<Vec<Member>, StoreError> {
-    let identity = Identity::new(tls).map_err(|error| StoreError::Storage(error.to_string()))?;
+    let identity = PeerIdentity::new(tls).map_err(|error| StoreError::Storage(error.to_string()))?;
     let peers = Peers::new(generation::asking(identity));
     let answer = peers.forward(address, Ask::Members.encode(), SILENT).await.map_err(|_| StoreError::NoLeader)?;
     decode_members(answer).map_err(|error| StoreError::Storage(error.to_string()))

@@ -16,6 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use kontiki_files::parent;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -96,7 +97,7 @@ pub struct BackupInfo {
 
 /// The member that a new group begins with.
 #[derive(Clone, Debug)]
-pub struct Founder<'a> {
+pub struct FirstMember<'a> {
     /// Its id.
     pub id: u64,
     /// Its name.
@@ -145,26 +146,25 @@ pub fn backup_info(file: &Path) -> Result<BackupInfo, RescueError> {
 ///
 /// # Errors
 /// The file is not a whole backup, the directory exists, or the disk refused. Then there is no directory.
-pub fn restore(file: &Path, dir: &Path, founder: &Founder<'_>, bump: u64) -> Result<BackupInfo, RescueError> {
+pub fn restore(file: &Path, dir: &Path, first: &FirstMember<'_>, bump: u64) -> Result<BackupInfo, RescueError> {
     let info = backup_info(file)?;
     let revision = info.revision.checked_add(bump).filter(|revision| *revision <= LAST);
     let revision = revision.ok_or_else(|| RescueError::Asked(format!("{bump} is too far to raise revisions by")))?;
-    let cluster = cluster(founder.ca_pem)?;
+    let cluster = cluster(first.ca_pem)?;
     let failed = |error: io::Error| RescueError::Dir { dir: dir.display().to_string(), reason: error.to_string() };
     vacant(dir).map_err(failed)?;
     let staging = Staging::beside(dir).map_err(failed)?;
-    let db = Db::open(&offline(&staging.0, founder.id, founder.name), &cluster)?;
-    let written = fill(&db, file, founder, Revision(revision));
+    let db = Db::open(&offline(&staging.0, first.id, first.name), &cluster)?;
+    let written = fill(&db, file, first, Revision(revision));
     db.close();
     let generation = written.map_err(failed)?;
     generation::write(&staging.0, generation).map_err(failed)?;
-    fs::rename(&staging.0, dir).map_err(failed)?;
-    parent(dir).and_then(|parent| File::open(parent)?.sync_all()).map_err(failed)?;
+    kontiki_files::rename(&staging.0, dir).map_err(failed)?;
     Ok(info)
 }
 
 /// Writes everything, the last of it durably with all before it. Tells the generation.
-fn fill(db: &Db, file: &Path, founder: &Founder<'_>, revision: Revision) -> io::Result<u64> {
+fn fill(db: &Db, file: &Path, first: &FirstMember<'_>, revision: Revision) -> io::Result<u64> {
     let (mut record, mut swept) = (StateRecord::default(), Revision(0));
     let (mut pending, mut size) = (Vec::new(), 0);
     verify(file)?.walk(|part| {
@@ -195,10 +195,10 @@ fn fill(db: &Db, file: &Path, founder: &Founder<'_>, revision: Revision) -> io::
     let applied = Some(entry_id(&at));
     let record = StateRecord { epoch: EPOCH, revision, compacted: Some(revision), applied, ..record };
     db.raise_format(record.level)?;
-    let node = Node { name: founder.name.to_owned(), address: founder.address.to_owned(), ..Node::default() };
-    let membership = serde_json::to_vec(&StoredMembership::new(Some(at), alone(founder.id, node)?))?;
+    let node = Node { name: first.name.to_owned(), address: first.address.to_owned(), ..Node::default() };
+    let membership = serde_json::to_vec(&StoredMembership::new(Some(at), alone(first.id, node)?))?;
     let (mut vote, mut purged) = (Writer::default(), Writer::default());
-    vote.vote(&Vote::new_committed(at.leader_id.term, founder.id));
+    vote.vote(&Vote::new_committed(at.leader_id.term, first.id));
     purged.log_id(Some(&at));
     let (vote, purged) = (vote.finish(), purged.finish());
     write(db, |batch| {
@@ -260,14 +260,6 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn parent(dir: &Path) -> io::Result<&Path> {
-    match dir.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Ok(Path::new(".")),
-        Some(parent) => Ok(parent),
-        None => Err(io::Error::other("it has no parent directory")),
-    }
-}
-
 fn vacant(dir: &Path) -> io::Result<()> {
     match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -284,8 +276,8 @@ struct Staging(PathBuf);
 impl Staging {
     fn beside(dir: &Path) -> io::Result<Self> {
         let name = dir.file_name().ok_or_else(|| io::Error::other("it has no name"))?;
-        fs::create_dir_all(parent(dir)?)?;
-        let staging = parent(dir)?.join(format!("{}.restoring.tmp", name.to_string_lossy()));
+        fs::create_dir_all(parent(dir))?;
+        let staging = parent(dir).join(format!("{}.restoring.tmp", name.to_string_lossy()));
         fs::create_dir(&staging).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => {
                 io::Error::other(format!("{} is in the way, left by a restore that was cut off", staging.display()))

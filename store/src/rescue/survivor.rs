@@ -31,9 +31,9 @@ use kontiki_state::{
     rows::{MEMBERSHIP_KEY, StateRecord},
 };
 
-/// The part of a directory's identity that opening it again needs.
+/// The part of `identity.json` that opening a directory again needs.
 #[derive(Deserialize)]
-struct Identity {
+struct Owner {
     cluster: String,
     member: u64,
     name: String,
@@ -41,7 +41,7 @@ struct Identity {
 
 /// What a member has left.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Remains {
+pub struct SurvivorState {
     /// Its name.
     pub name: String,
     /// Its id.
@@ -63,7 +63,7 @@ pub struct Remains {
 /// A stopped member, held so that nobody starts it.
 pub struct Survivor {
     db: Db,
-    remains: Remains,
+    state: SurvivorState,
     node: Node,
     applied: Option<LogId>,
     /// The end of the log; what is applied may be beyond it.
@@ -77,23 +77,22 @@ impl Survivor {
     /// It does, or the directory is not one of a member that belongs to a group.
     pub fn open(dir: &Path) -> Result<Self, RescueError> {
         let bad = |reason: String| RescueError::Dir { dir: dir.display().to_string(), reason };
-        let identity = fs::read(dir.join("identity.json")).map_err(|error| match error.kind() {
+        let bytes = fs::read(dir.join("identity.json")).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => bad("it is not the data of a member: there is no identity.json".to_owned()),
             _ => bad(error.to_string()),
         })?;
-        let identity: Identity =
-            serde_json::from_slice(&identity).map_err(|error| bad(format!("identity.json: {error}")))?;
-        let db = Db::open(&offline(dir, identity.member, &identity.name), &identity.cluster)?;
+        let owner: Owner = serde_json::from_slice(&bytes).map_err(|error| bad(format!("identity.json: {error}")))?;
+        let db = Db::open(&offline(dir, owner.member, &owner.name), &owner.cluster)?;
         let found = db.with(|families| Found::read(&families)).map_err(|error| open_error(dir, &error))?;
-        let Some(node) = found.membership.get_node(&identity.member).cloned() else {
-            return Err(bad(format!("{} never was a member of a group", identity.name)));
+        let Some(node) = found.membership.get_node(&owner.member).cloned() else {
+            return Err(bad(format!("{} never was a member of a group", owner.name)));
         };
-        let others = found.membership.nodes().filter(|(id, _)| **id != identity.member);
+        let others = found.membership.nodes().filter(|(id, _)| **id != owner.member);
         let applied = found.record.applied.map(of_entry_id);
         let last = found.logged.max(applied);
-        let remains = Remains {
-            name: identity.name,
-            id: identity.member,
+        let state = SurvivorState {
+            name: owner.name,
+            id: owner.member,
             address: node.address.clone(),
             others: others.map(|(_, node)| (node.name.clone(), node.address.clone())).collect(),
             revision: found.record.revision.0,
@@ -101,33 +100,34 @@ impl Survivor {
             last: last.map_or(0, |id| id.index),
             term: found.vote.map_or(0, |vote| vote.leader_id.term).max(last.map_or(0, |id| id.leader_id.term)),
         };
-        Ok(Self { db, remains, node, applied, logged: found.logged })
+        Ok(Self { db, state, node, applied, logged: found.logged })
     }
 
     /// What it has left.
     #[must_use]
-    pub fn remains(&self) -> &Remains {
-        &self.remains
+    pub fn state(&self) -> &SurvivorState {
+        &self.state
     }
 
-    /// Makes it the only member of a group that goes on from here. Doing it again is safe.
+    /// Makes it the only member of a group that goes on from here, as etcd's `--force-new-cluster` does. Doing it again is
+    /// safe.
     ///
     /// # Errors
     /// The disk refused.
-    pub fn go_on_alone(self) -> Result<(), RescueError> {
+    pub fn force_new_cluster(self) -> Result<(), RescueError> {
         let failed =
             |error: io::Error| RescueError::Dir { dir: self.db.dir().display().to_string(), reason: error.to_string() };
-        let generation = generation::after(self.remains.term);
+        let generation = generation::after(self.state.term);
         generation::write(self.db.dir(), generation).map_err(failed)?;
         self.rewrite(generation::first_term(generation)).map_err(failed)
     }
 
     fn rewrite(&self, term: u64) -> io::Result<()> {
         let node = Node { promote: false, ..self.node.clone() };
-        let payload = Payload::Membership(alone(self.remains.id, node)?);
-        let entry = LogEntry::new(log_id(term, self.remains.last + 1), payload);
+        let payload = Payload::Membership(alone(self.state.id, node)?);
+        let entry = LogEntry::new(log_id(term, self.state.last + 1), payload);
         let (mut vote, mut purged) = (Writer::default(), Writer::default());
-        vote.vote(&Vote::new_committed(term, self.remains.id));
+        vote.vote(&Vote::new_committed(term, self.state.id));
         purged.log_id(self.applied.as_ref());
         let (vote, purged) = (vote.finish(), purged.finish());
         // A snapshot that was installed just before the end: what is left of the log does not reach it.

@@ -41,7 +41,7 @@ pub(crate) async fn watch_stalls(core: Arc<Core>) {
             gone = server.changed() => if gone.is_err() { return },
             () = rt::sleep(core.timing.election / 6), if leads => {}
         }
-        let stalled = core.disk.health().stalled();
+        let stalled = core.disk.writer().stalled();
         if stalled > core.timing.election && !core.disk.is_full() && core.leads() {
             tracing::warn!(?stalled, "the disk has stalled; handing leadership over");
             if let Err(error) = members::transfer(&core, None).await {

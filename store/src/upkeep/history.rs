@@ -9,7 +9,7 @@ use crate::{
         dump::swept,
         history::{decode, scan, state_record},
         stream::swept_value,
-        writer::Health,
+        writer::BatchWriter,
     },
     raft::engine::Core,
     rt::{self, Instant},
@@ -59,7 +59,7 @@ pub(crate) async fn sweep(core: Arc<Core>, db: Arc<Db>, keep: Keep) {
             () = rt::sleep(keep.look) => {}
         }
         let (db, disk) = (Arc::clone(&db), Arc::clone(&core.disk));
-        let swept = rt::blocking(move || if disk.is_full() { Ok(()) } else { sweep_rows(&db, disk.health()) });
+        let swept = rt::blocking(move || if disk.is_full() { Ok(()) } else { sweep_rows(&db, disk.writer()) });
         if let Err(error) = swept.await.and_then(|swept| swept) {
             tracing::warn!(%error, "removing old history failed");
         }
@@ -68,7 +68,7 @@ pub(crate) async fn sweep(core: Arc<Core>, db: Arc<Db>, keep: Keep) {
 
 /// What may be removed is what the database says is compacted. This member may show more already, but would
 /// show less again after a crash, and answer from rows that are gone.
-fn sweep_rows(db: &Db, health: &Health) -> io::Result<()> {
+fn sweep_rows(db: &Db, writer: &BatchWriter) -> io::Result<()> {
     let record = db.with(|families| state_record(&families))?;
     let (epoch, Some(upto)) = (record.epoch, record.compacted) else { return Ok(()) };
     let mut at = db.with(|families| swept(&families, epoch))?;
@@ -88,7 +88,7 @@ fn sweep_rows(db: &Db, health: &Health) -> io::Result<()> {
                 let row = decode(key, value)?;
                 if row.prev != Revision(0) {
                     // What it superseded was about as large.
-                    health.add_deleted((row.entry.key.len() + row.entry.value.len()) as u64);
+                    writer.add_deleted((row.entry.key.len() + row.entry.value.len()) as u64);
                     batch.delete(Family::Rows, row_key(epoch, row.prev, &row.entry.key));
                 }
                 let gone = matches!(row.kind, RowKind::Delete | RowKind::PutAndDelete) && revision != upto;
@@ -138,7 +138,7 @@ mod tests {
     fn a_sweep_goes_no_further_than_the_database_is_compacted() {
         let dir = tempfile::tempdir().unwrap();
         let db = Db::open(&Config::unconnected(1, dir.path()), "test").unwrap();
-        let health = crate::disk::writer::tests::health();
+        let writer = crate::disk::writer::tests::writer();
         let epoch = StateRecord::default().epoch;
         let one = put(2, None);
         let two = put(3, Some(Arc::clone(&one.entry)));
@@ -162,10 +162,10 @@ mod tests {
             [2, 3, 4].into_iter().filter(|revision| has(*revision)).collect::<Vec<_>>()
         };
         write(None).unwrap();
-        sweep_rows(&db, &health).unwrap();
+        sweep_rows(&db, &writer).unwrap();
         assert_eq!(rows(), [2, 3, 4], "nothing is compacted");
         write(Some(Revision(3))).unwrap();
-        sweep_rows(&db, &health).unwrap();
+        sweep_rows(&db, &writer).unwrap();
         assert_eq!(rows(), [3, 4], "what was at the compacted revision can still be read");
         db.close();
     }

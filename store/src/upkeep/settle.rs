@@ -35,7 +35,7 @@ pub(crate) async fn settle(core: Arc<Core>, db: Arc<Db>) {
             () = core.stop.cancelled() => return,
             () = rt::sleep(LOOK) => {}
         }
-        let written = core.disk.health().bytes();
+        let written = core.disk.writer().bytes();
         if !rest.is_calm(written) || core.disk.is_full() {
             continue;
         }
@@ -50,7 +50,7 @@ pub(crate) async fn settle(core: Arc<Core>, db: Arc<Db>) {
             Ok(after) => swept = after,
             Err(error) => tracing::debug!(%error, "memory and disk were not given back"),
         }
-        rest.settled(core.disk.health().bytes());
+        rest.settled(core.disk.writer().bytes());
     }
 }
 
@@ -97,7 +97,7 @@ fn log_files(core: &Core, families: &Families<'_>) -> io::Result<Files> {
 
 fn row_files(core: &Core, families: &Families<'_>) -> io::Result<Files> {
     let alive = core.view.look(kontiki_state::Snapshot::bytes);
-    Ok(Files { size: families.size(Family::Rows)?, alive, deleted: core.disk.health().deleted() })
+    Ok(Files { size: families.size(Family::Rows)?, alive, deleted: core.disk.writer().deleted() })
 }
 
 /// How much was written, and when it was last looked at.

@@ -215,13 +215,14 @@ impl Snapshot {
     /// Whether the past at `revision` can be read; zero is the present. As in etcd what was compacted
     /// before anything was is all before -1.
     pub fn readable(&self, revision: i64) -> Result<(), Refusal> {
-        match () {
-            () if revision == 0 => Ok(()),
-            () if revision > self.revision.0.cast_signed() => Err(Refusal::Future),
-            () if revision < self.compacted.map_or(-1, |compacted| compacted.0.cast_signed()) => {
-                Err(Refusal::Compacted)
-            }
-            () => Ok(()),
+        if revision == 0 {
+            Ok(())
+        } else if revision > self.revision.0.cast_signed() {
+            Err(Refusal::Future)
+        } else if revision < self.compacted.map_or(-1, |compacted| compacted.0.cast_signed()) {
+            Err(Refusal::Compacted)
+        } else {
+            Ok(())
         }
     }
 

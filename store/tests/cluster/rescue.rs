@@ -8,7 +8,7 @@ use std::{
 
 use futures::StreamExt as _;
 use kontiki_store::{
-    Config, EventKind, Founder, HistoryError, Op, Put, PutLease, Revision, Store, Survivor, Tuning, Txn, WatchItem,
+    Config, EventKind, FirstMember, HistoryError, Op, Put, PutLease, Revision, Store, Survivor, Tuning, Txn, WatchItem,
     adopt_generation, backup_info, generation_of, members_at, restore,
 };
 use tokio_util::sync::CancellationToken;
@@ -108,10 +108,10 @@ async fn a_backup_taken_under_load_begins_a_new_group() {
     assert!(info.revision >= begun.0 && info.revision < seen.0, "{info:?}, asked at {begun}");
     assert_eq!((info.bytes, info.leases), (bytes.len() as u64, 1));
 
-    // The founder of the new group has the id, the name and the address of an old member.
+    // The first member of the new group has the id, the name and the address of an old member.
     let old = cluster.configs[&1].clone();
     let mut config = Config { dir: cluster.dir.path().join("new/s1"), ..old.clone() };
-    let founder = Founder { id: 1, name: "s1", address: &old.advertise, ca_pem: &old.tls.ca_pem };
+    let first = FirstMember { id: 1, name: "s1", address: &old.advertise, ca_pem: &old.tls.ca_pem };
     let bump = 1_000_000;
     for (what, damaged, expect) in [
         ("a flipped bit", flipped(&bytes, bytes.len() / 2), "checksum is wrong"),
@@ -123,15 +123,15 @@ async fn a_backup_taken_under_load_begins_a_new_group() {
     ] {
         let damage = cluster.dir.path().join("damaged");
         std::fs::write(&damage, damaged).unwrap();
-        let line = restore(&damage, &config.dir, &founder, bump).unwrap_err().to_string();
+        let line = restore(&damage, &config.dir, &first, bump).unwrap_err().to_string();
         assert!(line.contains(expect) && !line.contains('\n'), "{what}: {line}");
         assert!(!config.dir.exists(), "{what} left a directory behind");
     }
-    let line = restore(&file, &old.dir, &founder, bump).unwrap_err().to_string();
+    let line = restore(&file, &old.dir, &first, bump).unwrap_err().to_string();
     assert!(line.contains("nothing was overwritten"), "{line}");
 
     cluster.members.remove(&1).unwrap().crash().await;
-    assert_eq!(restore(&file, &config.dir, &founder, bump).unwrap(), info);
+    assert_eq!(restore(&file, &config.dir, &first, bump).unwrap(), info);
     let left: Vec<_> = std::fs::read_dir(config.dir.parent().unwrap()).unwrap().flatten().collect();
     assert_eq!(left.len(), 1, "{left:?}");
     config.tls = cluster.pki.issue("kontiki:servers");
@@ -172,7 +172,7 @@ async fn a_backup_taken_under_load_begins_a_new_group() {
     new.members[&5].revoke(77).await.unwrap();
     let Some(WatchItem::Events(events)) = watch.next().await else { panic!("no event") };
     assert_eq!((events[0].kind, events[0].entry.mod_revision), (EventKind::Delete, now.next()));
-    // The rest of the old group is a majority of it, and knows the founder's address. Nothing of it comes over.
+    // The rest of the old group is a majority of it, and knows the first member's address. Nothing of it comes over.
     put_surely(cluster.members.values().next().unwrap(), "/old", "x").await;
     put_surely(&new.members[&5], "/new", "x").await;
     new.converge().await;
@@ -229,10 +229,10 @@ async fn one_survivor_goes_on_alone_and_takes_new_members() {
     // Twice, as somebody does who was interrupted.
     for _ in 0..2 {
         let found = Survivor::open(&config.dir).unwrap();
-        eprintln!("{:?}", found.remains());
-        assert_eq!((found.remains().id, &found.remains().name), (survivor, &config.name));
-        assert!(found.remains().last >= found.remains().applied);
-        found.go_on_alone().unwrap();
+        eprintln!("{:?}", found.state());
+        assert_eq!((found.state().id, &found.state().name), (survivor, &config.name));
+        assert!(found.state().last >= found.state().applied);
+        found.force_new_cluster().unwrap();
     }
     cluster.reopen(survivor).await;
     cluster.leader().await;

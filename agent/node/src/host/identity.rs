@@ -4,34 +4,21 @@
 //! - The private key is made here, mode 0600, and never leaves the data directory.
 //! - Before there is a certificate, a server is trusted only if its chain holds a CA whose public
 //!   key has the configured hash, and the chain verifies against that CA.
-//! - Files are replaced by rename, so a crash leaves the old or the new one.
+//! - Files are replaced as wholes (`kontiki_files`), so a crash leaves the old or the new one.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use kontiki_agent_plan::rotation;
+use kontiki_files::{Readers, replace};
 use kontiki_proto::node::{JoinAgentRequest, JoinAgentResponse, join_client::JoinClient};
+use kontiki_tls::{CaHash, Pin, Validity};
 use rcgen::{CertificateParams, DnType, KeyPair};
-use rustls::{
-    DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::{
-        WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::CryptoProvider,
-};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity as TlsIdentity};
-use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use crate::config::{Config, parse_ca_hash};
+use crate::config::Config;
 
 /// The name in every server's certificate.
 const SERVER_NAME: &str = "kubernetes";
@@ -48,9 +35,9 @@ pub struct Cluster {
     pub service_cidr: String,
 }
 
-/// A node's credentials.
+/// A node's certificate and key, and the cluster that it belongs to.
 #[derive(Clone)]
-pub(crate) struct Identity {
+pub(crate) struct Credentials {
     pub(crate) ca_pem: String,
     pub(crate) certificate_pem: String,
     key_pem: String,
@@ -72,29 +59,20 @@ impl Files {
 
     fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
         let path = self.dir.join(name);
-        write_private(&path, text).with_context(|| format!("writing {}", path.display()))
+        replace(&path, text.as_bytes(), Readers::Owner).with_context(|| format!("writing {}", path.display()))
     }
 }
 
-fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
-    let temporary = path.with_extension("new");
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(temporary, path)
-}
-
-impl Identity {
-    /// The stored identity, or a new one from a master. Tries all servers until one answers.
+impl Credentials {
+    /// The stored credentials, or new ones from a master. Tries all servers until one answers.
     ///
     /// # Errors
     /// A reason that waiting does not cure: a refused token, a wrong CA, unusable files.
     pub(crate) async fn load_or_join(config: &Config) -> anyhow::Result<Self> {
         let files = Files { dir: config.data_dir.join("pki") };
         std::fs::create_dir_all(&files.dir).with_context(|| format!("creating {}", files.dir.display()))?;
-        if let Some(identity) = Self::load(&files, config)? {
-            return Ok(identity);
+        if let Some(credentials) = Self::load(&files, config)? {
+            return Ok(credentials);
         }
         Self::join(&files, config).await
     }
@@ -106,11 +84,11 @@ impl Identity {
             return Ok(None);
         };
         let cluster = serde_json::from_str(&cluster).context("cluster.json in the agent's data directory")?;
-        let (name, expires) = read_certificate(&certificate_pem).context("node.crt in the agent's data directory")?;
+        let (name, validity) = read_certificate(&certificate_pem).context("node.crt in the agent's data directory")?;
         if name != format!("system:node:{}", config.name) {
             bail!("the data directory belongs to {name:?}, not to node {:?}", config.name);
         }
-        if rotation::certificate_is_stale(expires, Timestamp::now()) && config.token.is_some() {
+        if rotation::certificate_is_stale(validity.to, Timestamp::now()) && config.token.is_some() {
             return Ok(None); // joins again
         }
         Ok(Some(Self { ca_pem, certificate_pem, key_pem, cluster }))
@@ -123,7 +101,7 @@ impl Identity {
             .ca_hash
             .as_deref()
             .context("`ca_hash` is needed to join: the token alone cannot show who the server is")?;
-        let hash = parse_ca_hash(hash)?;
+        let hash = hash.parse().context("ca_hash")?;
         let (key_pem, csr_pem) = signing_request(files, &config.name)?;
         let request = JoinAgentRequest { token, node_name: config.name.clone(), csr_pem };
         let answer = ask_to_join(config, hash, request).await?;
@@ -140,14 +118,14 @@ impl Identity {
         Ok(Self { ca_pem: answer.ca_pem, certificate_pem: answer.certificate_pem, key_pem, cluster })
     }
 
-    /// An endpoint for a server, with this identity's TLS.
+    /// An endpoint for a server, with these credentials' TLS.
     ///
     /// # Errors
     /// If the address or the certificates cannot be used.
     pub(crate) fn endpoint(&self, server: &str) -> anyhow::Result<Endpoint> {
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(&self.ca_pem))
-            .identity(TlsIdentity::from_pem(&self.certificate_pem, &self.key_pem))
+            .identity(Identity::from_pem(&self.certificate_pem, &self.key_pem))
             .domain_name(SERVER_NAME);
         Ok(Endpoint::from_shared(format!("https://{server}"))?
             .connect_timeout(CONNECT)
@@ -156,48 +134,45 @@ impl Identity {
     }
 }
 
-/// The identity of a running agent: sessions use the latest, renewals replace it.
+/// The credentials of a running agent: sessions use the latest, renewals replace it.
 pub(crate) struct Current {
     files: Files,
     node: String,
-    identity: std::sync::RwLock<Identity>,
+    credentials: std::sync::RwLock<Credentials>,
 }
 
 impl Current {
-    /// Starts with `identity`.
+    /// Starts with `credentials`.
     #[must_use]
-    pub(crate) fn new(config: &Config, identity: Identity) -> Self {
+    pub(crate) fn new(config: &Config, credentials: Credentials) -> Self {
         let files = Files { dir: config.data_dir.join("pki") };
-        Self { files, node: config.name.clone(), identity: std::sync::RwLock::new(identity) }
+        Self { files, node: config.name.clone(), credentials: std::sync::RwLock::new(credentials) }
     }
 
-    /// The identity to use now.
+    /// The credentials to use now.
     #[must_use]
-    pub(crate) fn get(&self) -> Identity {
-        self.identity.read().expect("no writer panics").clone()
+    pub(crate) fn get(&self) -> Credentials {
+        self.credentials.read().expect("no writer panics").clone()
     }
 
     fn is_due(&self) -> bool {
         let pem = self.get().certificate_pem;
-        let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(pem.as_bytes()) else { return false };
-        let Ok(certificate) = pem.parse_x509() else { return false };
-        let validity = certificate.validity();
-        let (Ok(from), Ok(to)) = (moment(validity.not_before), moment(validity.not_after)) else { return false };
-        rotation::certificate_is_due(from, to, Timestamp::now())
+        read_certificate(&pem).is_ok_and(|(_, validity)| validity.is_due(Timestamp::now()))
     }
 
     async fn renew(&self, server: &str) -> anyhow::Result<()> {
-        let identity = self.get();
+        let credentials = self.get();
         let (key_pem, csr_pem) = signing_request(&self.files, &self.node)?;
-        let channel = identity.endpoint(server)?.connect().await?;
+        let channel = credentials.endpoint(server)?.connect().await?;
         let mut client = kontiki_proto::node::node_client::NodeClient::new(channel);
         let ask = client.renew(kontiki_proto::node::RenewRequest { csr_pem });
         let answer = tokio::time::timeout(JOIN, ask).await.context("no answer")?;
         let answer = answer.map_err(|status| anyhow::anyhow!("{}", status.message()))?.into_inner();
         self.files.write("ca.crt", &answer.ca_pem)?;
         self.files.write("node.crt", &answer.certificate_pem)?;
-        let renewed = Identity { ca_pem: answer.ca_pem, certificate_pem: answer.certificate_pem, key_pem, ..identity };
-        *self.identity.write().expect("no writer panics") = renewed;
+        let renewed =
+            Credentials { ca_pem: answer.ca_pem, certificate_pem: answer.certificate_pem, key_pem, ..credentials };
+        *self.credentials.write().expect("no writer panics") = renewed;
         Ok(())
     }
 
@@ -227,17 +202,13 @@ impl Current {
     }
 }
 
-fn moment(time: ASN1Time) -> anyhow::Result<Timestamp> {
-    Timestamp::from_second(time.timestamp()).context("a time out of range")
-}
-
-/// Its common name, and when it ends.
-fn read_certificate(pem: &str) -> anyhow::Result<(String, Timestamp)> {
+/// Its common name, and how long it is good for.
+fn read_certificate(pem: &str) -> anyhow::Result<(String, Validity)> {
     let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).context("not a PEM file")?;
     let certificate = pem.parse_x509().context("not a certificate")?;
     let name = certificate.subject().iter_common_name().next().and_then(|n| n.as_str().ok());
     let name = name.context("the certificate has no common name")?.to_owned();
-    Ok((name, moment(certificate.validity().not_after)?))
+    Ok((name, Validity::of_certificate(&pem.contents)?))
 }
 
 /// The node's key, made if there is none, and a request to certify it.
@@ -258,7 +229,7 @@ fn signing_request(files: &Files, node: &str) -> anyhow::Result<(String, String)
     Ok((key.serialize_pem(), csr))
 }
 
-async fn ask_to_join(config: &Config, hash: [u8; 32], request: JoinAgentRequest) -> anyhow::Result<JoinAgentResponse> {
+async fn ask_to_join(config: &Config, hash: CaHash, request: JoinAgentRequest) -> anyhow::Result<JoinAgentResponse> {
     let mut reported = String::new();
     loop {
         for server in &config.servers {
@@ -284,20 +255,20 @@ enum JoinError {
     Later(String),
 }
 
-async fn join_at(server: &str, hash: [u8; 32], request: JoinAgentRequest) -> Result<JoinAgentResponse, JoinError> {
-    let verifier = Arc::new(PinnedCa::new(hash));
+async fn join_at(server: &str, hash: CaHash, request: JoinAgentRequest) -> Result<JoinAgentResponse, JoinError> {
+    let pin = Arc::new(Pin::new(hash));
     let later = |error: &dyn std::error::Error| JoinError::Later(chain(error));
     let endpoint = Endpoint::from_shared(format!("https://{server}")).map_err(|e| JoinError::Final(e.to_string()))?;
     let endpoint = endpoint
         .connect_timeout(CONNECT)
-        .tls_config_with_verifier(ClientTlsConfig::new().domain_name(SERVER_NAME), verifier.clone())
+        .tls_config_with_verifier(ClientTlsConfig::new().domain_name(SERVER_NAME), pin.clone())
         .map_err(|e| JoinError::Final(e.to_string()))?;
     let channel: Channel = match endpoint.connect().await {
         Ok(channel) => channel,
-        Err(_) if verifier.refused() => {
-            return Err(JoinError::Final("the server's CA does not have the configured ca_hash".to_owned()));
+        Err(error) => {
+            let other = |unpinned| JoinError::Final(format!("ca_hash: it has another CA than {hash}: {unpinned}"));
+            return Err(pin.unpinned().map_or_else(|| later(&error), other));
         }
-        Err(error) => return Err(later(&error)),
     };
     let mut client = JoinClient::new(channel);
     match tokio::time::timeout(JOIN, client.join_agent(request)).await {
@@ -326,72 +297,4 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     out
-}
-
-/// Trusts exactly the chains that end in a CA with the pinned public key.
-#[derive(Debug)]
-struct PinnedCa {
-    hash: [u8; 32],
-    provider: Arc<CryptoProvider>,
-    refused: std::sync::atomic::AtomicBool,
-}
-
-impl PinnedCa {
-    fn new(hash: [u8; 32]) -> Self {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        Self { hash, provider, refused: std::sync::atomic::AtomicBool::new(false) }
-    }
-
-    fn refused(&self) -> bool {
-        self.refused.load(std::sync::atomic::Ordering::SeqCst)
-    }
-
-    fn is_pinned(&self, certificate: &CertificateDer<'_>) -> bool {
-        let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return false };
-        <[u8; 32]>::from(Sha256::digest(parsed.public_key().raw)) == self.hash
-    }
-}
-
-impl ServerCertVerifier for PinnedCa {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let Some(ca) = intermediates.iter().find(|c| self.is_pinned(c)) else {
-            self.refused.store(true, std::sync::atomic::Ordering::SeqCst);
-            return Err(rustls::Error::General("the server's CA does not have the configured hash".to_owned()));
-        };
-        let mut roots = RootCertStore::empty();
-        roots.add(ca.clone().into_owned())?;
-        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
-            .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))?;
-        inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }

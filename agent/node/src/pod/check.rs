@@ -23,8 +23,8 @@ use crate::runtime::cri::{Cri, CriError};
 /// As much of a response as kubelet reads.
 const MAX_BODY: usize = 10 << 10;
 
-/// The outcome of a check; a failure says why.
-pub(super) type Outcome = Result<(), String>;
+/// How a check ended; a failure says why.
+pub(super) type Checked = Result<(), String>;
 
 /// The container that is checked.
 pub(super) struct Target<'a> {
@@ -36,7 +36,7 @@ pub(super) struct Target<'a> {
 
 impl Target<'_> {
     /// Runs a probe once.
-    pub(super) async fn probe(&self, probe: &Probe) -> Outcome {
+    pub(super) async fn probe(&self, probe: &Probe) -> Checked {
         let timeout = probes::timeout(probe);
         if let Some(exec) = &probe.exec {
             return self.exec(exec.command.clone().unwrap_or_default(), timeout).await;
@@ -59,7 +59,7 @@ impl Target<'_> {
     }
 
     /// Runs a lifecycle hook. The caller bounds its time.
-    pub(super) async fn hook(&self, handler: &LifecycleHandler, limit: Duration) -> Outcome {
+    pub(super) async fn hook(&self, handler: &LifecycleHandler, limit: Duration) -> Checked {
         if let Some(exec) = &handler.exec {
             self.exec(exec.command.clone().unwrap_or_default(), limit).await
         } else if let Some(http) = &handler.http_get {
@@ -72,7 +72,7 @@ impl Target<'_> {
         }
     }
 
-    async fn exec(&self, command: Vec<String>, timeout: Duration) -> Outcome {
+    async fn exec(&self, command: Vec<String>, timeout: Duration) -> Checked {
         match self.cri.exec_sync(self.id, command, timeout).await {
             Ok(answer) if answer.exit_code == 0 => Ok(()),
             Ok(answer) => {
@@ -94,13 +94,13 @@ impl Target<'_> {
         }
     }
 
-    async fn tcp(&self, action: &TCPSocketAction) -> Outcome {
+    async fn tcp(&self, action: &TCPSocketAction) -> Checked {
         let port = container_port(self.container, &action.port).ok_or("couldn't find port")?;
         let host = self.address(action.host.as_ref())?;
         TcpStream::connect((host.as_str(), port)).await.map(drop).map_err(|e| dial(&host, port, &e))
     }
 
-    async fn http(&self, action: &HTTPGetAction, agent: &str, expect_success: bool) -> Outcome {
+    async fn http(&self, action: &HTTPGetAction, agent: &str, expect_success: bool) -> Checked {
         let port = container_port(self.container, &action.port).ok_or("couldn't find port")?;
         let host = self.address(action.host.as_ref())?;
         let https = action.scheme.as_deref() == Some("HTTPS");
@@ -126,7 +126,7 @@ impl Target<'_> {
         Ok(())
     }
 
-    async fn grpc(&self, action: &GRPCAction, timeout: Duration) -> Outcome {
+    async fn grpc(&self, action: &GRPCAction, timeout: Duration) -> Checked {
         let port = u16::try_from(action.port).map_err(|_| "couldn't find port".to_owned())?;
         let host = self.address(None)?;
         let host = if host.contains(':') { format!("[{host}]") } else { host };

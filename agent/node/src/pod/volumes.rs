@@ -6,7 +6,7 @@ use kontiki_agent_plan::observed::Volumes;
 use super::worker::{Report, Worker};
 use crate::{
     session::recorder::EventType,
-    volumes::pod_volumes::{self, Failure},
+    volumes::pod_volumes::{self, MountFailure},
 };
 
 impl Worker {
@@ -17,7 +17,7 @@ impl Worker {
         self.jobs.spawn(async move { Report::Mounted(pod_volumes::set_up(&node, &pod, &ips, &tokens).await) });
     }
 
-    pub(super) fn mounted(&mut self, result: Result<(), Failure>) {
+    pub(super) fn mounted(&mut self, result: Result<(), MountFailure>) {
         let Err(failure) = result else {
             self.memory.mounted();
             self.remount.mounted(self.clock());
@@ -37,9 +37,9 @@ impl Worker {
         }
     }
 
-    pub(super) fn remounted(&mut self, result: Result<(), Failure>) {
+    pub(super) fn remounted(&mut self, result: Result<(), MountFailure>) {
         self.remount.ended();
-        if let Err(Failure { volume, message }) = result {
+        if let Err(MountFailure { volume, message }) = result {
             tracing::warn!(uid = %self.uid, %volume, reason = %message, "a volume was not updated");
         }
     }

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kontiki_agent_plan::{
     image::Pulls,
-    observed::{Failure, Memory, Observed},
+    observed::{FailedStart, Memory, Observed},
     probe,
     relist::Relist,
     remount::Remount,
@@ -48,8 +48,8 @@ pub(super) struct Desired {
 
 /// News from work beside the loop.
 pub(super) enum Report {
-    Mounted(Result<(), pod_volumes::Failure>),
-    Remounted(Result<(), pod_volumes::Failure>),
+    Mounted(Result<(), pod_volumes::MountFailure>),
+    Remounted(Result<(), pod_volumes::MountFailure>),
     Pulled { container: String, attempt: u32, result: Result<String, String> },
     Stopped { id: String, result: Result<(), String> },
     PostStart { id: String, container: String, result: Result<(), String> },
@@ -181,7 +181,7 @@ impl Worker {
     /// The same, for a delay that is not the reason's own.
     pub(super) fn start_waits(&mut self, pod: &Pod, name: &str, why: StartFailure, message: String, retry: Timestamp) {
         self.container_event(pod, name, EventType::Warning, "Failed", &why.event(&message));
-        self.memory.failures.insert(name.to_owned(), Failure { why, message, retry });
+        self.memory.failures.insert(name.to_owned(), FailedStart { why, message, retry });
     }
 }
 

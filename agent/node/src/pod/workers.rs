@@ -22,6 +22,7 @@ use tokio::{
     task::{Id, JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, debug_span};
 
 use super::{
     sync::{self, End},
@@ -125,8 +126,10 @@ impl Workers {
             return;
         }
         let (tx, rx) = watch::channel(desired);
+        let pod = rx.borrow().pod.clone();
+        let span = debug_span!("pod", namespace = pod.metadata.namespace, name = pod.metadata.name, uid);
         let worker = Worker::new(self.node.clone(), rx);
-        let task = self.tasks.spawn(sync::run(worker, self.stop.clone()));
+        let task = self.tasks.spawn(sync::run(worker, self.stop.clone()).instrument(span));
         self.uids.insert(task.id(), uid.clone());
         self.workers.insert(uid, tx);
     }

@@ -14,6 +14,7 @@ use tonic::{
     Code, Status,
     transport::{Channel, Endpoint},
 };
+use tracing::{Instrument as _, debug_span};
 
 /// Calls that only look.
 const LOOK: Duration = Duration::from_secs(10);
@@ -49,11 +50,13 @@ impl From<Status> for CriError {
 
 type Result<T> = std::result::Result<T, CriError>;
 
+/// One call, named as in [`Cri`].
 async fn within<T>(
+    name: &'static str,
     deadline: Duration,
     call: impl Future<Output = std::result::Result<tonic::Response<T>, Status>>,
 ) -> Result<T> {
-    match tokio::time::timeout(deadline, call).await {
+    match tokio::time::timeout(deadline, call).instrument(debug_span!("cri_call", name)).await {
         Ok(answer) => Ok(answer?.into_inner()),
         Err(_) => Err(CriError { code: Code::DeadlineExceeded, message: "context deadline exceeded".to_owned() }),
     }
@@ -76,7 +79,7 @@ macro_rules! calls {
             /// What the runtime answered, or that it did not answer in time.
             pub async fn $name(&self, request: cri::$request) -> Result<cri::$response> {
                 let mut client = self.$client.clone();
-                within($deadline, client.$name(request)).await
+                within(stringify!($name), $deadline, client.$name(request)).await
             }
         )*}
     };
@@ -153,7 +156,7 @@ impl Cri {
         let timeout = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
         let request = cri::StopContainerRequest { container_id: id.to_owned(), timeout };
         let mut client = self.runtime.clone();
-        within(grace + SLACK * 2, client.stop_container(request)).await.map(|_| ())
+        within("stop_container", grace + SLACK * 2, client.stop_container(request)).await.map(|_| ())
     }
 
     /// Runs a command in a container, at most for `timeout`.
@@ -169,7 +172,7 @@ impl Cri {
         let seconds = i64::try_from(timeout.as_secs()).unwrap_or(0).max(1);
         let request = cri::ExecSyncRequest { container_id: id.to_owned(), cmd, timeout: seconds };
         let mut client = self.runtime.clone();
-        within(timeout + Duration::from_secs(1), client.exec_sync(request)).await
+        within("exec_sync", timeout + Duration::from_secs(1), client.exec_sync(request)).await
     }
 
     /// Pulls an image. The caller cancels a pull that takes too long by dropping the future.
@@ -178,6 +181,6 @@ impl Cri {
     /// What the runtime answered.
     pub(crate) async fn pull_image(&self, request: cri::PullImageRequest, deadline: Duration) -> Result<String> {
         let mut client = self.images.clone();
-        Ok(within(deadline, client.pull_image(request)).await?.image_ref)
+        Ok(within("pull_image", deadline, client.pull_image(request)).await?.image_ref)
     }
 }

@@ -23,7 +23,7 @@ pub(super) const SUBPATHS: &str = "volume-subpaths";
 
 /// Why a volume is not in place.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct MountFailure {
     pub(crate) volume: String,
     pub(crate) message: String,
 }
@@ -37,12 +37,12 @@ pub(super) fn volume_dir(pod_dir: &Path, plugin: &dyn Plugin, volume: &str) -> P
 ///
 /// # Errors
 /// The first volume that cannot be, and why.
-pub(crate) async fn set_up(node: &Node, pod: &Pod, ips: &[IpAddr], tokens: &Mutex<Tokens>) -> Result<(), Failure> {
+pub(crate) async fn set_up(node: &Node, pod: &Pod, ips: &[IpAddr], tokens: &Mutex<Tokens>) -> Result<(), MountFailure> {
     let pod_dir = pod_dir(node, pod);
     for dir in [VOLUMES, "containers", "plugins"] {
         let path = pod_dir.join(dir);
         create_dir(&path, 0o750)
-            .map_err(|e| Failure { volume: String::new(), message: format!("{}: {e}", path.display()) })?;
+            .map_err(|e| MountFailure { volume: String::new(), message: format!("{}: {e}", path.display()) })?;
     }
     each(node, pod, ips, tokens, |_| true).await
 }
@@ -51,7 +51,12 @@ pub(crate) async fn set_up(node: &Node, pod: &Pod, ips: &[IpAddr], tokens: &Mute
 ///
 /// # Errors
 /// The first volume that cannot be, and why.
-pub(crate) async fn refresh(node: &Node, pod: &Pod, ips: &[IpAddr], tokens: &Mutex<Tokens>) -> Result<(), Failure> {
+pub(crate) async fn refresh(
+    node: &Node,
+    pod: &Pod,
+    ips: &[IpAddr],
+    tokens: &Mutex<Tokens>,
+) -> Result<(), MountFailure> {
     each(node, pod, ips, tokens, Plugin::requires_remount).await
 }
 
@@ -61,10 +66,10 @@ async fn each(
     ips: &[IpAddr],
     tokens: &Mutex<Tokens>,
     chosen: impl Fn(&'static dyn Plugin) -> bool,
-) -> Result<(), Failure> {
+) -> Result<(), MountFailure> {
     let pod_dir = pod_dir(node, pod);
     for volume in pod.spec.as_ref().and_then(|s| s.volumes.as_ref()).into_iter().flatten() {
-        let failed = |message| Failure { volume: volume.name.clone(), message };
+        let failed = |message| MountFailure { volume: volume.name.clone(), message };
         let plugin = plugins::of(volume).map_err(failed)?;
         if chosen(plugin) {
             let dir = volume_dir(&pod_dir, plugin, &volume.name);

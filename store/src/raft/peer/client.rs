@@ -23,14 +23,14 @@ use super::{
     grpc::{Grpc, Links},
     link::Lane,
     rpc::{ForwardError, Rpc, VOTE, malformed},
-    tls::Identity,
+    tls::PeerIdentity,
     wire,
 };
 use crate::{
     disk::install::SnapshotData,
     raft::local::Local,
     rt,
-    types::{Node, Snapshot, TypeConfig, Vote},
+    types::{Node, RaftSnapshot, TypeConfig, Vote},
     world::{Call, CallError, Pieces, Port, Shared},
 };
 
@@ -49,7 +49,7 @@ enum Way {
 }
 
 impl Peers {
-    pub fn new(identity: Identity) -> Self {
+    pub fn new(identity: PeerIdentity) -> Self {
         Self { followers: Followers::default(), way: Way::Grpc(Links::new(identity)) }
     }
 
@@ -224,7 +224,7 @@ impl RaftNetworkV2<C> for Network {
     async fn full_snapshot(
         &mut self,
         vote: Vote,
-        snapshot: Snapshot<SnapshotData>,
+        snapshot: RaftSnapshot<SnapshotData>,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<C>, StreamingError<C>> {

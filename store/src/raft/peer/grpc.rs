@@ -21,7 +21,7 @@ use tonic::{Code, Status};
 use super::{
     link::{Connection, Lane, Link, NotSent, not_sent},
     rpc::MAX_MESSAGE,
-    tls::Identity,
+    tls::PeerIdentity,
 };
 use crate::world::{Call, CallError, Pieces};
 
@@ -30,12 +30,12 @@ const PIECES: usize = 4;
 
 /// Connections to the other members.
 pub(super) struct Links {
-    identity: Identity,
+    identity: PeerIdentity,
     links: Mutex<HashMap<(String, Lane), Arc<Link>>>,
 }
 
 impl Links {
-    pub fn new(identity: Identity) -> Self {
+    pub fn new(identity: PeerIdentity) -> Self {
         Self { identity, links: Mutex::default() }
     }
 

@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::body::Body;
 
-use super::tls::Identity;
+use super::tls::PeerIdentity;
 
 /// TCP, TLS and HTTP/2 together. A peer that takes longer is as good as gone; the next attempt
 /// follows at once.
@@ -63,12 +63,12 @@ enum State {
 /// One connection to one member.
 pub(crate) struct Link {
     address: String,
-    identity: Identity,
+    identity: PeerIdentity,
     state: Mutex<State>,
 }
 
 impl Link {
-    pub fn new(address: String, identity: Identity) -> Self {
+    pub fn new(address: String, identity: PeerIdentity) -> Self {
         Self { address, identity, state: Mutex::new(State::Idle) }
     }
 
@@ -106,7 +106,7 @@ impl Link {
     }
 }
 
-async fn connect(address: String, identity: Identity) -> io::Result<Connection> {
+async fn connect(address: String, identity: PeerIdentity) -> io::Result<Connection> {
     let tcp = TcpStream::connect(&address).await?;
     tcp.set_nodelay(true)?;
     let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);

@@ -12,4 +12,4 @@ mod wire;
 pub(crate) use client::{Factory, Peers};
 pub(crate) use rpc::ForwardError;
 pub(crate) use server::{Listener, Service};
-pub(crate) use tls::Identity;
+pub(crate) use tls::PeerIdentity;

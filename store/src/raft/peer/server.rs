@@ -29,7 +29,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     rpc::MAX_MESSAGE,
-    tls::{Identity, Members},
+    tls::{Members, PeerIdentity},
     wire,
 };
 use crate::{
@@ -59,7 +59,7 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    pub fn bind(addr: SocketAddr, identity: &Identity) -> Result<Self, OpenError> {
+    pub fn bind(addr: SocketAddr, identity: &PeerIdentity) -> Result<Self, OpenError> {
         let listener = bind(addr).map_err(|error| OpenError::Listen { addr, reason: error.to_string() })?;
         let tls = TlsAcceptor::from(Arc::clone(&identity.server));
         Ok(Self { listener, tls, members: identity.members.clone() })
@@ -292,7 +292,7 @@ fn said(status: Status) -> String {
 async fn receive(core: &Arc<Core>, mut chunks: Streaming<SnapshotChunk>) -> io::Result<Box<Staged>> {
     let (tx, rx) = mpsc::channel(PIECES);
     let core = Arc::clone(core);
-    let staging = tokio::task::spawn_blocking(move || stage(&core.db, core.disk.health(), &mut Pieces::new(rx)));
+    let staging = tokio::task::spawn_blocking(move || stage(&core.db, core.disk.writer(), &mut Pieces::new(rx)));
     let mut hash = Sha256::new();
     let mut right = None;
     while let Some(chunk) = chunks.message().await.map_err(io::Error::other)? {

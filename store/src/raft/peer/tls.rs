@@ -15,7 +15,7 @@ use crate::{OpenError, PeerTls};
 
 /// This member's certificates, ready for use.
 #[derive(Clone)]
-pub(crate) struct Identity {
+pub(crate) struct PeerIdentity {
     pub client: Arc<ClientConfig>,
     pub server: Arc<ServerConfig>,
     pub members: Members,
@@ -23,7 +23,7 @@ pub(crate) struct Identity {
     pub cluster: String,
 }
 
-impl Identity {
+impl PeerIdentity {
     pub fn new(tls: &PeerTls) -> Result<Self, OpenError> {
         // Another part of the process may have installed it already, or another one: both are fine,
         // since the configurations below name theirs.
