@@ -3,49 +3,21 @@
 //! bounded.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use kontiki_model::metrics::{Histogram, Kind, heading, sample};
+
 /// Upper bounds of the histograms' buckets in seconds, as upstream's.
-const BUCKETS: [f64; 12] = [1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0];
+const BUCKETS: &[f64; 12] = &[1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0];
 
-#[derive(Clone, Default)]
-struct Histogram {
-    buckets: [u64; BUCKETS.len()],
-    count: u64,
-    sum: f64,
-}
-
-impl Histogram {
-    fn observe(&mut self, took: Duration) {
-        let seconds = took.as_secs_f64();
-        if let Some(at) = BUCKETS.iter().position(|bound| seconds <= *bound) {
-            self.buckets[at] += 1;
-        }
-        self.count += 1;
-        self.sum += seconds;
-    }
-
-    fn write(&self, name: &str, controller: &str, out: &mut String) {
-        let mut below = 0;
-        for (bound, here) in BUCKETS.iter().zip(&self.buckets) {
-            below += here;
-            let _ = writeln!(out, "{name}_bucket{{name=\"{controller}\",le=\"{bound}\"}} {below}");
-        }
-        let _ = writeln!(out, "{name}_bucket{{name=\"{controller}\",le=\"+Inf\"}} {}", self.count);
-        let _ = writeln!(out, "{name}_sum{{name=\"{controller}\"}} {}", self.sum);
-        let _ = writeln!(out, "{name}_count{{name=\"{controller}\"}} {}", self.count);
-    }
-}
-
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Counts {
     depth: usize,
     adds: u64,
     retries: u64,
-    waited: Histogram,
-    worked: Histogram,
+    waited: Histogram<12>,
+    worked: Histogram<12>,
     /// How many turns began when.
     running: BTreeMap<Instant, usize>,
     /// By reason.
@@ -53,6 +25,23 @@ struct Counts {
     actions: u64,
     failed: u64,
     held: u64,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            depth: 0,
+            adds: 0,
+            retries: 0,
+            waited: Histogram::new(BUCKETS),
+            worked: Histogram::new(BUCKETS),
+            running: BTreeMap::new(),
+            plans: HashMap::new(),
+            actions: 0,
+            failed: 0,
+            held: 0,
+        }
+    }
 }
 
 impl Counts {
@@ -91,14 +80,14 @@ impl Measured {
     /// A turn begins at `now`, after its key `waited`.
     pub fn started(&self, waited: Duration, now: Instant) {
         let mut counts = self.lock();
-        counts.waited.observe(waited);
+        counts.waited.observe(waited.as_secs_f64());
         *counts.running.entry(now).or_default() += 1;
     }
 
     /// The turn that began at `began` ends.
     pub fn ended(&self, began: Instant, now: Instant) {
         let mut counts = self.lock();
-        counts.worked.observe(now.saturating_duration_since(began));
+        counts.worked.observe(now.saturating_duration_since(began).as_secs_f64());
         if let Some(turns) = counts.running.get_mut(&began) {
             *turns -= 1;
             if *turns == 0 {
@@ -129,62 +118,61 @@ pub(crate) fn write(controllers: &[(&'static str, Arc<Measured>)], out: &mut Str
 }
 
 fn write_at(all: &[(&str, Counts)], now: Instant, out: &mut String) {
-    let heading = |name: &str, kind: &str, help: &str, out: &mut String| {
-        let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-    };
     type Read<'a> = &'a dyn Fn(&Counts) -> f64;
     let whole = |number: u64| number as f64;
-    let series: [(&str, &str, &str, &str, Read<'_>); 8] = [
-        ("workqueue_depth", "gauge", "name", "Keys with a turn to come.", &|c| c.depth as f64),
-        ("workqueue_adds_total", "counter", "name", "Turns asked for.", &|c| whole(c.adds)),
-        ("workqueue_retries_total", "counter", "name", "Turns asked for after a failure.", &|c| whole(c.retries)),
+    let series: [(&str, Kind, &str, &str, Read<'_>); 8] = [
+        ("workqueue_depth", Kind::Gauge, "name", "Keys with a turn to come.", &|c| c.depth as f64),
+        ("workqueue_adds_total", Kind::Counter, "name", "Turns asked for.", &|c| whole(c.adds)),
+        ("workqueue_retries_total", Kind::Counter, "name", "Turns asked for after a failure.", &|c| whole(c.retries)),
         (
             "workqueue_unfinished_work_seconds",
-            "gauge",
+            Kind::Gauge,
             "name",
             "How long the turns under way have taken, together.",
             &|c| c.unfinished(now),
         ),
         (
             "workqueue_longest_running_processor_seconds",
-            "gauge",
+            Kind::Gauge,
             "name",
             "How long the longest turn under way has taken.",
             &|c| c.longest(now),
         ),
-        ("kontiki_controller_actions_total", "counter", "controller", "Actions asked for.", &|c| whole(c.actions)),
-        ("kontiki_controller_failed_turns_total", "counter", "controller", "Turns in which an action failed.", &|c| {
-            whole(c.failed)
-        }),
+        ("kontiki_controller_actions_total", Kind::Counter, "controller", "Actions asked for.", &|c| whole(c.actions)),
+        (
+            "kontiki_controller_failed_turns_total",
+            Kind::Counter,
+            "controller",
+            "Turns in which an action failed.",
+            &|c| whole(c.failed),
+        ),
         (
             "kontiki_controller_held_turns_total",
-            "counter",
+            Kind::Counter,
             "controller",
             "Turns put off because the same actions had come to nothing before.",
             &|c| whole(c.held),
         ),
     ];
     for (name, kind, label, help, read) in series {
-        heading(name, kind, help, out);
-        for (controller, counts) in all {
-            let _ = writeln!(out, "{name}{{{label}=\"{controller}\"}} {}", read(counts));
-        }
+        heading(out, name, kind, help);
+        all.iter().for_each(|(controller, counts)| sample(out, name, &[(label, controller)], read(counts)));
     }
-    type Pick = fn(&Counts) -> &Histogram;
+    type Pick = fn(&Counts) -> &Histogram<12>;
     let histograms: [(&str, &str, Pick); 2] = [
         ("workqueue_queue_duration_seconds", "How long keys waited for their turn.", |c| &c.waited),
         ("workqueue_work_duration_seconds", "How long turns took.", |c| &c.worked),
     ];
     for (name, help, pick) in histograms {
-        heading(name, "histogram", help, out);
-        all.iter().for_each(|(controller, counts)| pick(counts).write(name, controller, out));
+        heading(out, name, Kind::Histogram, help);
+        all.iter().for_each(|(controller, counts)| pick(counts).write(out, name, &[("name", controller)]));
     }
     let name = "kontiki_controller_plans_total";
-    heading(name, "counter", "Plans by what decided.", out);
+    heading(out, name, Kind::Counter, "Plans by what decided.");
     for (controller, counts) in all {
         let plans: BTreeMap<_, _> = counts.plans.iter().collect();
         for (why, count) in plans {
-            let _ = writeln!(out, "{name}{{controller=\"{controller}\",why=\"{why}\"}} {count}");
+            sample(out, name, &[("controller", controller), ("why", why)], count);
         }
     }
 }

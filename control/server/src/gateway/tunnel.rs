@@ -1,7 +1,7 @@
 //! Tunnels: byte streams to something on a node, multiplexed in its session.
 //!
 //! Invariants
-//! - Neither side has more than [`WINDOW`] unacknowledged bytes in flight per tunnel; an agent that
+//! - Neither side has more than a window (`kontiki_proto::flow`) of unacknowledged bytes in flight per tunnel; an agent that
 //!   sends more loses the tunnel, not the session.
 //! - The session's reader never waits for a tunnel's consumer.
 //! - Whatever ends first (client, agent, session) ends the tunnel, and both others are told.
@@ -16,16 +16,13 @@ use std::{
 
 use bytes::Bytes;
 use kontiki_api::{NodeProxyError, NodeStream};
+use kontiki_proto::flow::{Credit, FRAME, Unacknowledged};
 use kontiki_proto::node::{Close, Open, ToAgent, Tunnel, to_agent, tunnel};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-/// Unacknowledged bytes either side may have in flight; part of the protocol.
-const WINDOW: usize = 256 << 10;
-/// Bytes per message: small enough that tunnels and heartbeats take turns.
-const FRAME: usize = 32 << 10;
 /// Chunks between the tunnel and the API's handler.
 const CHUNKS: usize = 8;
 /// Tunnels per node at once.
@@ -47,15 +44,15 @@ pub struct Tunnels {
 struct Ends {
     received: Mutex<Received>,
     arrived: Notify,
-    credit: Semaphore,
+    credit: Credit,
+    /// What the agent sent.
+    unacknowledged: Unacknowledged,
     cancelled: CancellationToken,
 }
 
 #[derive(Default)]
 struct Received {
     chunks: VecDeque<Bytes>,
-    /// Bytes that the agent sent and that were not acknowledged.
-    unacknowledged: usize,
     end: Option<Result<(), NodeProxyError>>,
 }
 
@@ -75,7 +72,8 @@ impl Tunnels {
         let ends = Arc::new(Ends {
             received: Mutex::default(),
             arrived: Notify::new(),
-            credit: Semaphore::new(WINDOW),
+            credit: Credit::default(),
+            unacknowledged: Unacknowledged::default(),
             cancelled: self.stop.child_token(),
         });
         {
@@ -105,11 +103,7 @@ impl Tunnels {
         let Some(ends) = self.open.lock().get(&message.id).cloned() else { return };
         match message.step {
             Some(tunnel::Step::Data(data)) => ends.receive(data.into()),
-            Some(tunnel::Step::Ack(bytes)) => {
-                // Never more than a window, whatever the agent says.
-                let room = WINDOW.saturating_sub(ends.credit.available_permits());
-                ends.credit.add_permits(usize::try_from(bytes).unwrap_or(usize::MAX).min(room));
-            }
+            Some(tunnel::Step::Ack(bytes)) => ends.credit.acknowledged(bytes),
             Some(tunnel::Step::Close(close)) => {
                 ends.finish(if close.error.is_empty() { Ok(()) } else { Err(error_of(close)) })
             }
@@ -132,8 +126,7 @@ impl Tunnels {
             while let Some(mut data) = rx.recv().await {
                 while !data.is_empty() {
                     let frame = data.split_to(data.len().min(FRAME));
-                    let permits = u32::try_from(frame.len()).expect("a frame is small");
-                    ends.credit.acquire_many(permits).await.map_err(|_| ())?.forget();
+                    ends.credit.take(frame.len()).await;
                     self.send(id, tunnel::Step::Data(frame.to_vec())).await?;
                 }
             }
@@ -156,12 +149,12 @@ impl Tunnels {
             let arrived = ends.arrived.notified();
             match ends.take() {
                 Taken::Chunk(data) => {
-                    let length = data.len() as u64;
+                    let length = data.len();
                     if tx.send(Ok(data)).await.is_err() {
                         break Some("the client is gone");
                     }
-                    ends.received.lock().unacknowledged -= usize::try_from(length).expect("came from a length");
-                    if self.send(id, tunnel::Step::Ack(length)).await.is_err() {
+                    ends.unacknowledged.consumed(length);
+                    if self.send(id, tunnel::Step::Ack(length as u64)).await.is_err() {
                         let _ = tx.send(Err(disconnected(&self.node))).await;
                         break None;
                     }
@@ -198,8 +191,7 @@ enum Taken {
 impl Ends {
     fn receive(&self, data: Bytes) {
         let mut received = self.received.lock();
-        received.unacknowledged += data.len();
-        if received.unacknowledged > WINDOW {
+        if self.unacknowledged.arrived(data.len()).is_err() {
             received.end = Some(Err(NodeProxyError { code: 502, message: "the node sent more than it may".into() }));
             received.chunks.clear();
         } else if !data.is_empty() && received.end.is_none() {
@@ -236,6 +228,8 @@ fn error_of(close: Close) -> NodeProxyError {
 
 #[cfg(test)]
 mod tests {
+    use kontiki_proto::flow::WINDOW;
+
     use super::*;
 
     struct Agent {
