@@ -8,8 +8,6 @@ use parking_lot::Mutex;
 
 use kontiki_machinery::Name;
 
-use crate::Api;
-
 /// Upper bounds of the latency buckets, in seconds.
 const BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
@@ -50,42 +48,20 @@ impl Metrics {
 /// Writes series of its own, in the text form.
 pub type Source = std::sync::Arc<dyn Fn(&mut String) + Send + Sync>;
 
-impl Api {
-    /// Adds `source` to what `/metrics` shows, in place of an earlier one of this name.
-    pub fn add_metrics(&self, name: &'static str, source: Source) {
-        self.inner.metrics.sources.lock().insert(name, source);
-    }
-
-    /// What `/metrics` shows.
-    pub(crate) fn metrics_text(&self) -> String {
-        let mut out = String::with_capacity(8 << 10);
-        self.inner.metrics.write(&mut out);
-        self.inner.config.writes.write(&mut out);
-        let status = self.store().status().borrow().clone();
-        let snapshot = self.store().snapshot();
-        let (level, newest) = self.store().feature_level();
-        let gauges = [
-            ("kontiki_store_revision", "Revision of the local state.", snapshot.revision().0),
-            ("kontiki_store_compacted_revision", "Oldest revision that can be read.", self.store().compacted().0),
-            ("kontiki_store_feature_level", "Feature level of the group.", u64::from(level)),
-            ("kontiki_store_feature_level_max", "Newest feature level that this member admits.", u64::from(newest)),
-            ("kontiki_raft_term", "Current term.", status.term.0),
-            ("kontiki_raft_is_leader", "Whether this member leads.", u64::from(status.is_leader)),
-            ("kontiki_raft_applied_index", "Last applied log entry.", status.applied),
-            ("kontiki_raft_last_log_index", "Last log entry.", status.last_log),
-            ("kontiki_raft_members", "Members of the group.", status.members.len() as u64),
-        ];
-        for (name, help, value) in gauges {
-            let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
-        }
-        let sources: Vec<Source> = self.inner.metrics.sources.lock().values().cloned().collect();
-        sources.iter().for_each(|source| source(&mut out));
-        out
-    }
-}
-
 impl Metrics {
-    fn write(&self, out: &mut String) {
+    /// Adds `source` to what is shown, in place of an earlier one of this name.
+    pub fn add(&self, name: &'static str, source: Source) {
+        self.sources.lock().insert(name, source);
+    }
+
+    /// What others add.
+    pub fn write_sources(&self, out: &mut String) {
+        let sources: Vec<Source> = self.sources.lock().values().cloned().collect();
+        sources.iter().for_each(|source| source(out));
+    }
+
+    /// Writes the requests' series.
+    pub fn write(&self, out: &mut String) {
         out.push_str("# HELP kontiki_api_requests_total Requests by verb, resource and code.\n# TYPE kontiki_api_requests_total counter\n");
         for ((verb, resource, code), count) in self.requests.lock().iter() {
             let _ = writeln!(

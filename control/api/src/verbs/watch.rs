@@ -19,9 +19,11 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::call::{Answer, Call};
+use crate::clock::{self, Clock};
 use crate::encode;
+use crate::lines::line;
 use crate::negotiate::{Form, Shape};
-use crate::object::{self, set_resource_version};
+use crate::object::set_resource_version;
 use crate::params::options_error;
 use crate::select::Filter;
 use crate::state::{collection_prefix, served};
@@ -51,14 +53,20 @@ struct Options {
 impl Call {
     /// Watches the collection, or the one object, that this call names.
     pub async fn watch(&mut self, form: Form) -> Result<Answer, Status> {
-        let filter = Filter::parse(&self.def, &self.params, self.name.as_deref())?;
+        let filter = self.filter.clone()?;
         let options = self.watch_options()?;
         let include = encode::include_object(&self.params)?;
         let mut stream = Stream {
             api: self.api.clone(),
             def: Arc::clone(&self.def),
             filter,
-            encoder: Encoder { def: Arc::clone(&self.def), form, include, first: true },
+            encoder: Encoder {
+                def: Arc::clone(&self.def),
+                clock: Arc::clone(&self.api.inner.config.clock),
+                form,
+                include,
+                first: true,
+            },
             queue: VecDeque::new(),
             watch: None,
             at: Revision(0),
@@ -110,7 +118,10 @@ impl Call {
             mark_initial: initial == Some(true) && bookmarks,
             bookmarks,
             version,
-            seconds: seconds.map_or_else(|| rand::random_range(MIN_SECONDS..2 * MIN_SECONDS), |s| s.min(MAX_SECONDS)),
+            seconds: seconds.map_or_else(
+                || clock::between(self.api.entropy(), MIN_SECONDS..2 * MIN_SECONDS),
+                |s| s.min(MAX_SECONDS),
+            ),
         })
     }
 
@@ -286,6 +297,7 @@ impl Stream {
 /// Turns events into lines of the client's form.
 struct Encoder {
     def: Arc<ResourceDef>,
+    clock: Arc<dyn Clock>,
     form: Form,
     include: encode::Include,
     /// Only the first Table of a stream has column definitions.
@@ -306,7 +318,7 @@ impl Encoder {
 
     fn shape(&mut self, object: Value) -> Value {
         let columns = std::mem::take(&mut self.first);
-        encode::shape_event(&self.def, &self.form.shape, self.include, object, columns)
+        encode::shape_event(&self.def, &self.form.shape, self.include, object, columns, self.clock.now())
     }
 
     fn bookmark(&mut self, at: Revision, initial_done: bool) -> Bytes {
@@ -319,44 +331,5 @@ impl Encoder {
             _ => self.shape(object),
         };
         line("BOOKMARK", &serde_json::to_vec(&shown).expect("a Value is JSON"))
-    }
-}
-
-fn line(kind: &str, object: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(object.len() + 40);
-    out.extend_from_slice(b"{\"type\":\"");
-    out.extend_from_slice(kind.as_bytes());
-    out.extend_from_slice(b"\",\"object\":");
-    out.extend_from_slice(object);
-    out.extend_from_slice(b"}\n");
-    out.freeze()
-}
-
-/// Recently encoded events, so that a thousand watchers of one change share one text.
-pub(crate) struct Lines(Vec<parking_lot::Mutex<Option<Line>>>);
-
-struct Line {
-    revision: Revision,
-    key: Bytes,
-    kind: &'static str,
-    text: Bytes,
-}
-
-impl Default for Lines {
-    fn default() -> Self {
-        Self((0..1024).map(|_| parking_lot::Mutex::new(None)).collect())
-    }
-}
-
-impl Lines {
-    fn get(&self, kind: &'static str, entry: &Entry, revision: Revision) -> Bytes {
-        let slot = &self.0[(revision.0 as usize).wrapping_add(entry.key.len()) % self.0.len()];
-        let mut slot = slot.lock();
-        if let Some(known) = slot.as_ref().filter(|l| l.revision == revision && l.kind == kind && l.key == entry.key) {
-            return known.text.clone();
-        }
-        let text = line(kind, &object::splice(&entry.value, revision));
-        *slot = Some(Line { revision, key: entry.key.clone(), kind, text: text.clone() });
-        text
     }
 }
