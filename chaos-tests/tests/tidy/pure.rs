@@ -3,19 +3,25 @@
 use super::sources::Said;
 
 /// Consecutive segments of a path, and why not. One that begins a path ends with `::`.
-const BANNED: &[(&[&str], &str)] = &[
+type Banned = &'static [(&'static [&'static str], &'static str)];
+
+/// What asks the machine for the time of day or for chance.
+const MACHINE: Banned = &[
     (&["SystemTime"], CLOCK),
-    (&["Instant", "now"], CLOCK),
     (&["Timestamp", "now"], CLOCK),
     (&["Zoned", "now"], CLOCK),
     (&["Utc", "now"], CLOCK),
-    // Asks the clock.
-    (&[".elapsed"], CLOCK),
     (&["rand::"], RANDOM),
     (&["getrandom::"], RANDOM),
-    (&["uuid::"], RANDOM),
     (&["thread_rng"], RANDOM),
     (&["Uuid", "new_v4"], RANDOM),
+];
+/// What else asks a clock or the world.
+const WORLD: Banned = &[
+    (&["Instant", "now"], CLOCK),
+    // Asks the clock.
+    (&[".elapsed"], CLOCK),
+    (&["uuid::"], RANDOM),
     (&["std::", "env"], OUTSIDE),
     (&["std::", "fs"], OUTSIDE),
     (&["std::", "process"], OUTSIDE),
@@ -32,8 +38,17 @@ const OUTSIDE: &str = "the world is asked by shells";
 
 /// What a source of a pure crate says and may not.
 pub fn offences(said: &Said) -> Vec<String> {
+    [among(MACHINE, said), among(WORLD, said)].concat()
+}
+
+/// Where a source takes the time of day or chance from the machine. Monotonic instants are not looked for.
+pub fn asks_the_machine(said: &Said) -> Vec<String> {
+    among(MACHINE, said)
+}
+
+fn among(banned: Banned, said: &Said) -> Vec<String> {
     let mut found = Vec::new();
-    for (words, why) in BANNED {
+    for (words, why) in banned {
         let hit = said.paths.iter().find(|path| names(path, words));
         found.extend(hit.map(|path| format!("{}: {why}", path.join("::"))));
         // Its new name would hide what comes after it.
@@ -97,5 +112,16 @@ fn what_decides_is_left_alone() {
     ];
     for text in cases {
         assert_eq!(offences(&Said::of(text)), [] as [String; 0], "{text}");
+    }
+}
+
+#[test]
+fn a_shell_may_measure_and_not_ask_the_machine() {
+    for (text, expect) in [
+        ("fn f() { Instant::now(); uuid::Builder::from_random_bytes(b); tokio::spawn(x) }", 0),
+        ("fn f() { jiff::Timestamp::now(); uuid::Uuid::new_v4(); rand::random::<u8>() }", 3),
+        ("#[cfg(test)] mod tests { fn f() { Timestamp::now() } }", 0),
+    ] {
+        assert_eq!(asks_the_machine(&Said::of(text)).len(), expect, "{text}");
     }
 }

@@ -141,6 +141,8 @@ fn config(args: &Args) -> Result<Config> {
             default_toleration_seconds: args.toleration_seconds,
         }),
         authorizers: kontiki_kinds::authorize::chain(),
+        clock: Arc::new(kontiki_api::clock::System),
+        entropy: Arc::new(kontiki_api::clock::System),
         version: env!("CARGO_PKG_VERSION").into(),
         service_account_key_pem: KeyPair::generate()?.serialize_pem(),
         issuer: "https://kubernetes.default.svc".into(),

@@ -1,19 +1,22 @@
-//! The shared state of the API, and its front door.
+//! The shared state of the API: what every part of it reads and writes the cluster through. Its front doors are
+//! [`crate::server`] and [`crate::client`].
 
-use std::io;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use kontiki_cache::Cache;
 use kontiki_machinery::Registry;
-use kontiki_store::Store;
-use tokio::net::TcpListener;
+use kontiki_model::metrics::{Kind, single};
+use kontiki_store::{Snapshot, Store};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::tokens::{KeyError, Keys};
-use crate::metrics::Metrics;
-use crate::verbs::list::Pages;
-use crate::{Client, Config, User};
+use crate::auth::keys::{KeyError, Keys};
+use crate::clock::Entropy;
+use crate::metrics::{Metrics, Source};
+use crate::pages::Pages;
+use crate::state::read_error;
+use crate::{Config, Status};
 
 /// The API of one master. Cheap to clone.
 #[derive(Clone)]
@@ -55,39 +58,6 @@ impl Api {
         })
     }
 
-    /// Serves HTTPS until `stop`, then ends watches, lets requests finish and returns. `tls`
-    /// should offer `h2` and `http/1.1`, and ask for client certificates of the cluster's CA
-    /// without requiring one.
-    ///
-    /// # Errors
-    /// The listener's address cannot be read.
-    pub async fn serve(
-        &self,
-        listener: TcpListener,
-        tls: Arc<rustls::ServerConfig>,
-        stop: CancellationToken,
-    ) -> io::Result<()> {
-        crate::server::serve(self, listener, tls, stop).await
-    }
-
-    /// Answers one HTTP request as [`serve`](Self::serve) would, for a user whose certificate (if
-    /// any) has been checked already.
-    pub async fn answer(
-        &self,
-        user: Option<User>,
-        request: http::Request<axum::body::Body>,
-    ) -> http::Response<axum::body::Body> {
-        let local = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 6443));
-        let peer = crate::server::Peer { local, user: user.map(Arc::new) };
-        crate::http::handle(self, &peer, request).await
-    }
-
-    /// A client that skips HTTP and nothing else.
-    #[must_use]
-    pub fn client(&self, user: User) -> Client {
-        Client::new(self.clone(), user)
-    }
-
     /// The objects of the store, shared by everything on this master.
     #[must_use]
     pub fn cache(&self) -> &Cache {
@@ -104,5 +74,52 @@ impl Api {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    /// A snapshot that holds everything acknowledged before this call.
+    pub(crate) async fn fresh(&self) -> Result<Snapshot, Status> {
+        self.store().barrier().await.map_err(read_error)?;
+        Ok(self.store().snapshot())
+    }
+
+    /// The time.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.inner.config.clock.now()
+    }
+
+    /// Where chance comes from.
+    pub(crate) fn entropy(&self) -> &dyn Entropy {
+        &*self.inner.config.entropy
+    }
+
+    /// Adds `source` to what `/metrics` shows, in place of an earlier one of this name.
+    pub fn add_metrics(&self, name: &'static str, source: Source) {
+        self.inner.metrics.add(name, source);
+    }
+
+    /// What `/metrics` shows.
+    pub(crate) fn metrics_text(&self) -> String {
+        let mut out = String::with_capacity(8 << 10);
+        self.inner.metrics.write(&mut out);
+        self.inner.config.writes.write(&mut out);
+        let status = self.store().status().borrow().clone();
+        let snapshot = self.store().snapshot();
+        let (level, newest) = self.store().feature_level();
+        let gauges = [
+            ("kontiki_store_revision", "Revision of the local state.", snapshot.revision().0),
+            ("kontiki_store_compacted_revision", "Oldest revision that can be read.", self.store().compacted().0),
+            ("kontiki_store_feature_level", "Feature level of the group.", u64::from(level)),
+            ("kontiki_store_feature_level_max", "Newest feature level that this member admits.", u64::from(newest)),
+            ("kontiki_raft_term", "Current term.", status.term.0),
+            ("kontiki_raft_is_leader", "Whether this member leads.", u64::from(status.is_leader)),
+            ("kontiki_raft_applied_index", "Last applied log entry.", status.applied),
+            ("kontiki_raft_last_log_index", "Last log entry.", status.last_log),
+            ("kontiki_raft_members", "Members of the group.", status.members.len() as u64),
+        ];
+        for (name, help, value) in gauges {
+            single(&mut out, name, Kind::Gauge, help, value);
+        }
+        self.inner.metrics.write_sources(&mut out);
+        out
     }
 }

@@ -1,11 +1,14 @@
 //! One request to a resource, whichever way it came in, and what a verb answers.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Body;
 use bytes::Bytes;
 use http::Response;
-use kontiki_machinery::{FieldError, ResourceDef, Subresource, access::Attributes};
+use kontiki_cache::Filter;
+use kontiki_machinery::subresource::View;
+use kontiki_machinery::{FieldError, Handler, ResourceDef, Subresource, access::Attributes};
 use kontiki_store::{Entry, Revision, Term};
 use serde_json::Value;
 
@@ -24,6 +27,10 @@ pub(crate) struct Call {
     pub name: Option<String>,
     pub sub: Option<Arc<Subresource>>,
     pub params: Params,
+    /// What a collection is narrowed to, or what is wrong with that. Read once, for authorization and the verb.
+    pub filter: Result<Filter, Status>,
+    /// When it stops waiting for others than the store.
+    pub deadline: Instant,
     pub fence: Option<Term>,
     /// Whom its writes are counted for.
     pub writer: Writer,
@@ -116,9 +123,17 @@ impl Call {
         Status::not_found(self.def.group_resource(), self.name())
     }
 
-    /// A write of this call was committed.
-    pub fn committed(&self) {
-        self.api.inner.config.writes.committed(self.writer, self.def.plural.clone());
+    /// The other shape that this call reads and writes the object in, if it does.
+    pub fn view(&self) -> Option<Arc<dyn View>> {
+        match &self.sub.as_ref()?.handler {
+            Handler::View(view) => Some(Arc::clone(view)),
+            _ => None,
+        }
+    }
+
+    /// What a collection is narrowed to by fields.
+    pub fn fields(&self) -> Vec<(&str, &str)> {
+        self.filter.as_ref().map(Filter::exact_fields).unwrap_or_default()
     }
 
     /// What authorization is asked about.
@@ -145,6 +160,8 @@ impl Call {
             name: self.name.clone(),
             sub: None,
             params: self.params.clone(),
+            filter: Ok(Filter::default()),
+            deadline: self.deadline,
             fence: self.fence,
             writer: self.writer,
             effect: Effect::default(),

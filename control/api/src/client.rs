@@ -1,7 +1,10 @@
 //! The in-process client: the same pipeline as HTTP, without the HTTP.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use jiff::Timestamp;
+use kontiki_cache::Filter;
 use kontiki_machinery::{Registry, Verb};
 use kontiki_model::{GroupResource, Term};
 use serde_json::Value;
@@ -10,7 +13,7 @@ use crate::call::{Answer, Call, Input};
 use crate::params::Params;
 use crate::verbs::delete::Request;
 use crate::writes::{Effect, Writer};
-use crate::{Api, DeleteOptions, PatchKind, Status, Target, User};
+use crate::{Api, DeleteOptions, PatchKind, Status, Target, User, deadline};
 
 /// Acts as one user. Reads are linearizable; writes carry the fence, if any.
 #[derive(Clone)]
@@ -21,9 +24,18 @@ pub struct Client {
     writer: Writer,
 }
 
+impl Api {
+    /// A client that skips HTTP and nothing else.
+    #[must_use]
+    pub fn client(&self, user: User) -> Client {
+        Client { api: self.clone(), writer: Writer::of(&user.groups), user, fence: None }
+    }
+}
+
 impl Client {
-    pub(crate) fn new(api: Api, user: User) -> Self {
-        Self { api, writer: Writer::of(&user.groups), user, fence: None }
+    /// The time, as the API stores it.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.api.now()
     }
 
     /// The same client, whose writes are counted for `writer`.
@@ -46,7 +58,7 @@ impl Client {
 
     /// Reads one object, or a `scale`.
     pub async fn get(&self, target: Target<'_>) -> Result<Value, Status> {
-        let mut call = self.call(target, Verb::Get)?;
+        let mut call = self.call(target, Verb::Get).await?;
         value_of(call.read_object().await?)
     }
 
@@ -58,39 +70,39 @@ impl Client {
         object: Value,
     ) -> Result<Value, Status> {
         let target = Target { resource, namespace, name: "", subresource: None };
-        let mut call = self.call(target, Verb::Create)?;
+        let mut call = self.call(target, Verb::Create).await?;
         value_of(call.post(Input::Value(object)).await?)
     }
 
     /// Creates through a subresource: `binding`, `eviction`, `token`.
     pub async fn create_sub(&self, target: Target<'_>, object: Value) -> Result<Value, Status> {
-        let mut call = self.call(target, Verb::Create)?;
+        let mut call = self.call(target, Verb::Create).await?;
         value_of(call.post(Input::Value(object)).await?)
     }
 
     /// Replaces an object, or its `status` or `scale`. A `resourceVersion` in it is a precondition.
     pub async fn update(&self, target: Target<'_>, object: Value) -> Result<Value, Status> {
-        let mut call = self.call(target, Verb::Update)?;
+        let mut call = self.call(target, Verb::Update).await?;
         value_of(call.update(Input::Value(object)).await?)
     }
 
     /// The same, for callers that want to know only whether that changed anything.
     pub async fn update_effect(&self, target: Target<'_>, object: Value) -> Result<Effect, Status> {
-        let mut call = self.call(target, Verb::Update)?;
+        let mut call = self.call(target, Verb::Update).await?;
         call.update(Input::Value(object)).await?;
         Ok(call.effect)
     }
 
     /// Patches an object or a subresource. A `resourceVersion` in the patch is a precondition.
     pub async fn patch(&self, target: Target<'_>, kind: PatchKind, patch: Value) -> Result<Value, Status> {
-        let mut call = self.call(target, Verb::Patch)?;
+        let mut call = self.call(target, Verb::Patch).await?;
         let bytes = serde_json::to_vec(&patch).map_err(Status::internal)?;
         value_of(call.patch(kind, bytes.into()).await?)
     }
 
     /// The same, for callers that want to know only whether that changed anything.
     pub async fn patch_effect(&self, target: Target<'_>, kind: PatchKind, patch: Value) -> Result<Effect, Status> {
-        let mut call = self.call(target, Verb::Patch)?;
+        let mut call = self.call(target, Verb::Patch).await?;
         let bytes = serde_json::to_vec(&patch).map_err(Status::internal)?;
         call.patch(kind, bytes.into()).await?;
         Ok(call.effect)
@@ -99,19 +111,19 @@ impl Client {
     /// Deletes an object. Returns the object as it was last, or as it is on its way out, or a
     /// Success status.
     pub async fn delete(&self, target: Target<'_>, options: DeleteOptions) -> Result<Value, Status> {
-        let mut call = self.call(target, Verb::Delete)?;
+        let mut call = self.call(target, Verb::Delete).await?;
         value_of(call.delete(&Request { options, ..Request::default() }).await?)
     }
 
     /// The same, for callers that want to know only whether that changed anything.
     pub async fn delete_effect(&self, target: Target<'_>, options: DeleteOptions) -> Result<Effect, Status> {
-        let mut call = self.call(target, Verb::Delete)?;
+        let mut call = self.call(target, Verb::Delete).await?;
         call.delete(&Request { options, ..Request::default() }).await?;
         Ok(call.effect)
     }
 
     /// A call to `target`, authorized.
-    fn call(&self, target: Target<'_>, verb: Verb) -> Result<Call, Status> {
+    async fn call(&self, target: Target<'_>, verb: Verb) -> Result<Call, Status> {
         let table = self.api.registry().table();
         let def = Arc::clone(table.find_resource(target.resource).ok_or_else(Status::no_such_resource)?);
         let sub = match target.subresource {
@@ -130,12 +142,14 @@ impl Client {
             name: (!target.name.is_empty()).then(|| target.name.to_owned()),
             sub,
             params: Params::default(),
+            filter: Ok(Filter::default()),
+            deadline: deadline::longest(Instant::now()),
             fence: self.fence,
             writer: self.writer,
             effect: Effect::default(),
             warnings: Vec::new(),
         };
-        self.api.authorize(&self.user, &call.attributes(verb.as_str(), &[]))?;
+        self.api.authorize(&self.user, &call.attributes(verb.as_str(), &[]), call.deadline).await?;
         Ok(call)
     }
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::Status;
 use crate::call::{Call, Input};
 use crate::negotiate::{Media, body_media};
+use crate::object::{meta_str, metadata_mut};
 use crate::params::FieldValidation;
 
 const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
@@ -22,14 +23,18 @@ pub(crate) struct Wanted {
     earlier: Option<&'static str>,
 }
 
+fn gvk(group: &str, version: &str, kind: &str) -> GroupVersionKind {
+    GroupVersionKind { group: group.into(), version: version.into(), kind: kind.into() }
+}
+
+/// The resource's own type.
+fn own(def: &ResourceDef) -> Wanted {
+    Wanted { gvk: gvk(&def.group, &def.version, &def.kind), schema: def.schema.clone(), own: true, earlier: None }
+}
+
 /// The type that the body of `call` has to be of.
 pub(crate) fn wanted(call: &Call) -> Wanted {
     let (def, sub) = (&call.def, call.sub.as_deref());
-    let gvk = |group: &str, version: &str, kind: &str| GroupVersionKind {
-        group: group.into(),
-        version: version.into(),
-        kind: kind.into(),
-    };
     if let Some(sub) = sub
         && let Some(schema) = sub.handler.schema()
     {
@@ -40,7 +45,7 @@ pub(crate) fn wanted(call: &Call) -> Wanted {
             earlier: sub.handler.earlier_version(),
         };
     }
-    Wanted { gvk: gvk(&def.group, &def.version, &def.kind), schema: def.schema.clone(), own: true, earlier: None }
+    own(def)
 }
 
 /// Whether a body is in Kubernetes' protobuf form, as kubectl's typed commands send it. Answers are
@@ -126,6 +131,11 @@ fn finish(def: &ResourceDef, wanted: &Wanted, value: &mut Value) -> Result<(), S
     Ok(())
 }
 
+/// The same for an object that the API itself has changed.
+pub(crate) fn settle_own(def: &ResourceDef, value: &mut Value) -> Result<(), Status> {
+    finish(def, &own(def), value)
+}
+
 /// Brings an object of the right type into canonical form and gives it its defaults.
 pub(crate) fn settle(def: &ResourceDef, wanted: &Wanted, value: &mut Value) {
     wanted.schema.normalize(value);
@@ -153,4 +163,25 @@ pub(crate) fn decode_delete_options(input: Input) -> Result<Value, Status> {
     }
     schema.normalize(&mut value);
     Ok(value)
+}
+
+impl Call {
+    /// The namespace of the request goes into the object; another one there is an error.
+    pub fn fit_namespace(&self, object: &mut Value) -> Result<(), Status> {
+        let own = meta_str(object, "namespace").to_owned();
+        let metadata = metadata_mut(object);
+        match self.namespace() {
+            None => {
+                metadata.remove("namespace");
+            }
+            Some(namespace) if own.is_empty() || own == namespace => {
+                metadata.insert("namespace".into(), namespace.into());
+            }
+            Some(_) => {
+                let text = "the namespace of the provided object does not match the namespace sent on the request";
+                return Err(Status::bad_request(text));
+            }
+        }
+        Ok(())
+    }
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use kontiki_machinery::Registry;
-use kontiki_machinery::access::Authorizer;
-use kontiki_machinery::admission::Step;
+use kontiki_machinery::{access, admission};
 use kontiki_model::GroupResource;
 
+use crate::clock::{Clock, Entropy};
 use crate::node_proxy::NodeProxy;
 use crate::writes::Writes;
 
@@ -14,10 +14,14 @@ use crate::writes::Writes;
 pub struct Config {
     /// The kinds that are served.
     pub registry: Registry,
-    /// Steps of admission, in order.
-    pub admission: Vec<Arc<dyn Step>>,
+    /// Steps of admission, in order. A place in it is how a request remembers what a step answered.
+    pub admission: Vec<admission::Member>,
     /// Who may allow what, in the order in which they are asked, after `system:masters`, who may do everything.
-    pub authorizers: Vec<Arc<dyn Authorizer>>,
+    pub authorizers: Vec<access::Member>,
+    /// Tells the time of all that is stored and answered.
+    pub clock: Arc<dyn Clock>,
+    /// Gives uids, names and all else that is random.
+    pub entropy: Arc<dyn Entropy>,
     /// Version of this project, e.g. `0.1.0`; part of `/version`.
     pub version: String,
     /// Private key (EC or RSA, PEM) that signs ServiceAccount tokens.

@@ -90,11 +90,16 @@ fn shape_one(call: &Call, shape: &Shape, value: Value) -> Result<Value, Status> 
         Shape::Table(version) => {
             let include = include_object(&call.params)?;
             let metadata = list_metadata(value["metadata"]["resourceVersion"].as_str(), "", None);
-            let mut shown =
-                table::table(&call.def, vec![row(&call.def, version, include, &value)], metadata, version, true);
+            let mut shown = table::table(
+                &call.def,
+                vec![row(&call.def, version, include, &value, call.api.now())],
+                metadata,
+                version,
+                true,
+            );
             if let Some(view) = call.view() {
                 shown["columnDefinitions"] = view.columns();
-                shown["rows"][0]["cells"] = view.row(&value, Timestamp::now()).into();
+                shown["rows"][0]["cells"] = view.row(&value, call.api.now()).into();
             }
             shown
         }
@@ -115,8 +120,8 @@ fn partial(version: &str, object: &Value) -> Value {
     table::partial(object, &meta_version(version))
 }
 
-fn row(def: &ResourceDef, version: &str, include: Include, object: &Value) -> Value {
-    let mut row = table::row(def, object, include, Timestamp::now());
+fn row(def: &ResourceDef, version: &str, include: Include, object: &Value, now: Timestamp) -> Value {
+    let mut row = table::row(def, object, include, now);
     if include == Include::Metadata {
         row["object"]["apiVersion"] = meta_version(version).into();
     }
@@ -138,7 +143,14 @@ fn list_metadata(version: Option<&str>, continue_token: &str, remaining: Option<
 }
 
 /// The object of a watch event in the shape asked for.
-pub(crate) fn shape_event(def: &ResourceDef, shape: &Shape, include: Include, object: Value, columns: bool) -> Value {
+pub(crate) fn shape_event(
+    def: &ResourceDef,
+    shape: &Shape,
+    include: Include,
+    object: Value,
+    columns: bool,
+    now: Timestamp,
+) -> Value {
     match shape {
         Shape::Full => object,
         Shape::Partial(version) | Shape::PartialList(version) => partial(version, &object),
@@ -146,7 +158,7 @@ pub(crate) fn shape_event(def: &ResourceDef, shape: &Shape, include: Include, ob
             let metadata = list_metadata(object["metadata"]["resourceVersion"].as_str(), "", None);
             // A bookmark has no name and makes no row.
             let rows = if object["metadata"]["name"].is_string() {
-                vec![row(def, version, include, &object)]
+                vec![row(def, version, include, &object, now)]
             } else {
                 Vec::new()
             };
@@ -182,11 +194,11 @@ async fn list_response(call: &Call, list: List, form: &Form, gzip: bool) -> Resu
             formatted(&value, form)
         }
         Shape::Table(version) => {
-            let include = include_object(&call.params)?;
+            let (include, now) = (include_object(&call.params)?, call.api.now());
             let rows = list
                 .items
                 .iter()
-                .map(|entry| Ok(row(def, version, include, &served(def, entry)?)))
+                .map(|entry| Ok(row(def, version, include, &served(def, entry)?, now)))
                 .collect::<Result<Vec<_>, Status>>()?;
             formatted(&table::table(def, rows, metadata, version, true), form)
         }

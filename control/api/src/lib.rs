@@ -1,9 +1,8 @@
 //! The Kubernetes API of a master: one generic pipeline over the resource table.
 //!
-//! Every request, over HTTP or from the in-process [`Client`], walks the same road:
-//! authenticate → authorize → decode → default → admit → validate → write → encode. Handlers
-//! exist per verb, never per kind: what is special about a kind sits in its table row, in a step of
-//! admission or in an authorizer, all of which come from outside ([`Config`]).
+//! Every request, over HTTP or from the in-process [`Client`], walks the same road, whose phases are listed in
+//! `pipeline`. Handlers exist per verb, never per kind: what is special about a kind sits in its table row, in a step of
+//! admission or in an authorizer, all of which come from outside ([`Config`]), as do time and chance ([`clock`]).
 //!
 //! Invariants
 //! - Objects lie in the store as the JSON bytes a client gets, without `metadata.resourceVersion`;
@@ -14,14 +13,17 @@
 
 #![allow(clippy::result_large_err, reason = "the error is the answer itself, and errors are not the hot path")]
 
-mod admission;
 mod api;
 mod auth;
+mod body;
 mod call;
 mod client;
+pub mod clock;
 mod codec;
 pub mod config;
+mod deadline;
 mod discovery;
+mod documents;
 mod encode;
 mod health;
 mod http;
@@ -30,7 +32,9 @@ mod metrics;
 mod negotiate;
 pub mod node_proxy;
 pub mod object;
+mod pages;
 mod params;
+mod pipeline;
 pub mod recorder;
 mod route;
 mod select;
@@ -41,7 +45,7 @@ mod verbs;
 pub mod writes;
 
 pub use api::Api;
-pub use auth::tokens::KeyError;
+pub use auth::keys::KeyError;
 pub use client::Client;
 pub use config::{Config, DeleteOptions, PatchKind, Propagation, Target};
 pub use kontiki_machinery::access::User;

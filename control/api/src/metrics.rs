@@ -1,107 +1,105 @@
-//! Counters in Prometheus' text form.
+//! What is counted of requests, in Prometheus' text form, under the names that kube-apiserver uses
+//! (`staging/src/k8s.io/apiserver/pkg/endpoints/metrics`).
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
+use kontiki_machinery::Name;
+use kontiki_model::metrics::{Histogram, Kind, heading, sample};
 use parking_lot::Mutex;
 
-use kontiki_machinery::Name;
-
-use crate::Api;
-
-/// Upper bounds of the latency buckets, in seconds.
-const BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// Upper bounds of the latency buckets in seconds: upstream's, and three below them.
+const BUCKETS: &[f64; 26] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
+    10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
+];
 
 /// Requests by `(verb, resource, code)`. Resources come from the table and verbs from a closed
 /// set, so the number of series is bounded.
 #[derive(Default)]
 pub(crate) struct Metrics {
     requests: Mutex<BTreeMap<(&'static str, Name, u16), u64>>,
-    latency: Mutex<BTreeMap<&'static str, Histogram>>,
+    latency: Mutex<BTreeMap<&'static str, Histogram<26>>>,
     /// Series of others, by who adds them.
     sources: Mutex<BTreeMap<&'static str, Source>>,
 }
 
-#[derive(Default)]
-struct Histogram {
-    counts: [u64; BUCKETS.len()],
-    total: u64,
-    seconds: f64,
-}
-
-impl Metrics {
-    pub fn observe(&self, verb: &'static str, resource: Name, code: u16, took: Duration) {
-        *self.requests.lock().entry((verb, resource, code)).or_default() += 1;
-        if verb == "watch" {
-            return; // its duration says nothing
-        }
-        let mut latency = self.latency.lock();
-        let histogram = latency.entry(verb).or_default();
-        let seconds = took.as_secs_f64();
-        for (count, bound) in histogram.counts.iter_mut().zip(BUCKETS) {
-            *count += u64::from(seconds <= *bound);
-        }
-        histogram.total += 1;
-        histogram.seconds += seconds;
+/// The verb as upstream's series have it.
+fn method(verb: &str) -> &'static str {
+    match verb {
+        "get" => "GET",
+        "list" => "LIST",
+        "watch" => "WATCH",
+        "create" => "POST",
+        "update" => "PUT",
+        "patch" => "PATCH",
+        "delete" => "DELETE",
+        "deletecollection" => "DELETECOLLECTION",
+        _ => "other",
     }
 }
 
 /// Writes series of its own, in the text form.
-pub type Source = std::sync::Arc<dyn Fn(&mut String) + Send + Sync>;
+pub type Source = Arc<dyn Fn(&mut String) + Send + Sync>;
 
-impl Api {
-    /// Adds `source` to what `/metrics` shows, in place of an earlier one of this name.
-    pub fn add_metrics(&self, name: &'static str, source: Source) {
-        self.inner.metrics.sources.lock().insert(name, source);
+impl Metrics {
+    pub fn observe(&self, verb: &'static str, resource: Name, code: u16, took: Duration) {
+        let verb = method(verb);
+        *self.requests.lock().entry((verb, resource, code)).or_default() += 1;
+        // How long a watch lasted says nothing.
+        if verb != "WATCH" {
+            let mut latency = self.latency.lock();
+            latency.entry(verb).or_insert_with(|| Histogram::new(BUCKETS)).observe(took.as_secs_f64());
+        }
     }
 
-    /// What `/metrics` shows.
-    pub(crate) fn metrics_text(&self) -> String {
-        let mut out = String::with_capacity(8 << 10);
-        self.inner.metrics.write(&mut out);
-        self.inner.config.writes.write(&mut out);
-        let status = self.store().status().borrow().clone();
-        let snapshot = self.store().snapshot();
-        let (level, newest) = self.store().feature_level();
-        let gauges = [
-            ("kontiki_store_revision", "Revision of the local state.", snapshot.revision().0),
-            ("kontiki_store_compacted_revision", "Oldest revision that can be read.", self.store().compacted().0),
-            ("kontiki_store_feature_level", "Feature level of the group.", u64::from(level)),
-            ("kontiki_store_feature_level_max", "Newest feature level that this member admits.", u64::from(newest)),
-            ("kontiki_raft_term", "Current term.", status.term.0),
-            ("kontiki_raft_is_leader", "Whether this member leads.", u64::from(status.is_leader)),
-            ("kontiki_raft_applied_index", "Last applied log entry.", status.applied),
-            ("kontiki_raft_last_log_index", "Last log entry.", status.last_log),
-            ("kontiki_raft_members", "Members of the group.", status.members.len() as u64),
-        ];
-        for (name, help, value) in gauges {
-            let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
+    /// Adds `source` to what is shown, in place of an earlier one of this name.
+    pub fn add(&self, name: &'static str, source: Source) {
+        self.sources.lock().insert(name, source);
+    }
+
+    /// What others add.
+    pub fn write_sources(&self, out: &mut String) {
+        let sources: Vec<Source> = self.sources.lock().values().cloned().collect();
+        sources.iter().for_each(|source| source(out));
+    }
+
+    /// Writes the requests' series.
+    pub fn write(&self, out: &mut String) {
+        let name = "apiserver_request_total";
+        heading(out, name, Kind::Counter, "Requests by verb, resource and code.");
+        for ((verb, resource, code), count) in self.requests.lock().iter() {
+            let labels = [("verb", *verb), ("resource", resource), ("code", &code.to_string())];
+            sample(out, name, &labels, count);
         }
-        let sources: Vec<Source> = self.inner.metrics.sources.lock().values().cloned().collect();
-        sources.iter().for_each(|source| source(&mut out));
-        out
+        let name = "apiserver_request_duration_seconds";
+        heading(out, name, Kind::Histogram, "Time to answer, watches excepted.");
+        for (verb, histogram) in self.latency.lock().iter() {
+            histogram.write(out, name, &[("verb", verb)]);
+        }
     }
 }
 
-impl Metrics {
-    fn write(&self, out: &mut String) {
-        out.push_str("# HELP kontiki_api_requests_total Requests by verb, resource and code.\n# TYPE kontiki_api_requests_total counter\n");
-        for ((verb, resource, code), count) in self.requests.lock().iter() {
-            let _ = writeln!(
-                out,
-                "kontiki_api_requests_total{{verb=\"{verb}\",resource=\"{resource}\",code=\"{code}\"}} {count}"
-            );
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_under_upstreams_names() {
+        let metrics = Metrics::default();
+        metrics.observe("create", "pods".into(), 201, Duration::from_millis(2));
+        metrics.observe("watch", "pods".into(), 200, Duration::from_secs(900));
+        let mut out = String::new();
+        metrics.write(&mut out);
+        for line in [
+            "apiserver_request_total{verb=\"POST\",resource=\"pods\",code=\"201\"} 1",
+            "apiserver_request_total{verb=\"WATCH\",resource=\"pods\",code=\"200\"} 1",
+            "apiserver_request_duration_seconds_bucket{verb=\"POST\",le=\"0.001\"} 0",
+            "apiserver_request_duration_seconds_bucket{verb=\"POST\",le=\"0.0025\"} 1",
+        ] {
+            assert!(out.lines().any(|found| found == line), "{line} in\n{out}");
         }
-        let name = "kontiki_api_request_duration_seconds";
-        let _ = write!(out, "# HELP {name} Time to answer, watches excepted.\n# TYPE {name} histogram\n");
-        for (verb, histogram) in self.latency.lock().iter() {
-            for (count, bound) in histogram.counts.iter().zip(BUCKETS) {
-                let _ = writeln!(out, "{name}_bucket{{verb=\"{verb}\",le=\"{bound}\"}} {count}");
-            }
-            let Histogram { total, seconds, .. } = histogram;
-            let _ = writeln!(out, "{name}_bucket{{verb=\"{verb}\",le=\"+Inf\"}} {total}");
-            let _ = writeln!(out, "{name}_sum{{verb=\"{verb}\"}} {seconds}\n{name}_count{{verb=\"{verb}\"}} {total}");
-        }
+        assert!(!out.contains("duration_seconds_count{verb=\"WATCH\"}"), "{out}");
     }
 }

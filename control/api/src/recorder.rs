@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::clock::format_time;
 use crate::{Client, PatchKind, Status, Target, Writer};
 
 /// Events that may wait to be written. A controller that says more at once has a problem that the
@@ -169,7 +170,7 @@ fn event_name(said: &Said) -> String {
 
 async fn write(client: &Client, said: &Said, regarding: &ObjectReference, count: u32) -> Result<(), Status> {
     let name = event_name(said);
-    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let now = format_time(client.now());
     let target = Target { resource: EVENTS, namespace: Some(&said.namespace), name: &name, subresource: None };
     match client.get(target).await {
         Ok(old) => {

@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::identity::certificate_user;
+use crate::http::{Peer, handle};
 use crate::{Api, User};
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -32,15 +33,36 @@ const PING: Duration = Duration::from_secs(20);
 /// Heads larger than this are refused with 431.
 const MAX_HEAD: usize = 128 << 10;
 
-/// Where a connection comes from, to and by whom.
-#[derive(Clone)]
-pub(crate) struct Peer {
-    pub local: SocketAddr,
-    /// The user of the client certificate, if there was one.
-    pub user: Option<Arc<User>>,
+impl Api {
+    /// Serves HTTPS until `stop`, then ends watches, lets requests finish and returns. `tls`
+    /// should offer `h2` and `http/1.1`, and ask for client certificates of the cluster's CA
+    /// without requiring one.
+    ///
+    /// # Errors
+    /// The listener's address cannot be read.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        stop: CancellationToken,
+    ) -> io::Result<()> {
+        serve(self, listener, tls, stop).await
+    }
+
+    /// Answers one HTTP request as [`serve`](Self::serve) would, for a user whose certificate (if
+    /// any) has been checked already.
+    pub async fn answer(
+        &self,
+        user: Option<User>,
+        request: http::Request<axum::body::Body>,
+    ) -> http::Response<axum::body::Body> {
+        let local = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 6443));
+        let peer = Peer { local, user: user.map(Arc::new) };
+        handle(self, &peer, request).await
+    }
 }
 
-pub(crate) async fn serve(
+async fn serve(
     api: &Api,
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,

@@ -1,14 +1,15 @@
-//! The store as the verbs see it: fresh reads, guarded writes, and errors that say what to do next.
+//! The store as the verbs see it: where objects lie, in which form, and errors that say what to do next.
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use kontiki_machinery::ResourceDef;
 use kontiki_machinery::status::{StatusCause, StatusDetails};
 use kontiki_model::{ObjectKey, key};
-use kontiki_store::{Compare, Entry, HistoryError, Op, ReadError, Snapshot, Txn, TxnResult, WriteError};
+use kontiki_store::{Compare, Entry, HistoryError, Op, ReadError, WriteError};
 use serde_json::Value;
 
+use crate::Status;
 use crate::object;
-use crate::{Api, Status};
 
 /// What has to hold, and what is written, beside the object itself.
 #[derive(Clone, Debug, Default)]
@@ -24,24 +25,11 @@ impl Extra {
     }
 }
 
-impl Api {
-    /// A snapshot that holds everything acknowledged before this call.
-    pub(crate) async fn fresh(&self) -> Result<Snapshot, Status> {
-        self.store().barrier().await.map_err(read_error)?;
-        Ok(self.store().snapshot())
-    }
-
-    /// Proposes a transaction. `succeeded: false` is an answer, not an error.
-    pub(crate) async fn propose(&self, txn: Txn) -> Result<TxnResult, Status> {
-        self.store().txn(txn).await.map_err(write_error)
-    }
-}
-
 pub(crate) fn read_error(error: ReadError) -> Status {
     unavailable(&error)
 }
 
-fn write_error(error: WriteError) -> Status {
+pub(crate) fn write_error(error: WriteError) -> Status {
     match error {
         WriteError::NoLeader | WriteError::Stopped | WriteError::DiskFull => unavailable(&error),
         WriteError::Unknown => {
@@ -111,8 +99,7 @@ pub(crate) fn stored(def: &ResourceDef, object: &Value) -> Bytes {
 }
 
 /// The put of an object, with the time at which it is forgotten if its kind has one.
-pub(crate) fn put(def: &ResourceDef, key: Bytes, value: Bytes) -> Op {
-    let now = jiff::Timestamp::now().as_second().unsigned_abs();
-    let expires = def.time_to_live.map(|time| now.saturating_add(time.as_secs()));
+pub(crate) fn put(def: &ResourceDef, key: Bytes, value: Bytes, now: Timestamp) -> Op {
+    let expires = def.time_to_live.map(|time| now.as_second().unsigned_abs().saturating_add(time.as_secs()));
     Op::put_until(key, value, expires)
 }

@@ -8,11 +8,11 @@
 //! - Nothing runs in the background: a rate is worked out when somebody asks.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
 use kontiki_machinery::Name;
+use kontiki_model::metrics::{Kind, heading, sample};
 use parking_lot::Mutex;
 
 /// Seconds that a rate looks back.
@@ -189,14 +189,14 @@ impl Writes {
     /// Writes the series in Prometheus' text form.
     pub(crate) fn write(&self, out: &mut String) {
         let name = "kontiki_api_writes_total";
-        let _ = write!(out, "# HELP {name} Committed writes, by writer and kind.\n# TYPE {name} counter\n");
+        heading(out, name, Kind::Counter, "Committed writes, by writer and kind.");
         for ((writer, kind), series) in self.series.lock().iter() {
-            let _ = writeln!(out, "{name}{{writer=\"{}\",kind=\"{kind}\"}} {}", writer.name(), series.total);
+            sample(out, name, &[("writer", writer.name()), ("kind", kind)], series.total);
         }
         let name = "kontiki_api_busiest_writer_writes_per_second";
-        let _ = write!(out, "# HELP {name} The busiest writer of the last minute.\n# TYPE {name} gauge\n");
+        heading(out, name, Kind::Gauge, "The busiest writer of the last minute.");
         if let Some(Share { writer, kind, per_second }) = self.last_minute().first() {
-            let _ = writeln!(out, "{name}{{writer=\"{}\",kind=\"{kind}\"}} {per_second}", writer.name());
+            sample(out, name, &[("writer", writer.name()), ("kind", kind)], per_second);
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Who asks for what, and the chain of those who may allow it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 
-use crate::GroupResource;
+use crate::{GroupResource, admission::Waiting};
 
 /// Who asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,7 +88,7 @@ pub enum Decision {
     NoOpinion,
 }
 
-/// One of the chain of authorizers.
+/// One that needs nothing but the question and the cluster's state.
 pub trait Authorizer: Send + Sync {
     /// Judges a request.
     fn authorize(&self, user: &User, asked: &Attributes<'_>, objects: &dyn Objects) -> Decision;
@@ -96,5 +96,37 @@ pub trait Authorizer: Send + Sync {
     /// Why what a user may do cannot be listed; `None` if it can.
     fn unlisted(&self, _user: &User) -> Option<&'static str> {
         None
+    }
+}
+
+/// One that waits for somebody else, e.g. over the network. Who asks stops waiting when the request's time is over; it
+/// may be dropped at any `await`.
+pub trait AsyncAuthorizer: Send + Sync {
+    /// Judges a request.
+    fn authorize<'a>(&'a self, user: &'a User, asked: &'a Attributes<'a>) -> Waiting<'a, Decision>;
+
+    /// Why what a user may do cannot be listed; `None` if it can.
+    fn unlisted(&self, _user: &User) -> Option<&'static str> {
+        None
+    }
+}
+
+/// One of the chain of authorizers.
+#[derive(Clone)]
+pub enum Member {
+    /// Decides at once.
+    Pure(Arc<dyn Authorizer>),
+    /// Waits.
+    Async(Arc<dyn AsyncAuthorizer>),
+}
+
+impl Member {
+    /// Why what `user` may do cannot be listed; `None` if it can.
+    #[must_use]
+    pub fn unlisted(&self, user: &User) -> Option<&'static str> {
+        match self {
+            Self::Pure(authorizer) => authorizer.unlisted(user),
+            Self::Async(authorizer) => authorizer.unlisted(user),
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! What a kind is ([`ResourceDef`]) and what it does on its way into the store ([`Strategy`]).
 //!
-//! Order of a create, as in upstream's `rest.BeforeCreate`: decode, [`crate::schema`] check and
-//! normalisation, [`Strategy::default`], system metadata filled in, [`Strategy::prepare_create`],
-//! admission, [`validate_create`], write. An update: decode, normalise, default,
-//! [`Strategy::prepare_update`], admission, [`validate_update`], write unless nothing changed.
+//! Order of a create: decode, [`crate::schema`] check and normalisation, [`Strategy::default`], mutating admission,
+//! system metadata filled in, [`Strategy::prepare_create`], [`validate_create`], [`Strategy::allocate`], validating
+//! admission, write. Of an update: the same with [`Strategy::prepare_update`] and [`validate_update`]; it is written
+//! unless nothing changed.
 //!
 //! Metadata is checked here, once for all kinds: a strategy's `validate` looks only at the rest.
 

@@ -434,6 +434,8 @@ fn api_config(
             default_toleration_seconds: TOLERATION_SECONDS,
         }),
         authorizers: kontiki_kinds::authorize::chain(),
+        clock: Arc::new(kontiki_api::clock::System),
+        entropy: Arc::new(kontiki_api::clock::System),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         service_account_key_pem: pki.sa_key_pem.clone(),
         issuer: format!("https://kubernetes.default.svc.{}", cluster.cluster_domain),

@@ -1,7 +1,9 @@
 //! Authorization, closed by default: administrators may do everything, everybody else discovery, questions about
 //! themselves, and what one of the chain of authorizers allows.
 
-use kontiki_machinery::access::{Attributes, Decision, Objects};
+use std::time::Instant;
+
+use kontiki_machinery::access::{Attributes, Decision, Member, Objects};
 use kontiki_machinery::resource::{Creation, Review};
 use kontiki_machinery::{GroupResource, ResourceDef};
 use kontiki_model::{ObjectKey, key};
@@ -9,27 +11,42 @@ use kontiki_store::Snapshot;
 use serde_json::Value;
 
 use crate::auth::identity::{ANONYMOUS, AUTHENTICATED, MASTERS};
+use crate::deadline::within;
 use crate::{Api, Status, User};
 
 /// Paths that anybody may read.
 const OPEN_PATHS: &[&str] = &["/livez", "/readyz", "/healthz", "/version"];
 /// Paths that any authenticated user may read.
 const DISCOVERY_PATHS: &[&str] = &["/api", "/apis", "/openapi"];
+
 impl Api {
-    /// Whether `user` may do this.
-    pub(crate) fn allowed(&self, user: &User, asked: &Attributes<'_>) -> bool {
+    /// Whether `user` may do this, as far as can be found out before `deadline`.
+    ///
+    /// # Errors
+    /// 504: an authorizer did not answer in time.
+    pub(crate) async fn allowed(&self, user: &User, asked: &Attributes<'_>, deadline: Instant) -> Result<bool, Status> {
         if user.in_group(MASTERS) || self.open_to_all(user, asked) {
-            return true;
+            return Ok(true);
         }
-        let seen = Seen(self.store().snapshot());
-        for authorizer in &self.inner.config.authorizers {
-            match authorizer.authorize(user, asked, &seen) {
-                Decision::Allow => return true,
-                Decision::Deny => return false,
+        let mut seen = None;
+        for member in &self.inner.config.authorizers {
+            let decision = match member {
+                Member::Pure(authorizer) => {
+                    let seen = seen.get_or_insert_with(|| Seen(self.store().snapshot()));
+                    authorizer.authorize(user, asked, seen)
+                }
+                Member::Async(authorizer) => {
+                    seen = None; // the others look at what is so after the wait
+                    within(deadline, authorizer.authorize(user, asked)).await?
+                }
+            };
+            match decision {
+                Decision::Allow => return Ok(true),
+                Decision::Deny => return Ok(false),
                 Decision::NoOpinion => {}
             }
         }
-        false
+        Ok(false)
     }
 
     fn open_to_all(&self, user: &User, asked: &Attributes<'_>) -> bool {
@@ -43,8 +60,8 @@ impl Api {
     }
 
     /// 401 or 403 unless `user` may do this.
-    pub(crate) fn authorize(&self, user: &User, asked: &Attributes<'_>) -> Result<(), Status> {
-        if self.allowed(user, asked) {
+    pub(crate) async fn authorize(&self, user: &User, asked: &Attributes<'_>, deadline: Instant) -> Result<(), Status> {
+        if self.allowed(user, asked, deadline).await? {
             return Ok(());
         }
         if user.name == ANONYMOUS { Err(Status::unauthorized()) } else { Err(forbidden(user, asked)) }

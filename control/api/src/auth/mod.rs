@@ -2,5 +2,6 @@
 
 pub(crate) mod access;
 pub(crate) mod identity;
+pub(crate) mod keys;
 pub(crate) mod review;
 pub(crate) mod tokens;

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::auth::access::{common_paths, is_about_oneself};
 use crate::auth::identity::MASTERS;
 use crate::call::{Answer, Call, Input, Object};
+use crate::clock::format_time;
 use crate::object::{metadata_mut, texts};
-use crate::verbs::create::now;
 use crate::{Status, User, codec};
 
 /// Answers the question that is POSTed to this call's collection.
@@ -68,7 +68,7 @@ async fn token_review(call: &mut Call, input: Input) -> Result<Answer, Status> {
 
 async fn self_review(call: &mut Call, input: Input) -> Result<Answer, Status> {
     let mut review = decoded(call, input)?;
-    metadata_mut(&mut review).insert("creationTimestamp".into(), now().into());
+    metadata_mut(&mut review).insert("creationTimestamp".into(), format_time(call.api.now()).into());
     let status = json!({"userInfo": user_info(&call.user)});
     Ok(answered(review, status))
 }
@@ -97,7 +97,7 @@ async fn access_review(call: &mut Call, asked_by: Review, input: Input) -> Resul
         path: &path,
         fields: &[],
     };
-    let allowed = call.api.allowed(&user, &attributes);
+    let allowed = call.api.allowed(&user, &attributes, call.deadline).await?;
     Ok(answered(review, json!({ "allowed": allowed })))
 }
 

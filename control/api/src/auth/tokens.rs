@@ -4,68 +4,15 @@
 //! names one, must exist with the same uid.
 
 use jiff::{SignedDuration, Timestamp};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Header, Validation};
 use kontiki_model::resource::{PODS, SECRETS, SERVICE_ACCOUNTS};
 use kontiki_model::{GroupResource, ObjectKey};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::auth::identity::{AUTHENTICATED, account_groups};
 use crate::object::{self, meta_str};
-use crate::{Api, Status, User};
-
-/// The cluster's signing key, both halves.
-pub(crate) struct Keys {
-    algorithm: Algorithm,
-    sign: EncodingKey,
-    verify: DecodingKey,
-    id: String,
-}
-
-/// Why the signing key cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("the ServiceAccount signing key cannot be used: {0}")]
-pub struct KeyError(String);
-
-impl Keys {
-    /// Reads an EC (P-256, P-384) or RSA private key.
-    pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
-        let error = |e: &dyn std::fmt::Display| KeyError(e.to_string());
-        let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|e| error(&e))?;
-        let signer = rustls::crypto::ring::sign::any_supported_type(&der).map_err(|e| error(&e))?;
-        let public = signer.public_key().ok_or_else(|| error(&"it has no public half"))?;
-        let public_pem = spki_pem(&public);
-        let (algorithm, sign, verify) = match signer.algorithm() {
-            rustls::SignatureAlgorithm::RSA => (
-                Algorithm::RS256,
-                EncodingKey::from_rsa_pem(pem.as_bytes()),
-                DecodingKey::from_rsa_pem(public_pem.as_bytes()),
-            ),
-            rustls::SignatureAlgorithm::ECDSA => {
-                let p384 = public.len() > 100; // a P-256 key's public half has 91 bytes, a P-384's 120
-                let algorithm = if p384 { Algorithm::ES384 } else { Algorithm::ES256 };
-                (algorithm, EncodingKey::from_ec_pem(pem.as_bytes()), DecodingKey::from_ec_pem(public_pem.as_bytes()))
-            }
-            other => return Err(KeyError(format!("{other:?} keys are not supported"))),
-        };
-        let id = encode_url(&<sha2::Sha256 as sha2::Digest>::digest(&public));
-        Ok(Self { algorithm, sign: sign.map_err(|e| error(&e))?, verify: verify.map_err(|e| error(&e))?, id })
-    }
-}
-
-fn encode_url(bytes: &[u8]) -> String {
-    use base64::Engine;
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
-}
-
-fn spki_pem(public: &SubjectPublicKeyInfoDer<'_>) -> String {
-    use base64::Engine;
-    let body = base64::engine::general_purpose::STANDARD.encode(public.as_ref());
-    let lines: Vec<&str> = (0..body.len()).step_by(64).map(|i| &body[i..body.len().min(i + 64)]).collect();
-    format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
-}
+use crate::{Api, Status, User, clock};
 
 #[derive(Serialize, Deserialize)]
 struct Claims {
@@ -96,6 +43,18 @@ struct Named {
     uid: String,
 }
 
+impl Claims {
+    /// Whether the token is good at `now`; the words are the library's.
+    fn timely(&self, now: Timestamp) -> Result<(), String> {
+        let now = now.as_second();
+        match () {
+            () if self.exp < now => Err("ExpiredSignature".into()),
+            () if self.nbf > now => Err("ImmatureSignature".into()),
+            () => Ok(()),
+        }
+    }
+}
+
 /// What a token is bound to besides its account.
 pub(crate) struct Bound {
     pub secret: bool,
@@ -118,7 +77,7 @@ impl Api {
         audiences: &[String],
         seconds: i64,
     ) -> Result<(String, Timestamp), Status> {
-        let now = Timestamp::now();
+        let (now, entropy) = (self.now(), self.entropy());
         let expires = now.checked_add(SignedDuration::from_secs(seconds)).map_err(Status::internal)?;
         let (namespace, name) = (meta_str(account, "namespace"), meta_str(account, "name"));
         let mut private = Private {
@@ -137,7 +96,7 @@ impl Api {
             exp: expires.as_second(),
             iat: now.as_second(),
             iss: self.inner.config.issuer.clone(),
-            jti: uuid::Uuid::new_v4().to_string(),
+            jti: clock::uid(entropy.draw(), entropy.draw()),
             sub: format!("system:serviceaccount:{namespace}:{name}"),
             private,
             nbf: now.as_second(),
@@ -180,8 +139,8 @@ impl Api {
     fn claims(&self, token: &str, audiences: &[String]) -> Result<Claims, String> {
         let keys = &self.inner.keys;
         let mut rules = Validation::new(keys.algorithm);
-        rules.leeway = 0;
-        rules.validate_nbf = true;
+        // The library would ask the machine's clock.
+        rules.validate_exp = false;
         rules.set_issuer(&[&self.inner.config.issuer]);
         if audiences.is_empty() {
             rules.set_audience(&[&self.inner.config.issuer]);
@@ -189,7 +148,9 @@ impl Api {
             rules.set_audience(audiences);
         }
         let checked = jsonwebtoken::decode::<Claims>(token, &keys.verify, &rules);
-        checked.map(|data| data.claims).map_err(|e| format!("invalid bearer token: {e}"))
+        let checked = checked.map(|data| data.claims).map_err(|e| e.to_string());
+        let timely = checked.and_then(|claims| claims.timely(self.now()).map(|()| claims));
+        timely.map_err(|why| format!("invalid bearer token: {why}"))
     }
 
     /// What a token is bound to must be there. A local miss is asked again after a barrier.

@@ -1,11 +1,10 @@
-//! Subresources that are more than a part of the object: other views of it, what is done to it, and the streams to
+//! Subresources that are more than a part of the object or another view of it: what is done to it, and the streams to
 //! its node. The row's handler says which serves which.
 
 pub(crate) mod evict;
 pub(crate) mod log;
 pub(crate) mod stream;
 pub(crate) mod token;
-pub(crate) mod view;
 pub(crate) mod write;
 
 use serde_json::Value;

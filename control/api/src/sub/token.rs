@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::auth::tokens::Bound;
 use crate::call::{Answer, Call, Input, Object};
+use crate::clock::format_time;
 use crate::object::{self, meta_str, set_resource_version};
-use crate::verbs::create::{format_time, now};
 use crate::{Api, Status};
 
 const DEFAULT_SECONDS: i64 = 3600;
@@ -31,7 +31,8 @@ pub(crate) async fn create(call: &mut Call, input: Input) -> Result<Answer, Stat
     let (token, expires) = call.api.sign_token(&account, bound, &audiences, seconds)?;
     let token = if dry_run { String::new() } else { token };
     request["status"] = json!({"token": token, "expirationTimestamp": format_time(expires)});
-    request["metadata"] = json!({"name": call.name(), "namespace": namespace, "creationTimestamp": now()});
+    let created = format_time(call.api.now());
+    request["metadata"] = json!({"name": call.name(), "namespace": namespace, "creationTimestamp": created});
     set_resource_version(&mut request, None);
     Ok(Answer::Object { code: 201, object: Object::Built(request) })
 }

@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use crate::Status;
 use crate::call::{Answer, Call, Input};
+use crate::clock::format_time;
 use crate::object::{meta_str, set_resource_version};
 use crate::state::Extra;
-use crate::verbs::change::{Decision, Next};
-use crate::verbs::create::now;
+use crate::verbs::change::{Decide, Decision, Next, Round};
 
 /// Writes the object that `call` names.
 pub(crate) async fn create(call: &mut Call, write: &dyn Write, input: Input) -> Result<Answer, Status> {
@@ -45,17 +45,26 @@ async fn run(call: &Call, write: &dyn Write, sent: &Value, dry_run: bool) -> Res
     if let (false, Some(sub)) = (errors.is_empty(), &call.sub) {
         return Err(Status::invalid(&sub.group, &sub.kind, call.name(), &errors));
     }
-    call.change(dry_run, |_, current| decide(call, write, sent, current)).await?;
+    call.change(dry_run, &Writing { write, sent }).await?;
     Ok(super::created())
 }
 
-fn decide(call: &Call, write: &dyn Write, sent: &Value, current: &Value) -> Result<Decision, Status> {
-    call.check_uid(current, sent)?;
-    let wanted = meta_str(sent, "resourceVersion");
-    if !wanted.is_empty() && wanted != meta_str(current, "resourceVersion") {
-        return Err(Status::modified(call.def.group_resource(), call.name()));
+/// What was sent is to be written into the object.
+struct Writing<'a> {
+    write: &'a dyn Write,
+    sent: &'a Value,
+}
+
+impl Decide for Writing<'_> {
+    async fn decide(&self, call: &Call, round: Round<'_>) -> Result<Decision, Status> {
+        let (current, sent) = (round.current, self.sent);
+        call.check_uid(current, sent)?;
+        let wanted = meta_str(sent, "resourceVersion");
+        if !wanted.is_empty() && wanted != meta_str(current, "resourceVersion") {
+            return Err(Status::modified(call.def.group_resource(), call.name()));
+        }
+        let mut new = self.write.write(current, sent, &format_time(round.memo.now))?;
+        set_resource_version(&mut new, None);
+        Ok(Next::Put(new, Extra::default()).into())
     }
-    let mut new = write.write(current, sent, &now())?;
-    set_resource_version(&mut new, None);
-    Ok(Next::Put(new, Extra::default()).into())
 }

@@ -1,22 +1,25 @@
-//! Read, decide, write if unchanged, else again: the loop under update, patch and delete.
+//! Read, decide, commit if unchanged, else again: the loop under update, patch and delete.
 //!
 //! Invariants
 //! - A write carries the revision that the decision was made on; a change in between means a new
-//!   decision on the newer object.
+//!   decision on the newer object. What was decoded, and whom a decision has asked already, is kept.
 //! - The first look is at local memory, which may be behind. So neither an error nor "nothing to
 //!   do" is believed before a barrier has shown that the object is what it seemed.
 //! - What is to be done to an object is compared with it as a whole: an update that changes nothing is
 //!   no write, whoever asks, and is answered with the stored object and its version.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kontiki_store::{Compare, Entry, Op, Revision, Snapshot, Txn};
+use kontiki_store::{Compare, Entry, Op, Revision, Snapshot};
 use serde_json::Value;
 
 use crate::Status;
 use crate::call::{Call, Object};
+use crate::clock::between;
 use crate::object::set_resource_version;
+use crate::pipeline::Memo;
 use crate::state::{Extra, put, served, stored};
 
 /// How often a decision is made anew before the caller has to try again.
@@ -46,6 +49,21 @@ impl From<Next> for Decision {
     }
 }
 
+/// What a decision is made on.
+pub(crate) struct Round<'a> {
+    pub state: &'a Snapshot,
+    /// The object in its served form, with its `resourceVersion`.
+    pub current: &'a Value,
+    pub dry_run: bool,
+    pub memo: &'a mut Memo,
+}
+
+/// What somebody wants of an object.
+pub(crate) trait Decide: Sync {
+    /// What is to become of the object. Asked again on a newer object if that has changed.
+    fn decide(&self, call: &Call, round: Round<'_>) -> impl Future<Output = Result<Decision, Status>> + Send;
+}
+
 /// What became of the object.
 pub(crate) struct Changed {
     pub object: Object,
@@ -58,19 +76,15 @@ pub(crate) struct Changed {
 }
 
 impl Call {
-    /// Runs the loop for the object that this call names. `decide` gets a snapshot and the object
-    /// in its served form with its `resourceVersion`.
-    pub async fn change(
-        &self,
-        dry_run: bool,
-        mut decide: impl FnMut(&Snapshot, &Value) -> Result<Decision, Status>,
-    ) -> Result<Changed, Status> {
+    /// Runs the loop for the object that this call names.
+    pub async fn change(&self, dry_run: bool, wish: &impl Decide) -> Result<Changed, Status> {
         let key = self.key();
+        let mut memo = Memo::new(self.api.now());
         let mut state = self.api.store().snapshot();
         let mut entry = state.get(&key);
         let mut fresh = false;
         for attempt in 0..ATTEMPTS {
-            let decision = self.consider(&state, entry.as_deref(), &mut decide);
+            let decision = self.consider(wish, &state, entry.as_deref(), dry_run, &mut memo).await;
             if !fresh && !matches!(&decision, Ok(Decision { next: Next::Put(..) | Next::Remove(..), .. })) {
                 state = self.api.fresh().await?;
                 fresh = true;
@@ -85,7 +99,7 @@ impl Call {
             if dry_run || matches!(next, Next::Keep) {
                 return self.without_write(current, next, warnings);
             }
-            match self.write(current, &next).await? {
+            match self.write(current, next).await? {
                 Written::Done { object, removed } => {
                     return Ok(Changed { object, removed, written: true, before: current.mod_revision, warnings });
                 }
@@ -99,20 +113,23 @@ impl Call {
                 }
             }
             if attempt >= PAUSE_AFTER {
-                tokio::time::sleep(Duration::from_millis(rand::random_range(1..20))).await;
+                tokio::time::sleep(Duration::from_millis(between(self.api.entropy(), 1..20))).await;
             }
         }
         Err(Status::modified(self.def.group_resource(), self.name()))
     }
 
-    fn consider(
+    async fn consider(
         &self,
+        wish: &impl Decide,
         state: &Snapshot,
         entry: Option<&Entry>,
-        decide: &mut impl FnMut(&Snapshot, &Value) -> Result<Decision, Status>,
+        dry_run: bool,
+        memo: &mut Memo,
     ) -> Result<Decision, Status> {
         let entry = entry.ok_or_else(|| self.not_found())?;
-        decide(state, &served(&self.def, entry)?)
+        let current = &served(&self.def, entry)?;
+        wish.decide(self, Round { state, current, dry_run, memo }).await
     }
 
     fn without_write(&self, current: &Entry, next: Next, warnings: Vec<String>) -> Result<Changed, Status> {
@@ -129,22 +146,19 @@ impl Call {
         Ok(Changed { object, removed, written: false, before, warnings })
     }
 
-    async fn write(&self, current: &Arc<Entry>, next: &Next) -> Result<Written, Status> {
+    async fn write(&self, current: &Arc<Entry>, next: Next) -> Result<Written, Status> {
         let key = current.key.clone();
-        let (op, value, extra, removed) = match next {
-            Next::Put(value, extra) => (put(&self.def, key.clone(), stored(&self.def, value)), value, extra, false),
+        let (op, mut value, extra, removed) = match next {
+            Next::Put(value, extra) => {
+                (put(&self.def, key.clone(), stored(&self.def, &value), self.api.now()), value, extra, false)
+            }
             Next::Remove(value, extra) => (Op::delete(key.clone()), value, extra, true),
             Next::Keep => unreachable!("nothing is written for Keep"),
         };
-        let mut txn = Txn::guarded(vec![Compare::unchanged(key, current.mod_revision)], vec![op]).fenced(self.fence);
-        txn.compares.extend(extra.compares.iter().cloned());
-        txn.success.extend(extra.ops.iter().cloned());
-        let result = self.api.propose(txn).await?;
+        let result = self.commit(Compare::unchanged(key, current.mod_revision), op, extra).await?;
         if !result.succeeded {
             return Ok(Written::Moved(result.current(0).cloned()));
         }
-        self.committed();
-        let mut value = value.clone();
         set_resource_version(&mut value, Some(result.revision));
         Ok(Written::Done { object: Object::Built(value), removed })
     }

@@ -1,14 +1,13 @@
 //! Create: everything a new object goes through before its compare-and-put.
 
-use kontiki_machinery::{meta, validate_create};
-use kontiki_store::{Compare, Snapshot, Txn};
+use kontiki_store::{Compare, Snapshot};
 use serde_json::Value;
 
 use crate::Status;
-use crate::admission;
 use crate::call::{Answer, Call, Input, Object};
 use crate::codec;
-use crate::object::{deleting, meta_str, metadata_mut, set_resource_version};
+use crate::object::{deleting, meta_str, set_resource_version};
+use crate::pipeline::{self, Draft, Memo};
 use crate::state::{Extra, object_key, put, stored};
 
 /// How many random names are tried for a `generateName`.
@@ -32,19 +31,22 @@ impl Call {
     pub async fn create_object(&mut self, object: Value, dry_run: bool) -> Result<Answer, Status> {
         let generated = meta_str(&object, "name").is_empty() && !meta_str(&object, "generateName").is_empty();
         let mut names_left = if generated { NAME_ATTEMPTS } else { 1 };
+        let mut memo = Memo::new(self.api.now());
         let mut state = self.api.store().snapshot();
         let mut fresh = false;
         for _ in 0..ATTEMPTS {
-            let (ready, extra, warnings) = match self.prepare(&state, object.clone()) {
-                Ok(prepared) => prepared,
-                Err(_) if !fresh => {
-                    state = self.api.fresh().await?;
-                    fresh = true;
-                    continue;
+            let mut draft = Draft::create(self, state.clone(), object.clone(), dry_run, &mut memo);
+            let ready = pipeline::run(&mut draft, &pipeline::WRITE).await;
+            let Draft { object: made, extra, warnings, .. } = draft;
+            if let Err(status) = ready {
+                if fresh {
+                    return Err(status);
                 }
-                Err(status) => return Err(status),
-            };
-            match self.insert(ready, extra, dry_run, &mut state).await? {
+                state = self.api.fresh().await?;
+                fresh = true;
+                continue;
+            }
+            match self.insert(made, extra, dry_run, &mut state).await? {
                 Inserted::Done(object) => {
                     self.warnings.extend(warnings);
                     return Ok(Answer::Object { code: 201, object });
@@ -54,6 +56,7 @@ impl Call {
                     if names_left == 0 {
                         return Err(self.exists(&name, going, generated));
                     }
+                    memo.redraw();
                 }
                 Inserted::Moved => {
                     state = self.api.fresh().await?;
@@ -77,42 +80,6 @@ impl Call {
         status
     }
 
-    /// The namespace of the request goes into the object; another one there is an error.
-    pub fn fit_namespace(&self, object: &mut Value) -> Result<(), Status> {
-        let own = meta_str(object, "namespace").to_owned();
-        let metadata = metadata_mut(object);
-        match self.namespace() {
-            None => {
-                metadata.remove("namespace");
-            }
-            Some(namespace) if own.is_empty() || own == namespace => {
-                metadata.insert("namespace".into(), namespace.into());
-            }
-            Some(_) => {
-                let text = "the namespace of the provided object does not match the namespace sent on the request";
-                return Err(Status::bad_request(text));
-            }
-        }
-        Ok(())
-    }
-
-    /// Default, admit, fill in, validate, allocate.
-    fn prepare(&self, state: &Snapshot, mut object: Value) -> Result<(Value, Extra, Vec<String>), Status> {
-        let mut warnings: Vec<String> = meta::dedup_owners(&mut object).into_iter().collect();
-        let mut extra = admission::admit(self, state, None, &mut object)?;
-        // Only now, as upstream: a refusal names the stem, so that repeated ones are alike.
-        generate_name(&mut object);
-        meta::fill_system_fields(&mut object, &uuid::Uuid::new_v4().to_string(), &now());
-        self.def.strategy.prepare_create(&mut object);
-        let errors = validate_create(&self.def, &object);
-        if !errors.is_empty() {
-            return Err(self.invalid(meta_str(&object, "name"), &errors));
-        }
-        extra.append(admission::allocate(self, state, None, &mut object)?);
-        warnings.extend(self.def.strategy.warnings(&object, None));
-        Ok((object, extra, warnings))
-    }
-
     async fn insert(
         &self,
         mut object: Value,
@@ -132,14 +99,9 @@ impl Call {
         if !meta_str(&object, "resourceVersion").is_empty() {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
-        let bytes = stored(&self.def, &object);
-        let mut txn =
-            Txn::guarded(vec![Compare::absent(key.clone())], vec![put(&self.def, key, bytes)]).fenced(self.fence);
-        txn.compares.extend(extra.compares);
-        txn.success.extend(extra.ops);
-        let result = self.api.propose(txn).await?;
+        let put = put(&self.def, key.clone(), stored(&self.def, &object), self.api.now());
+        let result = self.commit(Compare::absent(key), put, extra).await?;
         if result.succeeded {
-            self.committed();
             set_resource_version(&mut object, Some(result.revision));
             return Ok(Inserted::Done(Object::Built(object)));
         }
@@ -165,21 +127,4 @@ impl Inserted {
         let going = serde_json::from_slice::<Value>(stored).is_ok_and(|object| deleting(&object));
         Self::Exists { name, going }
     }
-}
-
-fn generate_name(object: &mut Value) {
-    let stem = meta_str(object, "generateName");
-    if meta_str(object, "name").is_empty() && !stem.is_empty() {
-        let name = meta::generate_name(stem, rand::random());
-        metadata_mut(object).insert("name".into(), name.into());
-    }
-}
-
-/// The time, as `metav1.Time` writes it: whole seconds.
-pub(crate) fn now() -> String {
-    format_time(jiff::Timestamp::now())
-}
-
-pub(crate) fn format_time(time: jiff::Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

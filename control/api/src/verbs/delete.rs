@@ -12,14 +12,14 @@ use kontiki_machinery::status::StatusDetails;
 use kontiki_model::GroupResource;
 use serde_json::{Value, json};
 
-use crate::admission;
 use crate::call::{Answer, Call, Input};
+use crate::clock::format_time;
 use crate::codec;
-use crate::object::{deleting, finalizers, meta_str, metadata_mut};
+use crate::object::{deleting, finalizers, meta_str, metadata_mut, set_resource_version};
 use crate::params::{check_dry_run, options_error};
+use crate::pipeline::{self, Draft, release};
 use crate::state::{Extra, served};
-use crate::verbs::change::{Changed, Decision, Next};
-use crate::verbs::create::format_time;
+use crate::verbs::change::{Changed, Decide, Decision, Next, Round};
 use crate::{DeleteOptions, Propagation, Status};
 
 const OPTIONS: &str = "DeleteOptions";
@@ -34,6 +34,19 @@ pub(crate) struct Request {
     pub options: DeleteOptions,
     pub orphan_dependents: Option<bool>,
     pub dry_run: bool,
+}
+
+impl Decide for Request {
+    async fn decide(&self, call: &Call, round: Round<'_>) -> Result<Decision, Status> {
+        call.check_delete_preconditions(round.current, &self.options)?;
+        let mut old = round.current.clone();
+        set_resource_version(&mut old, None);
+        let now = round.memo.now;
+        let mut draft = Draft::removal(call, round.state.clone(), &old, round.dry_run, round.memo);
+        pipeline::run(&mut draft, &pipeline::REMOVAL).await?;
+        let Draft { extra, warnings, .. } = draft;
+        Ok(Decision { next: call.decide_delete(&old, self, extra, now), warnings })
+    }
 }
 
 impl Call {
@@ -59,8 +72,8 @@ impl Call {
         {
             return Err(Status::forbidden(self.def.group_resource(), self.name(), &protected.why));
         }
-        let Changed { object, removed, written, .. } =
-            self.change(request.dry_run, |_, current| self.decide_delete(current, request)).await?;
+        let Changed { object, removed, written, warnings, .. } = self.change(request.dry_run, request).await?;
+        self.warnings.extend(warnings);
         self.effect = written.into();
         if !removed || self.def.delete_returns_object {
             return Ok(Answer::Object { code: 200, object });
@@ -76,20 +89,16 @@ impl Call {
         Ok(Answer::Status { code: 200, status: Status::success(Some(details)) })
     }
 
-    fn decide_delete(&self, current: &Value, request: &Request) -> Result<Decision, Status> {
-        self.check_delete_preconditions(current, &request.options)?;
-        let mut new = current.clone();
-        crate::object::set_resource_version(&mut new, None);
-        let old = new.clone();
-        let now = jiff::Timestamp::now();
+    fn decide_delete(&self, old: &Value, request: &Request, extra: Extra, now: jiff::Timestamp) -> Next {
+        let mut new = old.clone();
         if let Some(over) = self.def.strategy.terminate(&mut new, &format_time(now)) {
-            return Ok(self.next(new, &old, over));
+            return self.next(new, old, over, extra);
         }
         let requested = request.options.grace_period_seconds;
         let grace = self.def.strategy.grace_period(&new, requested);
         let end = give_grace(&mut new, grace, requested, now);
         if end == End::Pending {
-            return Ok(Next::Keep.into());
+            return Next::Keep;
         }
         set_collection_finalizers(&mut new, request, self.def.strategy.orphans_by_default());
         let held = !finalizers(&new).is_empty();
@@ -97,15 +106,15 @@ impl Call {
             mark(&mut new, now);
         }
         let over = end == End::Now || new["metadata"]["deletionGracePeriodSeconds"] == 0;
-        Ok(self.next(new, &old, over && !held))
+        self.next(new, old, over && !held, extra)
     }
 
-    fn next(&self, new: Value, old: &Value, gone: bool) -> Decision {
+    fn next(&self, new: Value, old: &Value, gone: bool, mut extra: Extra) -> Next {
         if gone {
-            let extra = admission::release(&self.def, &new);
-            return Next::Remove(new, extra).into();
+            extra.append(release(&self.def, &new));
+            return Next::Remove(new, extra);
         }
-        if new == *old { Next::Keep.into() } else { Next::Put(new, Extra::default()).into() }
+        if new == *old { Next::Keep } else { Next::Put(new, extra) }
     }
 
     fn check_delete_preconditions(&self, current: &Value, options: &DeleteOptions) -> Result<(), Status> {

@@ -4,7 +4,6 @@
 //! from a remembered snapshot of that revision where this master still has it, else from history.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,21 +11,15 @@ use bytes::Bytes;
 use kontiki_cache::Filter;
 use kontiki_machinery::FieldError;
 use kontiki_store::{Entry, HistoryError, Revision, Snapshot};
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::call::{Answer, Call, List, Object};
 use crate::params::options_error;
-use crate::select;
 use crate::state::{collection_prefix, history_error, too_large_version};
 use crate::{Api, Status};
 
 pub(crate) const OPTIONS: &str = "ListOptions";
 const TOKEN_VERSION: &str = "meta.k8s.io/v1";
-/// Snapshots kept for the next pages; each costs what has changed since.
-const REMEMBERED: usize = 16;
-/// How long a page may be asked for from memory. History is kept about as long.
-const REMEMBER_FOR: Duration = Duration::from_secs(300);
 
 /// `resourceVersion` and its match, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,27 +39,6 @@ struct Token {
     v: String,
     rv: i64,
     start: String,
-}
-
-/// Recent snapshots that pages were served from.
-#[derive(Default)]
-pub(crate) struct Pages(Mutex<Vec<(Instant, Snapshot)>>);
-
-impl Pages {
-    fn remember(&self, snapshot: &Snapshot) {
-        let mut kept = self.0.lock();
-        kept.retain(|(at, s)| at.elapsed() < REMEMBER_FOR && s.revision() != snapshot.revision());
-        if kept.len() == REMEMBERED {
-            kept.remove(0);
-        }
-        kept.push((Instant::now(), snapshot.clone()));
-    }
-
-    fn at(&self, revision: Revision) -> Option<Snapshot> {
-        let mut kept = self.0.lock();
-        kept.retain(|(at, _)| at.elapsed() < REMEMBER_FOR);
-        kept.iter().find(|(_, s)| s.revision() == revision).map(|(_, s)| s.clone())
-    }
 }
 
 /// A resourceVersion in a query.
@@ -118,7 +90,7 @@ impl Call {
     /// The list that this call asks for.
     pub async fn collect(&mut self) -> Result<List, Status> {
         self.params.int("timeoutSeconds")?;
-        let filter = select::parse(&self.def, &self.params, None)?;
+        let filter = self.filter.clone()?;
         let limit = self.params.int("limit")?.filter(|limit| *limit > 0);
         let version = self.list_version()?;
         match self.params.get("continue") {

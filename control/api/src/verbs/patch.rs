@@ -6,13 +6,12 @@ use kontiki_machinery::patch::{
     PatchError, go_print, json_patch, json_patch_findings, kind_changed, merge_patch, strategic_merge, unfit,
 };
 use kontiki_model::GroupVersionKind;
-use kontiki_store::Snapshot;
 use serde_json::Value;
 
 use crate::call::{Answer, Call};
 use crate::codec::{self, Wanted};
 use crate::params::FieldValidation;
-use crate::verbs::change::Decision;
+use crate::verbs::change::{Decide, Decision, Round};
 use crate::{PatchKind, Status};
 
 const OPTIONS: &str = "PatchOptions";
@@ -26,6 +25,21 @@ struct Patch {
     validation: FieldValidation,
 }
 
+/// A patch of what a call names.
+struct Patching {
+    patch: Patch,
+    wanted: Wanted,
+}
+
+impl Decide for Patching {
+    async fn decide(&self, call: &Call, round: Round<'_>) -> Result<Decision, Status> {
+        let (patched, warnings) = call.patched(self, round.current)?;
+        let mut decision = call.decide_replacement(round, patched).await?;
+        decision.warnings.splice(0..0, warnings);
+        Ok(decision)
+    }
+}
+
 impl Call {
     /// Patches what this call names.
     pub async fn patch(&mut self, kind: PatchKind, data: Bytes) -> Result<Answer, Status> {
@@ -34,17 +48,12 @@ impl Call {
         self.params.check_field_manager(OPTIONS)?;
         let patch = read(kind, &data, validation)?;
         let wanted = codec::wanted(self);
-        let changed = self.change(dry_run, |state, current| self.decide_patch(&patch, &wanted, state, current)).await?;
+        let changed = self.change(dry_run, &Patching { patch, wanted }).await?;
         self.answer_change(changed)
     }
 
-    fn decide_patch(
-        &self,
-        patch: &Patch,
-        wanted: &Wanted,
-        state: &Snapshot,
-        current: &Value,
-    ) -> Result<Decision, Status> {
+    /// What the object, or its view, becomes by the patch, and what is to be warned about.
+    fn patched(&self, Patching { patch, wanted }: &Patching, current: &Value) -> Result<(Value, Vec<String>), Status> {
         let base = match self.view() {
             Some(view) => view.of(current),
             None => current.clone(),
@@ -54,9 +63,7 @@ impl Call {
         codec::settle(&self.def, wanted, &mut patched);
         self.check_name(&patched)?;
         self.fit_namespace(&mut patched)?;
-        let mut decision = self.decide_replacement(state, current, patched)?;
-        decision.warnings.splice(0..0, warnings);
-        Ok(decision)
+        Ok((patched, warnings))
     }
 
     /// Types and unknown fields of the result; gives what is to be warned about.

@@ -1,20 +1,29 @@
 //! Update of an object or of a subresource that has the object's own type.
 
-use std::sync::Arc;
-
 use kontiki_machinery::subresource::View;
-use kontiki_machinery::{Bad, FieldError, Handler, meta, validate_update};
-use kontiki_store::Snapshot;
+use kontiki_machinery::{Bad, FieldError};
 use serde_json::Value;
 
 use crate::Status;
-use crate::admission;
 use crate::call::{Answer, Call, Input, Object};
 use crate::codec;
 use crate::object::{deleting, finalizers, meta_str, set_resource_version};
-use crate::verbs::change::{Changed, Decision, Next};
+use crate::pipeline::{self, Draft, release};
+use crate::verbs::change::{Changed, Decide, Decision, Next, Round};
 
 const OPTIONS: &str = "UpdateOptions";
+
+/// What a client sent is to be the new object, or its part or view.
+struct Replacement {
+    object: Value,
+}
+
+impl Decide for Replacement {
+    async fn decide(&self, call: &Call, round: Round<'_>) -> Result<Decision, Status> {
+        call.check_uid(round.current, &self.object)?;
+        call.decide_replacement(round, self.object.clone()).await
+    }
+}
 
 impl Call {
     /// Replaces what this call names.
@@ -25,13 +34,10 @@ impl Call {
         let mut object = codec::decode_object(self, input, validation)?;
         self.fit_namespace(&mut object)?;
         self.check_name(&object)?;
-        let replace = |state: &Snapshot, current: &Value| {
-            self.check_uid(current, &object)?;
-            self.decide_replacement(state, current, object.clone())
-        };
-        let changed = self.change(dry_run, replace).await;
-        match changed {
+        let wish = Replacement { object };
+        match self.change(dry_run, &wish).await {
             Err(status) if status.is_not_found() && self.creates_on_update() => {
+                let Replacement { mut object } = wish;
                 // A version of what is not there binds nobody.
                 set_resource_version(&mut object, None);
                 self.create_object(object, dry_run).await
@@ -45,19 +51,27 @@ impl Call {
     }
 
     /// The decision for what a client sent as the new state, in the form of the subresource.
-    pub fn decide_replacement(&self, state: &Snapshot, current: &Value, new: Value) -> Result<Decision, Status> {
+    pub async fn decide_replacement(&self, round: Round<'_>, new: Value) -> Result<Decision, Status> {
         match self.view() {
-            Some(view) => crate::sub::view::decide(self, &*view, state, current, &new),
-            None => self.decide_update(state, current, new),
+            Some(view) => {
+                let new = self.through(&*view, round.current, &new)?;
+                self.on_object().decide_update(round, new).await
+            }
+            None => self.decide_update(round, new).await,
         }
     }
 
-    /// The other shape that this call reads and writes the object in, if it does.
-    pub fn view(&self) -> Option<Arc<dyn View>> {
-        match &self.sub.as_ref()?.handler {
-            Handler::View(view) => Some(Arc::clone(view)),
-            _ => None,
+    /// The object that a client wants whose view of it is to be `sent`.
+    fn through(&self, view: &dyn View, current: &Value, sent: &Value) -> Result<Value, Status> {
+        let errors = view.check(sent);
+        if let (false, Some(sub)) = (errors.is_empty(), &self.sub) {
+            return Err(Status::invalid(&sub.group, &sub.kind, self.name(), &errors));
         }
+        let mut new = current.clone();
+        // What the client does not say is no precondition.
+        set_resource_version(&mut new, None);
+        view.apply(&mut new, sent);
+        Ok(new)
     }
 
     /// The answer to an update or patch.
@@ -91,26 +105,17 @@ impl Call {
         }
     }
 
-    /// What becomes of the object if a client wants it to be `new`. `current` has its version.
-    pub fn decide_update(&self, state: &Snapshot, current: &Value, mut new: Value) -> Result<Decision, Status> {
-        self.check_version(current, &new)?;
-        let mut old = current.clone();
+    /// What becomes of the object if a client wants it to be `new`.
+    async fn decide_update(&self, round: Round<'_>, mut new: Value) -> Result<Decision, Status> {
+        self.check_version(round.current, &new)?;
+        let mut old = round.current.clone();
         set_resource_version(&mut old, None);
         set_resource_version(&mut new, None);
-        meta::keep_system_fields(&mut new, &old);
-        let mut warnings: Vec<String> = meta::dedup_owners(&mut new).into_iter().collect();
-        let mut extra = admission::admit(self, state, Some(&old), &mut new)?;
-        self.def.strategy.prepare_update(&mut new, &old, self.sub_name());
-        let errors = validate_update(&self.def, &new, &old, self.sub_name());
-        if !errors.is_empty() {
-            return Err(self.invalid(self.name(), &errors));
-        }
-        extra.append(admission::allocate(self, state, Some(&old), &mut new)?);
-        if self.sub.is_none() {
-            warnings.extend(self.def.strategy.warnings(&new, Some(&old)));
-        }
+        let mut draft = Draft::update(self, round.state.clone(), &old, new, round.dry_run, round.memo);
+        pipeline::run(&mut draft, &pipeline::WRITE).await?;
+        let Draft { object: new, mut extra, warnings, .. } = draft;
         let next = if gone_with(self, &new, &old) {
-            extra.append(admission::release(&self.def, &old));
+            extra.append(release(&self.def, &old));
             Next::Remove(new, extra)
         } else if new == old {
             Next::Keep

@@ -20,11 +20,11 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::call::{Answer, Call};
+use crate::clock::{self, Clock};
 use crate::encode;
 use crate::negotiate::{Form, Shape};
 use crate::object::{self, set_resource_version};
 use crate::params::options_error;
-use crate::select;
 use crate::state::{collection_prefix, served};
 use crate::verbs::list::{OPTIONS, Version, parse_version};
 use crate::{Api, Status};
@@ -54,14 +54,20 @@ struct Options {
 impl Call {
     /// Watches the collection, or the one object, that this call names.
     pub async fn watch(&mut self, form: Form) -> Result<Answer, Status> {
-        let filter = select::parse(&self.def, &self.params, self.name.as_deref())?;
+        let filter = self.filter.clone()?;
         let options = self.watch_options()?;
         let include = encode::include_object(&self.params)?;
         let mut stream = Stream {
             api: self.api.clone(),
             def: Arc::clone(&self.def),
             filter,
-            encoder: Encoder { def: Arc::clone(&self.def), form, include, first: true },
+            encoder: Encoder {
+                def: Arc::clone(&self.def),
+                clock: Arc::clone(&self.api.inner.config.clock),
+                form,
+                include,
+                first: true,
+            },
             queue: VecDeque::new(),
             initial: None,
             subscription: None,
@@ -112,7 +118,10 @@ impl Call {
             mark_initial: initial == Some(true) && bookmarks,
             bookmarks,
             version,
-            seconds: seconds.map_or_else(|| rand::random_range(MIN_SECONDS..2 * MIN_SECONDS), |s| s.min(MAX_SECONDS)),
+            seconds: seconds.map_or_else(
+                || clock::between(self.api.entropy(), MIN_SECONDS..2 * MIN_SECONDS),
+                |s| s.min(MAX_SECONDS),
+            ),
         })
     }
 
@@ -263,6 +272,7 @@ impl Stream {
 /// Turns events into lines of the client's form.
 struct Encoder {
     def: Arc<ResourceDef>,
+    clock: Arc<dyn Clock>,
     form: Form,
     include: encode::Include,
     /// Only the first Table of a stream has column definitions.
@@ -297,7 +307,7 @@ impl Encoder {
 
     fn shape(&mut self, object: Value) -> Value {
         let columns = std::mem::take(&mut self.first);
-        encode::shape_event(&self.def, &self.form.shape, self.include, object, columns)
+        encode::shape_event(&self.def, &self.form.shape, self.include, object, columns, self.clock.now())
     }
 
     fn bookmark(&mut self, at: Revision, initial_done: bool) -> Bytes {

@@ -100,6 +100,40 @@ pub fn collection(def: &ResourceDef) -> String {
     format!("{root}{place}/{}", def.plural)
 }
 
+fn config(nodes: mpsc::Sender<Opened>) -> Config {
+    Config {
+        registry: kontiki_kinds::registry(&kontiki_kinds::Settings {
+            services: Ranges { addresses: "10.96.0.0/28".parse().expect("range"), node_ports: 30000..=30003 },
+        }),
+        admission: kontiki_kinds::admission::chain(&kontiki_kinds::admission::Settings {
+            default_toleration_seconds: 10,
+        }),
+        authorizers: kontiki_kinds::authorize::chain(),
+        clock: Arc::new(kontiki_api::clock::System),
+        entropy: Arc::new(kontiki_api::clock::System),
+        version: "0".into(),
+        service_account_key_pem: KeyPair::generate().expect("key").serialize_pem(),
+        issuer: "https://kubernetes.default.svc".into(),
+        node_proxy: Arc::new(Nodes(nodes)),
+        writes: kontiki_api::Writes::default(),
+        extra_routes: axum::Router::new(),
+    }
+}
+
+/// One request to `api` as `user`: code and body.
+pub async fn ask_of(
+    api: &Api,
+    user: Option<User>,
+    (method, path, media): (&str, &str, &str),
+    body: String,
+) -> (u16, Value) {
+    let request = http::Request::builder().method(method).uri(path).header("content-type", media);
+    let response = api.answer(user, request.body(Body::from(body)).expect("request")).await;
+    let code = response.status().as_u16();
+    let bytes = response.into_body().collect().await.expect("body").to_bytes();
+    (code, serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into()))
+}
+
 pub struct World {
     pub api: Api,
     pub authority: Authority,
@@ -130,26 +164,18 @@ impl World {
         let authority = Authority::new();
         let store = open(dir.path(), &authority, tuning).await;
         let (tx, nodes) = mpsc::channel(4);
-        let config = Config {
-            registry: kontiki_kinds::registry(&kontiki_kinds::Settings {
-                services: Ranges { addresses: "10.96.0.0/28".parse().expect("range"), node_ports: 30000..=30003 },
-            }),
-            admission: kontiki_kinds::admission::chain(&kontiki_kinds::admission::Settings {
-                default_toleration_seconds: 10,
-            }),
-            authorizers: kontiki_kinds::authorize::chain(),
-            version: "0".into(),
-            service_account_key_pem: KeyPair::generate().expect("key").serialize_pem(),
-            issuer: "https://kubernetes.default.svc".into(),
-            node_proxy: Arc::new(Nodes(tx)),
-            writes: kontiki_api::Writes::default(),
-            extra_routes: axum::Router::new(),
-        };
-        let api = Api::new(store.clone(), config).expect("a good key");
+        let api = Api::new(store.clone(), config(tx)).expect("a good key");
         let world = Self { api, authority, nodes, store, _dir: dir };
         world.post("/api/v1/namespaces", json!({"metadata": {"name": "a"}})).await;
         world.post("/api/v1/namespaces/a/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
         world
+    }
+
+    /// Another API over the same store, assembled as `change` wants it.
+    pub fn beside(&self, change: impl FnOnce(&mut Config)) -> Api {
+        let mut config = config(mpsc::channel(4).0);
+        change(&mut config);
+        Api::new(self.store.clone(), config).expect("a good key")
     }
 
     /// One request as `user`: code and body.
@@ -161,11 +187,7 @@ impl World {
         media: &str,
         body: String,
     ) -> (u16, Value) {
-        let request = http::Request::builder().method(method).uri(path).header("content-type", media);
-        let response = self.api.answer(user, request.body(Body::from(body)).expect("request")).await;
-        let code = response.status().as_u16();
-        let bytes = response.into_body().collect().await.expect("body").to_bytes();
-        (code, serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into()))
+        ask_of(&self.api, user, (method, path, media), body).await
     }
 
     pub async fn ask(&self, method: &str, path: &str, body: Value) -> (u16, Value) {

@@ -205,6 +205,8 @@ fn api_config() -> kontiki_api::Config {
             default_toleration_seconds: 1,
         }),
         authorizers: kontiki_kinds::authorize::chain(),
+        clock: Arc::new(kontiki_api::clock::System),
+        entropy: Arc::new(kontiki_api::clock::System),
         version: "0.0.0".into(),
         service_account_key_pem: KeyPair::generate().unwrap().serialize_pem(),
         issuer: "https://kubernetes.default.svc.cluster.local".into(),

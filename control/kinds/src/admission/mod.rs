@@ -9,7 +9,7 @@ mod taint_nodes;
 
 use std::sync::Arc;
 
-use kontiki_machinery::admission::Step;
+use kontiki_machinery::admission::{Member, Step};
 
 /// What the steps depend on in a cluster.
 #[derive(Clone, Debug)]
@@ -20,13 +20,14 @@ pub struct Settings {
 
 /// All steps, in upstream's order.
 #[must_use]
-pub fn chain(settings: &Settings) -> Vec<Arc<dyn Step>> {
-    vec![
+pub fn chain(settings: &Settings) -> Vec<Member> {
+    let steps: [Arc<dyn Step>; 6] = [
         Arc::new(namespace_lifecycle::NamespaceLifecycle),
         Arc::new(taint_nodes::TaintNodesByCondition),
         Arc::new(priority::Priority),
         Arc::new(service_account::ServiceAccount),
         Arc::new(default_toleration_seconds::DefaultTolerationSeconds(settings.default_toleration_seconds)),
         Arc::new(runtime_class::RuntimeClass),
-    ]
+    ];
+    steps.map(Member::Pure).into()
 }

@@ -1,0 +1,54 @@
+//! What there is only one of. Each claim is a key of its own, put on condition that nobody has it.
+
+use bytes::Bytes;
+use kontiki_machinery::ResourceDef;
+use kontiki_machinery::allocation::{Claims, Pool};
+use kontiki_store::{Compare, Op};
+use serde_json::Value;
+
+use crate::Status;
+use crate::object::meta_str;
+use crate::pipeline::draft::Draft;
+use crate::state::Extra;
+
+/// Where claims lie in the store.
+const CLAIMS: &str = "/kontiki/";
+
+fn claim_key(claim: &str) -> Bytes {
+    format!("{CLAIMS}{claim}").into()
+}
+
+/// Gives a valid object what there is only one of.
+pub(super) fn run(draft: &mut Draft<'_>) -> Result<(), Status> {
+    let Draft { call, old, object, dry_run, extra, state, memo, .. } = draft;
+    if call.sub.is_some() {
+        return Ok(());
+    }
+    let strategy = &call.def.strategy;
+    let held = old.map(|old| strategy.claims(old)).unwrap_or_default();
+    let free = |claim: &str| state.get(&claim_key(claim)).is_none();
+    let mut random = || memo.draw(call.api.entropy());
+    let mut pool = Pool::new(held, &free, &mut random, *dry_run);
+    strategy.allocate(object, &mut pool).map_err(|errors| call.invalid(meta_str(object, "name"), &errors))?;
+    extra.append(change_hands(&pool.settle(), object));
+    Ok(())
+}
+
+fn change_hands(Claims { taken, released }: &Claims, object: &Value) -> Extra {
+    if taken.is_empty() && released.is_empty() {
+        return Extra::default();
+    }
+    let owner = Bytes::from(format!("{}/{}", meta_str(object, "namespace"), meta_str(object, "name")));
+    let taken: Vec<Bytes> = taken.iter().map(|claim| claim_key(claim)).collect();
+    let puts = taken.iter().map(|key| Op::put(key.clone(), owner.clone()));
+    Extra {
+        compares: taken.iter().cloned().map(Compare::absent).collect(),
+        ops: puts.chain(released.iter().map(|claim| Op::delete(claim_key(claim)))).collect(),
+    }
+}
+
+/// What a removed object gives back.
+pub(crate) fn release(def: &ResourceDef, object: &Value) -> Extra {
+    let claims = def.strategy.claims(object);
+    Extra { compares: Vec::new(), ops: claims.iter().map(|claim| Op::delete(claim_key(claim))).collect() }
+}
