@@ -332,3 +332,28 @@ async fn a_generated_name_that_is_taken_is_drawn_anew() {
     // Mutating admission sees no name yet, so its answer is good for the next one too.
     assert_eq!(log.take(), "p W p' W' p p' W'");
 }
+
+/// A clock that a test moves.
+struct Moved(Mutex<Timestamp>);
+
+impl Clock for Moved {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_good_by_the_clock_of_the_api() {
+    let world = World::new().await;
+    let begin = Stopped.now();
+    let clock = Arc::new(Moved(Mutex::new(begin)));
+    let api = world.beside(|config| config.clock = Arc::clone(&clock) as Arc<dyn Clock>);
+    let (token, expires) = api.issue_token("a", "default", None, &[], 600).await.unwrap();
+    assert_eq!(expires.as_second(), begin.as_second() + 600);
+    for (after, expect) in [(0, 200), (600, 200), (601, 401), (-1, 401)] {
+        *clock.0.lock().unwrap() = begin + jiff::SignedDuration::from_secs(after);
+        let request = http::Request::get("/api").header("authorization", format!("Bearer {token}"));
+        let response = api.answer(None, request.body(Body::empty()).unwrap()).await;
+        assert_eq!(response.status().as_u16(), expect, "after {after} seconds");
+    }
+}

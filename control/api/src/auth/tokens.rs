@@ -47,11 +47,10 @@ impl Claims {
     /// Whether the token is good at `now`; the words are the library's.
     fn timely(&self, now: Timestamp) -> Result<(), String> {
         let now = now.as_second();
-        match () {
-            () if self.exp < now => Err("ExpiredSignature".into()),
-            () if self.nbf > now => Err("ImmatureSignature".into()),
-            () => Ok(()),
+        if self.exp < now {
+            return Err("ExpiredSignature".into());
         }
+        if self.nbf > now { Err("ImmatureSignature".into()) } else { Ok(()) }
     }
 }
 

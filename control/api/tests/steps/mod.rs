@@ -174,10 +174,10 @@ pub fn chain(notation: &str, log: &Log) -> Vec<Member> {
         if name.to_lowercase() == name {
             return Member::Pure(Arc::new(Notes { name, log: log.clone() }));
         }
-        let says = match () {
-            () if word.contains('*') => Says::Changes,
-            () if word.contains('!') => Says::Refuses,
-            () => Says::Nothing,
+        let says = match word.chars().find(|c| "*!".contains(*c)) {
+            Some('*') => Says::Changes,
+            Some(_) => Says::Refuses,
+            None => Says::Nothing,
         };
         waits(Waits { name, log: log.clone(), says, reinvocable: word.contains('?'), ..Waits::default() })
     };
