@@ -160,7 +160,7 @@ impl Collection {
     fn has_selected(&self, def: &Arc<ResourceDef>, path: &Path) -> bool {
         let known = {
             let state = self.state.read();
-            let selected = state.indexes.keys().filter(|path| !matches!(path, Path::Typed(..))).count();
+            let selected = state.indexes.keys().filter(|path| !matches!(path, Path::Named(_))).count();
             if state.indexes.contains_key(path) { Some(true) } else { (selected >= SELECTED_PATHS).then_some(false) }
         };
         known.unwrap_or_else(|| {

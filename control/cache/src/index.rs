@@ -1,6 +1,5 @@
 //! Objects of a collection by the values that something tells of them.
 
-use std::any::TypeId;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -16,8 +15,8 @@ pub(crate) enum Path {
     Label(Box<str>),
     /// A field as the kind of an API group shows it.
     Field { group: Box<str>, path: Box<str> },
-    /// What a typed view tells.
-    Typed(TypeId, &'static str),
+    /// What a view tells, under a name.
+    Named(&'static str),
 }
 
 impl Path {
@@ -43,7 +42,7 @@ pub(crate) fn by_facts(def: &Arc<ResourceDef>, path: &Path) -> Extract {
         Path::Field { path, .. } => {
             Arc::new(move |object| object.facts(&def).map(|facts| facts.field(&path).to_owned()).into_iter().collect())
         }
-        Path::Typed(..) => Arc::new(|_| Vec::new()),
+        Path::Named(_) => Arc::new(|_| Vec::new()),
     }
 }
 

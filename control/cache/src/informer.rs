@@ -1,6 +1,5 @@
 //! Typed views of collections, as controllers, the scheduler and the node gateway read them.
 
-use std::any::TypeId;
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -134,10 +133,11 @@ impl<K: Cached> Informer<K> {
         self.collections().iter().flat_map(|collection| typed(&collection.under(prefix.as_bytes()))).collect()
     }
 
-    /// Adds an index under `name`, unless there is one; see [`Self::by_index`].
-    pub fn add_index(&self, name: &'static str, extract: fn(&K) -> Vec<String>) {
-        let path = Path::Typed(TypeId::of::<K>(), name);
-        let extract: Extract = Arc::new(move |object| object.get::<K>().map(|k| extract(&k)).unwrap_or_default());
+    /// Adds an index under `name`, unless there is one; see [`Self::by_index`]. It reads objects as a `T`, which may be
+    /// less than a `K`: every change is read so on every master.
+    pub fn add_index<T: Cached>(&self, name: &'static str, extract: fn(&T) -> Vec<String>) {
+        let path = Path::Named(name);
+        let extract: Extract = Arc::new(move |object| object.get::<T>().map(|t| extract(&t)).unwrap_or_default());
         match &*self.scope {
             Scope::One(collection) => collection.add_index(path, &extract),
             Scope::All => self.cache.add_index_everywhere(&path, &extract),
@@ -148,7 +148,7 @@ impl<K: Cached> Informer<K> {
     /// such index.
     #[must_use]
     pub fn by_index(&self, name: &'static str, value: &str) -> Vec<Arc<K>> {
-        let path = Path::Typed(TypeId::of::<K>(), name);
+        let path = Path::Named(name);
         self.collections().iter().flat_map(|collection| typed(&collection.find(&path, value))).collect()
     }
 

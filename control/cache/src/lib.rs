@@ -26,5 +26,5 @@ pub use facts::{Facts, served};
 pub use filter::{Filter, Term};
 pub use follow::Cache;
 pub use informer::{Changes, Informer, Registration, TypedChange};
-pub use object::{Cached, Object, PartialObjectMetadata};
+pub use object::{Cached, Object, Part, PartialObjectMetadata};
 pub use subscription::{Ended, Subscription};

@@ -15,7 +15,7 @@ use kontiki_model::{GroupResource, ObjectKey, Revision, key, typed};
 use kontiki_store::Entry;
 use parking_lot::Mutex;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use tracing::warn;
 
 use crate::facts::Facts;
@@ -73,9 +73,27 @@ pub struct PartialObjectMetadata {
     pub revision: Revision,
 }
 
+impl PartialObjectMetadata {
+    /// The owner that manages it.
+    #[must_use]
+    pub fn controller(&self) -> Option<&OwnerReference> {
+        self.owners.iter().find(|owner| owner.controller == Some(true))
+    }
+}
+
+/// Nothing else of an object is looked at: each change of each object is read so.
 #[derive(Deserialize)]
 struct OnlyMetadata {
-    metadata: ObjectMeta,
+    metadata: Header,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Header {
+    uid: Option<String>,
+    owner_references: Option<Vec<OwnerReference>>,
+    finalizers: Option<Vec<String>>,
+    deletion_timestamp: Option<IgnoredAny>,
 }
 
 impl Cached for PartialObjectMetadata {
@@ -89,7 +107,7 @@ impl Cached for PartialObjectMetadata {
     }
 
     fn read(key: &ObjectKey, entry: &Entry) -> Result<Self, String> {
-        let OnlyMetadata { metadata } = typed::read(&entry.value).map_err(|error| error.to_string())?;
+        let OnlyMetadata { metadata } = serde_json::from_slice(&entry.value).map_err(|error| error.to_string())?;
         Ok(Self {
             key: key.clone(),
             uid: metadata.uid.unwrap_or_default(),
@@ -98,6 +116,23 @@ impl Cached for PartialObjectMetadata {
             deleting: metadata.deletion_timestamp.is_some(),
             revision: entry.mod_revision,
         })
+    }
+}
+
+/// A part of the objects of one kind, read without the rest.
+pub struct Part<T>(pub T);
+
+impl<T: typed::Part> Cached for Part<T> {
+    fn prefix(namespace: Option<&str>) -> String {
+        key::prefix(T::RESOURCE, namespace)
+    }
+
+    fn key(namespace: Option<&str>, name: &str) -> Bytes {
+        ObjectKey::new(T::RESOURCE, namespace, name).encode()
+    }
+
+    fn read(_: &ObjectKey, entry: &Entry) -> Result<Self, String> {
+        serde_json::from_slice(&entry.value).map(Self).map_err(|error| error.to_string())
     }
 }
 

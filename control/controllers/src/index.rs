@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::Metadata;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kontiki_api::Api;
-use kontiki_cache::{Cached, Informer, PartialObjectMetadata};
+use kontiki_cache::{Cached, Informer, Part, PartialObjectMetadata};
+use kontiki_model::pod::Placement;
 use kontiki_plan::lifecycle::gc::Item;
-use kontiki_plan::object::{controller, deleting, namespace};
-use kontiki_plan::pod;
+use kontiki_plan::object::deleting;
 use kontiki_plan::selection::{Selects, label_entries, selector_entries};
 
 /// Pods by node.
@@ -25,13 +24,12 @@ const BY_UID: &str = "uid";
 const BY_OWNER: &str = "owner";
 const BY_NAMESPACE: &str = "namespace";
 
-fn by_controller<K: Metadata<Ty = ObjectMeta>>(object: &K) -> Vec<String> {
-    controller(object.metadata()).map(|owner| owner.uid.clone()).into_iter().collect()
+fn by_controller(object: &PartialObjectMetadata) -> Vec<String> {
+    object.controller().map(|owner| owner.uid.clone()).into_iter().collect()
 }
 
-fn unmanaged<K: Metadata<Ty = ObjectMeta>>(object: &K) -> Vec<String> {
-    let meta = object.metadata();
-    if controller(meta).is_some() { Vec::new() } else { vec![namespace(meta).to_owned()] }
+fn unmanaged(object: &PartialObjectMetadata) -> Vec<String> {
+    if object.controller().is_some() { Vec::new() } else { vec![object.key.namespace.clone().unwrap_or_default()] }
 }
 
 /// Objects that others manage: pods, ReplicaSets.
@@ -45,11 +43,11 @@ impl<K> Clone for Managed<K> {
     }
 }
 
-impl<K: Cached + Metadata<Ty = ObjectMeta>> Managed<K> {
+impl<K: Cached> Managed<K> {
     pub fn new(api: &Api) -> Self {
         let all: Informer<K> = api.cache().get();
-        all.add_index(BY_CONTROLLER, by_controller::<K>);
-        all.add_index(UNMANAGED, unmanaged::<K>);
+        all.add_index(BY_CONTROLLER, by_controller);
+        all.add_index(UNMANAGED, unmanaged);
         Self { all }
     }
 
@@ -71,7 +69,7 @@ pub(crate) struct PodsByNode(pub Informer<Pod>);
 impl PodsByNode {
     pub fn new(api: &Api) -> Self {
         let pods: Informer<Pod> = api.cache().get();
-        pods.add_index(BY_NODE, |pod| pod::node(pod).map(str::to_owned).into_iter().collect());
+        pods.add_index(BY_NODE, |pod: &Part<Placement>| pod.0.node().map(str::to_owned).into_iter().collect());
         Self(pods)
     }
 
@@ -105,9 +103,12 @@ pub(crate) struct Objects(pub Informer<PartialObjectMetadata>);
 impl Objects {
     pub fn new(api: &Api) -> Self {
         let objects: Informer<PartialObjectMetadata> = api.cache().get();
-        objects.add_index(BY_UID, |object| vec![object.uid.clone()]);
-        objects.add_index(BY_OWNER, |object| object.owners.iter().map(|owner| owner.uid.clone()).collect());
-        objects.add_index(BY_NAMESPACE, |object| object.key.namespace.iter().cloned().collect());
+        objects.add_index(BY_UID, |object: &PartialObjectMetadata| vec![object.uid.clone()]);
+        objects.add_index(BY_OWNER, |object: &PartialObjectMetadata| {
+            object.owners.iter().map(|owner| owner.uid.clone()).collect()
+        });
+        objects
+            .add_index(BY_NAMESPACE, |object: &PartialObjectMetadata| object.key.namespace.iter().cloned().collect());
         Self(objects)
     }
 

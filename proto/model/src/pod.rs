@@ -3,6 +3,36 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, Pod, PodSpec, Volume};
+use serde::Deserialize;
+
+use crate::GroupResource;
+use crate::typed::Part;
+
+/// Where a pod is bound to, read without the rest of it.
+#[derive(Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Placement {
+    #[serde(default)]
+    spec: Option<Place>,
+}
+
+#[derive(Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+#[serde(rename_all = "camelCase")]
+struct Place {
+    #[serde(default)]
+    node_name: Option<String>,
+}
+
+impl Placement {
+    /// The node, if it is bound to one.
+    #[must_use]
+    pub fn node(&self) -> Option<&str> {
+        self.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
+    }
+}
+
+impl Part for Placement {
+    const RESOURCE: GroupResource<'static> = GroupResource { group: "", resource: "pods" };
+}
 
 /// Objects of its own namespace that a pod names.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -131,6 +161,20 @@ mod tests {
             ("host path", volume(json!({"hostPath": {"path": "/x"}})), ""),
         ] {
             assert_eq!(show(spec), expect, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_placement_is_where_a_pod_is_bound_to() {
+        for (pod, expect) in [
+            (r#"{"spec": {"nodeName": "n1", "containers": []}}"#, Some("n1")),
+            (r#"{"spec": {"nodeName": ""}}"#, None),
+            (r#"{"spec": {"nodeName": null}}"#, None),
+            (r#"{"spec": null, "metadata": {}}"#, None),
+            ("{}", None),
+        ] {
+            let placement: Placement = serde_json::from_str(pod).expect("JSON");
+            assert_eq!(placement.node(), expect, "{pod}");
         }
     }
 }

@@ -3,6 +3,14 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::GroupResource;
+
+/// A part of the objects of one kind, which is read without the rest.
+pub trait Part: DeserializeOwned + Send + Sync + 'static {
+    /// The kind.
+    const RESOURCE: GroupResource<'static>;
+}
+
 /// Reads an object, as a typed reader upstream would.
 ///
 /// Upstream prints the zero of a time as `null` and reads it back as zero; k8s-openapi's conditions

@@ -87,7 +87,7 @@ impl Controller for EndpointSliceController {
 
     fn new(api: &Api) -> Self {
         let slices: Informer<EndpointSlice> = api.cache().get();
-        slices.add_index(BY_SERVICE, |slice| {
+        slices.add_index(BY_SERVICE, |slice: &EndpointSlice| {
             let service = label(&slice.metadata, SERVICE_NAME);
             service.map(|name| NamespacedName::new(namespace(&slice.metadata), name).to_string()).into_iter().collect()
         });

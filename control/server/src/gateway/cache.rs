@@ -13,8 +13,8 @@ use std::{
 
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::Pod;
-use kontiki_cache::{Cache, Cached, Informer, Registration};
-use kontiki_model::{GroupResource, ObjectKey, Revision, key, typed};
+use kontiki_cache::{Cache, Cached, Informer, Part, Registration};
+use kontiki_model::{GroupResource, ObjectKey, Revision, key, pod::Placement, typed};
 use kontiki_store::Entry;
 use parking_lot::RwLock;
 use serde_json::Value;
@@ -209,17 +209,17 @@ impl Caches {
     #[must_use]
     pub fn new(cache: &Cache) -> Self {
         let router = Arc::new(Router::default());
-        let pods = cache.get::<PodEntry>();
-        pods.add_index(BY_NODE, |pod| pod.node.iter().cloned().collect());
+        let placements = cache.get::<Part<Placement>>();
+        placements.add_index(BY_NODE, |pod: &Part<Placement>| pod.0.node().map(str::to_owned).into_iter().collect());
         let weak = Arc::downgrade(&router);
-        let mut registrations = vec![pods.on_change(move |change| {
+        let mut registrations = vec![placements.on_change(move |change| {
             let Some(router) = weak.upgrade() else { return };
             let item = item(Kind::Pod, &change.key);
-            change.both().filter_map(|pod| pod.node.as_deref()).for_each(|node| router.tell(node, &item));
+            change.both().filter_map(|pod| pod.0.node()).for_each(|node| router.tell(node, &item));
         })];
         let mut all = Registrations { cache, router: Arc::downgrade(&router), out: &mut registrations };
         Self {
-            pods,
+            pods: cache.get(),
             config_maps: all.get(Kind::ConfigMap),
             secrets: all.get(Kind::Secret),
             service_accounts: all.get(Kind::ServiceAccount),
