@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Number, Value};
 
-use super::{DecodeError, MAX_DEPTH, MAX_FINDINGS, quote};
+use super::{DecodeError, MAX_DEPTH, MAX_FINDINGS, MAX_PATH, Repeats, clipped, quote};
 use crate::schema::{Schema, Type};
 
 /// A document as it was written.
@@ -159,7 +159,7 @@ impl Reader<'_> {
                 b'"' => {
                     self.at += 1;
                     // Only whole characters were copied, so this never replaces anything.
-                    return Ok(String::from_utf8_lossy(&out).into_owned());
+                    return Ok(String::from_utf8(out).unwrap_or_default());
                 }
                 b'\\' => {
                     let c = self.escape()?;
@@ -263,30 +263,24 @@ pub(super) fn number(text: &str, whole: bool) -> Option<Number> {
 
 impl Node {
     /// The value, the last of repeated keys winning; repeats are reported by path.
-    pub(super) fn into_value(self, path: &mut String, duplicates: &mut Vec<String>) -> Value {
+    pub(super) fn into_value(self, place: &Place<'_>, duplicates: &mut Repeats) -> Value {
         match self {
             Self::Null => Value::Null,
             Self::Bool(value) => value.into(),
             Self::Number(value) => Value::Number(value),
             Self::String(value) => value.into(),
             Self::Array(items) => {
-                let mut out = Vec::with_capacity(items.len());
-                for (index, item) in items.into_iter().enumerate() {
-                    let keep = push_index(path, index);
-                    out.push(item.into_value(path, duplicates));
-                    path.truncate(keep);
-                }
-                Value::Array(out)
+                let value = |(index, item): (usize, Self)| item.into_value(&Place::Index(place, index), duplicates);
+                Value::Array(items.into_iter().enumerate().map(value).collect())
             }
             Self::Object(fields) => {
                 let mut out = Map::new();
                 for (key, node) in fields {
-                    let keep = push_key(path, &key);
+                    let here = Place::Key(place, &key);
                     if out.contains_key(&key) {
-                        duplicates.push(path.clone());
+                        duplicates.add(|| here.path());
                     }
-                    let value = node.into_value(path, duplicates);
-                    path.truncate(keep);
+                    let value = node.into_value(&here, duplicates);
                     out.insert(key, value);
                 }
                 Value::Object(out)
@@ -299,6 +293,39 @@ impl Node {
         let mut walk = Walk { path: String::new(), seen: HashSet::new(), out: Vec::new() };
         walk.visit(self, &Type::Struct(schema.clone()));
         walk.out
+    }
+}
+
+/// Where in a document something stands. It becomes text only where that is told.
+pub(super) enum Place<'a> {
+    Root,
+    Key(&'a Place<'a>, &'a str),
+    Index(&'a Place<'a>, usize),
+}
+
+impl Place<'_> {
+    /// As findings show it: `a.b[0].c`, no longer than they show.
+    fn path(&self) -> String {
+        let mut out = String::new();
+        self.write(&mut out);
+        out.truncate(clipped(&out).len());
+        out
+    }
+
+    fn write(&self, out: &mut String) {
+        match self {
+            Self::Root => {}
+            Self::Key(parent, key) => {
+                parent.write(out);
+                if out.len() <= MAX_PATH {
+                    push_key(out, clipped(key));
+                }
+            }
+            Self::Index(parent, index) => {
+                parent.write(out);
+                push_index(out, *index);
+            }
+        }
     }
 }
 
@@ -325,8 +352,11 @@ struct Walk {
 
 impl Walk {
     fn report(&mut self, what: &str) {
-        let text = format!("{what} field {}", quote(&self.path));
-        if self.out.len() < MAX_FINDINGS && self.seen.insert(text.clone()) {
+        if self.out.len() == MAX_FINDINGS {
+            return;
+        }
+        let text = format!("{what} field {}", quote(clipped(&self.path)));
+        if self.seen.insert(text.clone()) {
             self.out.push(text);
         }
     }

@@ -25,6 +25,26 @@ pub const MAX_DEPTH: usize = 200;
 /// How many findings of strict validation are listed, as upstream's decoder does.
 const MAX_FINDINGS: usize = 100;
 
+/// How much of a path or key a finding shows.
+const MAX_PATH: usize = 256;
+
+/// What was written twice, as far as it is listed: a body of a few megabytes may repeat a key a million times.
+#[derive(Default)]
+struct Repeats(Vec<String>);
+
+impl Repeats {
+    fn add(&mut self, text: impl FnOnce() -> String) {
+        if self.0.len() < MAX_FINDINGS {
+            self.0.push(text());
+        }
+    }
+}
+
+/// As much of a path or key as a finding shows.
+fn clipped(path: &str) -> &str {
+    &path[..path.floor_char_boundary(MAX_PATH)]
+}
+
 /// Why a body could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -60,9 +80,9 @@ enum Source {
 /// # Errors
 /// The first thing that is not JSON, or nesting that is too deep.
 pub fn decode_json(body: &[u8]) -> Result<Decoded, DecodeError> {
-    let mut duplicates = Vec::new();
-    let value = json::parse(body)?.into_value(&mut String::new(), &mut duplicates);
-    Ok(Decoded { value, duplicates, source: Source::Json(body.into()) })
+    let mut duplicates = Repeats::default();
+    let value = json::parse(body)?.into_value(&json::Place::Root, &mut duplicates);
+    Ok(Decoded { value, duplicates: duplicates.0, source: Source::Json(body.into()) })
 }
 
 /// Reads the first YAML document as JSON would hold it, by YAML 1.1's rules as upstream does
@@ -71,9 +91,9 @@ pub fn decode_json(body: &[u8]) -> Result<Decoded, DecodeError> {
 /// # Errors
 /// The first thing that is not YAML, or has no form in JSON.
 pub fn decode_yaml(body: &[u8]) -> Result<Decoded, DecodeError> {
-    let mut duplicates = Vec::new();
+    let mut duplicates = Repeats::default();
     let value = yaml::parse(body, &mut duplicates)?;
-    Ok(Decoded { value, duplicates, source: Source::Yaml })
+    Ok(Decoded { value, duplicates: duplicates.0, source: Source::Yaml })
 }
 
 /// Reads an object in Kubernetes' protobuf form (`application/vnd.kubernetes.protobuf`).
@@ -322,6 +342,33 @@ mod tests {
             bomb.push_str(&format!("a{level}: &a{level} [{refs}]\n"));
         }
         assert!(decode_yaml(bomb.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn what_is_copied_for_anchors_is_bounded() {
+        let text = "x".repeat(1 << 20);
+        let uses = |count: usize| format!("a: &a {text}\nb: [{}]\n", vec!["*a"; count].join(","));
+        let nested = |depth: usize| format!("{}{text}{}", "[&a ".repeat(depth), "]".repeat(depth));
+        for (what, body, expect) in [
+            ("a few aliases of a megabyte", uses(10), true),
+            ("as many as fill the memory", uses(20), false),
+            ("few anchors around it", nested(10), true),
+            ("an anchor at each level around it", nested(20), false),
+        ] {
+            assert_eq!(decode_yaml(body.as_bytes()).is_ok(), expect, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_body_full_of_repeats_is_reported_within_bounds() {
+        let deep = "\"".to_owned() + &"k".repeat(100_000) + "\"";
+        let json = format!("{{{deep}:{{{}}}}}", vec!["\"a\":1"; 10_000].join(","));
+        let yaml = format!("a:\n{}", " ? b\n : 1\n".repeat(10_000));
+        for decoded in [decode_json(json.as_bytes()), decode_yaml(yaml.as_bytes())] {
+            let repeats = decoded.expect("a document").duplicates;
+            assert_eq!(repeats.len(), MAX_FINDINGS);
+            assert!(repeats.iter().all(|text| text.len() < 2 * MAX_PATH), "{}", repeats[0].len());
+        }
     }
 
     #[test]

@@ -7,15 +7,19 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use serde_json::{Map, Number, Value};
 
-use super::{DecodeError, MAX_DEPTH, json};
+use super::{DecodeError, MAX_DEPTH, Repeats, clipped, json};
 
 /// How many nodes a document may have once its aliases are expanded.
 const MAX_NODES: usize = 1_000_000;
+/// Bytes that may be copied for anchors and aliases, and what a node costs beside its text.
+const MAX_COPIED: usize = 16 << 20;
+const NODE: usize = 64;
 
 /// Reads the first document.
-pub(super) fn parse(body: &[u8], duplicates: &mut Vec<String>) -> Result<Value, DecodeError> {
+pub(super) fn parse(body: &[u8], duplicates: &mut Repeats) -> Result<Value, DecodeError> {
     let text = String::from_utf8_lossy(body);
-    let mut loader = Loader { parser: Parser::new_from_str(&text), anchors: HashMap::new(), nodes: 0, duplicates };
+    let parser = Parser::new_from_str(&text);
+    let mut loader = Loader { parser, anchors: HashMap::new(), spent: Cost::default(), copied: 0, duplicates };
     loop {
         match loader.next()? {
             (Event::StreamEnd, _) => return Ok(Value::Null),
@@ -29,14 +33,24 @@ pub(super) fn parse(body: &[u8], duplicates: &mut Vec<String>) -> Result<Value, 
     }
 }
 
-/// An anchored node and how many nodes it expands to.
-type Anchor = (Value, usize);
+/// What a node and those below it take.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    nodes: usize,
+    bytes: usize,
+}
+
+/// An anchored node, and what it expands to.
+type Anchor = (Value, Cost);
 
 struct Loader<'a, I: Iterator> {
     parser: I,
     anchors: HashMap<usize, Anchor>,
-    nodes: usize,
-    duplicates: &'a mut Vec<String>,
+    /// By what has been read so far.
+    spent: Cost,
+    /// Bytes of copies.
+    copied: usize,
+    duplicates: &'a mut Repeats,
 }
 
 type Item<'i> = Result<(Event<'i>, Span), granit_parser::ScanError>;
@@ -50,30 +64,45 @@ impl<'i, I: Iterator<Item = Item<'i>>> Loader<'_, I> {
         }
     }
 
-    fn count(&mut self, nodes: usize) -> Result<(), DecodeError> {
-        self.nodes = self.nodes.saturating_add(nodes);
-        if self.nodes > MAX_NODES { Err(fail("document contains excessive aliasing")) } else { Ok(()) }
+    fn count(&mut self, cost: Cost) -> Result<(), DecodeError> {
+        self.spent.nodes = self.spent.nodes.saturating_add(cost.nodes);
+        self.spent.bytes = self.spent.bytes.saturating_add(cost.bytes);
+        if self.spent.nodes > MAX_NODES { Err(excessive()) } else { Ok(()) }
+    }
+
+    fn copy(&mut self, bytes: usize) -> Result<(), DecodeError> {
+        self.copied = self.copied.saturating_add(bytes);
+        if self.copied > MAX_COPIED { Err(excessive()) } else { Ok(()) }
+    }
+
+    /// What stands behind an alias.
+    fn alias(&mut self, id: usize) -> Result<Value, DecodeError> {
+        let (_, cost) = self.anchors.get(&id).ok_or_else(|| fail("unknown anchor"))?;
+        let cost = *cost;
+        self.copy(cost.bytes)?;
+        self.count(cost)?;
+        Ok(self.anchors[&id].0.clone())
     }
 
     fn node(&mut self, event: Event<'i>, span: &Span, depth: usize) -> Result<Value, DecodeError> {
         if depth > MAX_DEPTH {
             return Err(fail("exceeded max depth"));
         }
-        let before = self.nodes;
-        self.count(1)?;
+        let before = self.spent;
+        let text = if let Event::Scalar(text, ..) = &event { text.len() } else { 0 };
+        self.count(Cost { nodes: 1, bytes: NODE + text })?;
         let (anchor, value) = match event {
-            Event::Alias(id) => {
-                let (value, nodes) = self.anchors.get(&id).cloned().ok_or_else(|| fail("unknown anchor"))?;
-                self.count(nodes)?;
-                (0, value)
-            }
+            Event::Alias(id) => (0, self.alias(id)?),
             Event::Scalar(text, style, anchor, tag) => (anchor, scalar(&text, style, tag.as_deref())?),
             Event::SequenceStart(_, anchor, _) => (anchor, self.sequence(depth)?),
             Event::MappingStart(_, anchor, _) => (anchor, self.mapping(depth)?),
             _ => return Err(fail(&format!("line {}: unexpected end of the document", span.start.line()))),
         };
         if anchor != 0 {
-            self.anchors.insert(anchor, (value.clone(), self.nodes - before));
+            let nodes = self.spent.nodes - before.nodes;
+            let cost = Cost { nodes, bytes: self.spent.bytes - before.bytes };
+            self.copy(cost.bytes)?;
+            self.anchors.insert(anchor, (value.clone(), cost));
         }
         Ok(value)
     }
@@ -106,11 +135,8 @@ impl<'i, I: Iterator<Item = Item<'i>>> Loader<'_, I> {
             }
             let key = key_text(key)?;
             if map.contains_key(&key) {
-                self.duplicates.push(format!(
-                    "line {}: key {} already set in map",
-                    span.start.line(),
-                    super::quote(&key)
-                ));
+                let line = span.start.line();
+                self.duplicates.add(|| format!("line {line}: key {} already set in map", super::quote(clipped(&key))));
             }
             map.insert(key, value);
         }
@@ -119,6 +145,10 @@ impl<'i, I: Iterator<Item = Item<'i>>> Loader<'_, I> {
         }
         Ok(Value::Object(map))
     }
+}
+
+fn excessive() -> DecodeError {
+    fail("document contains excessive aliasing")
 }
 
 fn fail(message: &str) -> DecodeError {

@@ -8,6 +8,10 @@ use serde_json::{Map, Value};
 use super::{Presence, Schema, Type, quantity, time};
 use crate::decode::type_name;
 
+/// How many unknown fields are listed, which is more than any answer shows, and how much of the path of each.
+const MAX_UNKNOWN: usize = 101;
+const MAX_PATH: usize = 256;
+
 /// What a typed decoder would say.
 #[derive(Debug, Default)]
 pub struct Problems {
@@ -97,7 +101,8 @@ impl Check {
             }
             self.path.push_str(key);
             match schema.field(key) {
-                None => self.problems.unknown.push(self.path.clone()),
+                None if self.problems.unknown.len() >= MAX_UNKNOWN => {}
+                None => self.problems.unknown.push(self.path[..self.path.floor_char_boundary(MAX_PATH)].to_owned()),
                 Some(field) => {
                     self.names.push(key.clone());
                     self.value(value, &field.ty, schema.short_name());
