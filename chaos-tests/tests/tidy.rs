@@ -256,7 +256,7 @@ const BANNED: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Who may spell the keys of the store; tests may.
-const KEYS: &[&str] = &["proto/model/src/key.rs", "control/api/src/informer.rs"];
+const KEYS: &[&str] = &["proto/model/src/key.rs", "control/cache/src/object.rs"];
 
 #[test]
 fn store_keys_are_made_in_one_place() {

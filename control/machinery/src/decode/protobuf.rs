@@ -256,7 +256,7 @@ fn int_or_string(bytes: &[u8]) -> Result<Value, DecodeError> {
 fn embedded_json(bytes: &[u8]) -> Result<Value, DecodeError> {
     for field in Fields::new(bytes) {
         if let (1, Wire::Bytes(text)) = field? {
-            return Ok(super::json::parse(text)?.into_value(&mut String::new(), &mut Vec::new()));
+            return Ok(super::json::parse(text)?.into_value(&super::json::Place::Root, &mut super::Repeats::default()));
         }
     }
     Ok(Value::Null)
