@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::collection::{Collection, Handler};
+use crate::contain::contained;
 use crate::dispatch::Change;
 use crate::follow::Cache;
 use crate::index::{Extract, Path};
@@ -137,7 +138,10 @@ impl<K: Cached> Informer<K> {
     /// less than a `K`: every change is read so on every master.
     pub fn add_index<T: Cached>(&self, name: &'static str, extract: fn(&T) -> Vec<String>) {
         let path = Path::Named(name);
-        let extract: Extract = Arc::new(move |object| object.get::<T>().map(|t| extract(&t)).unwrap_or_default());
+        let extract: Extract = Arc::new(move |object| {
+            let Some(read) = object.get::<T>() else { return Vec::new() };
+            contained("an index", &object.entry().key, || extract(&read)).unwrap_or_default()
+        });
         match &*self.scope {
             Scope::One(collection) => collection.add_index(path, &extract),
             Scope::All => self.cache.add_index_everywhere(&path, &extract),
@@ -157,8 +161,9 @@ impl<K: Cached> Informer<K> {
     /// [`Cache::get`] for a kind; reading is fine. A change may be told twice around the registration, never missed.
     pub fn on_change(&self, handler: impl Fn(&TypedChange<K>) + Send + Sync + 'static) -> Registration {
         let tell: Handler = Arc::new(move |change| {
-            if let Some(change) = TypedChange::of(change) {
-                handler(&change);
+            if let Some(typed) = TypedChange::of(change) {
+                // What it missed it finds when it next looks.
+                let _ = contained("a handler", change.store_key(), || handler(&typed));
             }
         });
         let id = self.cache.next_handler();

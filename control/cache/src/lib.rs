@@ -5,12 +5,13 @@
 //!                        │  object  facts  index └► subscription  watches of clients, found by what they select
 //! ```
 //!
-//! A module knows only those before it: `facts`, `object`, `index`, `filter`, `dispatch`, `collection`, `follow`,
+//! A module knows only those before it: `contain`, `facts`, `object`, `index`, `filter`, `dispatch`, `collection`, `follow`,
 //! `informer`, `subscription`.
 //!
 //! Not here: HTTP, selectors as text, what anything means.
 
 mod collection;
+mod contain;
 mod dispatch;
 mod facts;
 mod filter;

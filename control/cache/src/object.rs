@@ -18,6 +18,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tracing::warn;
 
+use crate::contain::contained;
 use crate::facts::Facts;
 
 /// Prefix of the keys of all objects.
@@ -187,7 +188,7 @@ impl Object {
         };
         self.once(
             find,
-            || Facts::of_entry(def, &self.entry).map(Arc::new),
+            || contained("facts", &self.entry.key, || Facts::of_entry(def, &self.entry)).flatten().map(Arc::new),
             |read, facts| {
                 read.facts.retain(|(group, _)| *group != def.group);
                 read.facts.push((def.group.clone(), facts));
@@ -222,7 +223,7 @@ impl Object {
 
     fn read_as<K: Cached>(&self) -> Option<K> {
         let key = ObjectKey::decode(&self.entry.key)?;
-        K::read(&key, &self.entry)
+        contained("reading an object", &self.entry.key, || K::read(&key, &self.entry))?
             .map_err(|error| warn!(%key, %error, "an object does not have the shape of its kind; caches leave it out"))
             .ok()
     }
@@ -269,6 +270,29 @@ pub(crate) mod tests {
         object.tire();
         assert!(object.read.lock().is_none(), "not asked for between two looks");
         assert_eq!(object.get::<ConfigMap>().expect("readable"), typed);
+    }
+
+    /// A reader with a mistake.
+    #[derive(Debug)]
+    struct Broken;
+
+    impl Cached for Broken {
+        fn prefix(_: Option<&str>) -> String {
+            String::new()
+        }
+        fn key(_: Option<&str>, _: &str) -> Bytes {
+            Bytes::new()
+        }
+        fn read(_: &ObjectKey, _: &Entry) -> Result<Self, String> {
+            panic!("planted")
+        }
+    }
+
+    #[test]
+    fn a_reader_that_panics_costs_its_own_view_only() {
+        let object = Object::new(entry("/registry/core/configmaps/ns/x", 7, &json!({"metadata": {"uid": "u"}})));
+        assert!(object.get::<Broken>().is_none());
+        assert_eq!(object.get::<PartialObjectMetadata>().map(|m| m.uid.clone()).as_deref(), Some("u"));
     }
 
     #[test]
