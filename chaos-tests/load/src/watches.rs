@@ -53,13 +53,13 @@ pub struct Case {
 
 pub const CASES: &[Case] = &[
     Case {
-        title: "watch: 200 updates, 1000 watchers of all",
+        title: "watch: 200 changes, 1000 watchers of all",
         watchers: 1_000,
         path: |_| PODS.to_owned(),
         everybody: true,
     },
     Case {
-        title: "watch: 200 updates, 5000 watchers each of another spec.nodeName",
+        title: "watch: 200 changes, 5000 watchers each of another spec.nodeName",
         watchers: 5_000,
         path: |number| format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{}", part('w', number as u64)),
         everybody: false,

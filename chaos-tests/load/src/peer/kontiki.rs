@@ -125,6 +125,12 @@ impl Masters {
         self.masters.iter().map(|master| master.process.pid()).collect()
     }
 
+    /// # Errors
+    /// One has ended.
+    pub fn running(&mut self) -> Result<()> {
+        self.masters.iter_mut().try_for_each(|master| master.process.running())
+    }
+
     pub fn tails(&self) -> String {
         self.masters.iter().map(|master| master.process.tail(LOG_LINES) + "\n").collect()
     }

@@ -55,6 +55,12 @@ impl Kube {
         std::iter::once(self.apiserver.pid()).chain(members).collect()
     }
 
+    /// # Errors
+    /// It has ended.
+    pub fn running(&mut self) -> Result<()> {
+        self.apiserver.running()
+    }
+
     pub fn tails(&self) -> String {
         format!("{}\n{}", self.apiserver.tail(LOG_LINES), self.etcd.tails(LOG_LINES))
     }
@@ -75,12 +81,12 @@ fn flags(etcd: &Group, address: SocketAddr, serving: &Certs) -> Vec<String> {
         ("advertise-address", LOOPBACK.to_string()),
         ("secure-port", port),
         ("cert-dir", own),
-        ("tls-cert-file", cert),
+        ("tls-cert-file", cert.clone()),
         ("tls-private-key-file", key.clone()),
         ("client-ca-file", ca),
         ("service-account-issuer", "https://kubernetes.default.svc".to_owned()),
-        // Any key does: nobody comes with a token.
-        ("service-account-key-file", key.clone()),
+        // Any key does: nobody comes with a token. The public one is read from the certificate.
+        ("service-account-key-file", cert),
         ("service-account-signing-key-file", key),
         ("service-cluster-ip-range", "10.96.0.0/16".to_owned()),
         ("authorization-mode", "Node,RBAC".to_owned()),

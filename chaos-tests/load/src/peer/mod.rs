@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail, ensure};
 use kontiki_etcd_tests::{process, wait::until};
 use serde_json::Value;
 
-use crate::wire::{Connection, Credentials};
+use crate::wire::{Connection, Credentials, Request};
 
 /// How long a server may take to start on a busy machine of two cores.
 const READY: Duration = Duration::from_secs(180);
@@ -123,23 +123,51 @@ impl Peer {
     /// # Errors
     /// A server does not start; the text holds the ends of the logs.
     pub async fn start(kind: &Kind) -> Result<Option<Self>> {
-        let next = Arc::default();
-        match kind {
+        let (servers, credentials, processes) = match kind {
             Kind::KubeApiserver => {
                 let Some(kube) = kube::Kube::start().await? else { return Ok(None) };
-                let (servers, credentials) = (vec![kube.address()], Credentials::new(kube.certs())?);
-                ready(servers[0], &credentials).await.with_context(|| kube.tails())?;
-                Ok(Some(Self { servers, credentials, processes: Processes::Kube(Box::new(kube)), next }))
+                (vec![kube.address()], Credentials::new(kube.certs())?, Processes::Kube(Box::new(kube)))
             }
             Kind::Kontiki(setup) => {
                 let masters = kontiki::Masters::start(setup).await?;
-                let (servers, credentials) =
-                    (masters.servers(setup.clients).await?, Credentials::new(masters.certs())?);
-                for server in &servers {
-                    ready(*server, &credentials).await.with_context(|| masters.tails())?;
-                }
-                Ok(Some(Self { servers, credentials, processes: Processes::Kontiki(masters), next }))
+                let servers = masters.servers(setup.clients).await?;
+                (servers, Credentials::new(masters.certs())?, Processes::Kontiki(masters))
             }
+        };
+        let mut peer = Self { servers, credentials, processes, next: Arc::default() };
+        for number in 0..peer.servers.len() {
+            peer.ready(number).await.with_context(|| peer.tails())?;
+        }
+        Ok(Some(peer))
+    }
+
+    async fn ready(&mut self, number: usize) -> Result<()> {
+        let probe = async || {
+            if let Err(ended) = self.running() {
+                return Ok(Err(ended));
+            }
+            let mut connection = self.connect(number).await?;
+            let answer = connection.ask(&Request::get("/readyz")).await?;
+            ensure!(answer.status == 200, "{}", String::from_utf8_lossy(connection.body()));
+            // Ready, and yet the namespaces of the system may be missing.
+            let (status, answer) = connection.json("GET", "/api/v1/namespaces/default", None).await?;
+            ensure!(status == 200, "{answer}");
+            anyhow::Ok(Ok(()))
+        };
+        until("the API is ready", READY, probe).await?
+    }
+
+    fn running(&mut self) -> Result<()> {
+        match &mut self.processes {
+            Processes::Kube(kube) => kube.running(),
+            Processes::Kontiki(masters) => masters.running(),
+        }
+    }
+
+    fn tails(&self) -> String {
+        match &self.processes {
+            Processes::Kube(kube) => kube.tails(),
+            Processes::Kontiki(masters) => masters.tails(),
         }
     }
 
@@ -216,19 +244,6 @@ impl Peer {
             }
         }
     }
-}
-
-async fn ready(server: SocketAddr, credentials: &Credentials) -> Result<()> {
-    until("the API is ready", READY, async || {
-        let mut connection = Connection::open(server, credentials).await?;
-        let answer = connection.ask(&crate::wire::Request::get("/readyz")).await?;
-        ensure!(answer.status == 200, "{}", String::from_utf8_lossy(connection.body()));
-        // Ready, and yet the namespaces of the system may be missing.
-        let (status, answer) = connection.json("GET", "/api/v1/namespaces/default", None).await?;
-        ensure!(status == 200, "{answer}");
-        Ok::<_, anyhow::Error>(())
-    })
-    .await
 }
 
 #[cfg(test)]
