@@ -119,15 +119,20 @@ impl Case {
     }
 
     async fn clients(&self, peer: &Peer, scale: &Scale) -> Result<Vec<Client>> {
+        let length = match self.op {
+            Op::List(list) => list.length(peer, scale.pods / list.share).await?,
+            _ => 0,
+        };
         let mut clients = Vec::new();
         for number in 0..self.clients {
-            let work = self.work(peer, number, scale).await?;
+            let work = self.work(peer, number, scale, length).await?;
             clients.push(Client::new(peer.connect(number).await?, work));
         }
         Ok(clients)
     }
 
-    async fn work(&self, peer: &Peer, number: usize, scale: &Scale) -> Result<Work> {
+    /// `length` is that of an answer to a list.
+    async fn work(&self, peer: &Peer, number: usize, scale: &Scale, length: u64) -> Result<Work> {
         Ok(match self.op {
             Op::CreatePod => create(peer, "pods", objects::pod(false)),
             Op::CreateConfigMap => create(peer, "configmaps", objects::config_map()),
@@ -138,10 +143,7 @@ impl Case {
             }
             Op::Patch => Work::Patch { path: own_pod(peer, number).await?.0, turn: 1 << 32 },
             Op::Get(path) => Work::Get { path, count: scale.pods, rng: SmallRng::seed_from_u64(number as u64) },
-            Op::List(list) => {
-                let length = list.length(peer, scale.pods / list.share).await?;
-                Work::List { path: list.path.to_owned(), accept: list.accept, length }
-            }
+            Op::List(list) => Work::List { path: list.path.to_owned(), accept: list.accept, length },
         })
     }
 }

@@ -66,7 +66,7 @@ pub struct Column {
 pub async fn compare(columns: &[Column], scale: &Scale, only: &[String], out: &Path) -> Result<Figures> {
     let mut figures = Figures::new(&columns.iter().map(|column| &column.name).collect::<Vec<_>>());
     let closed: Vec<String> = CASES.iter().map(cases::Case::title).collect();
-    let watched: Vec<String> = watches::CASES.iter().map(|case| case.title.to_owned()).collect();
+    let watched: Vec<String> = watches::CASES.iter().map(|case| case.title(scale)).collect();
     let titles = [&closed[..], &watched[..], &[memory::TITLE.to_owned()]].concat();
     let wanted: Vec<String> = select(&titles, String::as_str, only)?.into_iter().cloned().collect();
     if wanted.iter().any(|title| title != memory::TITLE) {
@@ -107,9 +107,9 @@ async fn under_load(
             format!("{title} of {}", columns[place].name)
         };
         // Watches first, while there is nothing that only creations have left.
-        for case in watches::CASES.iter().filter(|case| wanted.iter().any(|title| title == case.title)) {
+        for case in watches::CASES.iter().filter(|case| wanted.contains(&case.title(scale))) {
             for (place, peer) in &peers {
-                let what = say(case.title, *place);
+                let what = say(&case.title(scale), *place);
                 case.measure(peer, scale, &mut figures.of(*place)).await.context(what)?;
             }
             figures.save(out)?;

@@ -43,8 +43,7 @@ const EVENT: &[u8] = br#"{"type":"MODIFIED""#;
 
 /// Who watches what.
 pub struct Case {
-    pub title: &'static str,
-    /// Watchers in a quick run are a tenth.
+    whose: &'static str,
     watchers: usize,
     path: fn(usize) -> String,
     /// Whether each update concerns everybody, or one.
@@ -52,14 +51,9 @@ pub struct Case {
 }
 
 pub const CASES: &[Case] = &[
+    Case { whose: "watchers of all", watchers: 1_000, path: |_| PODS.to_owned(), everybody: true },
     Case {
-        title: "watch: 200 changes, 1000 watchers of all",
-        watchers: 1_000,
-        path: |_| PODS.to_owned(),
-        everybody: true,
-    },
-    Case {
-        title: "watch: 200 changes, 5000 watchers each of another spec.nodeName",
+        whose: "watchers each of another spec.nodeName",
         watchers: 5_000,
         path: |number| format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{}", part('w', number as u64)),
         everybody: false,
@@ -87,6 +81,14 @@ struct Latencies {
 }
 
 impl Case {
+    pub fn title(&self, scale: &Scale) -> String {
+        format!("watch: {UPDATED} changes, {} {}", self.count(scale), self.whose)
+    }
+
+    fn count(&self, scale: &Scale) -> usize {
+        if scale.quick { self.watchers / 10 } else { self.watchers }
+    }
+
     /// Measures the updates alone, then with watchers.
     ///
     /// # Errors
@@ -106,22 +108,22 @@ impl Case {
         let (server, own, start) = (peer.cpu()?, cpu_seconds(std::process::id())?, Instant::now());
         let latencies = updates(&mut writer, &current, heard).await?;
         let (server, own) = (peer.cpu()? - server, cpu_seconds(std::process::id())? - own);
-        let seconds = start.elapsed().as_secs_f64();
+        let (seconds, title) = (start.elapsed().as_secs_f64(), self.title(scale));
         watchers.shutdown().await;
         #[expect(clippy::cast_precision_loss, reason = "a count of events")]
         let events = latencies.since_sent.len() as f64;
-        column.add(self.title, "events/s", events / seconds);
-        column.add(self.title, "server CPU us an event, its update included", server / events * 1e6);
+        column.add(&title, "events/s", events / seconds);
+        column.add(&title, "server CPU us an event, its update included", server / events * 1e6);
         #[expect(clippy::cast_precision_loss, reason = "a count of updates")]
-        column.add(self.title, "server CPU us an update without watchers", alone / UPDATED as f64 * 1e6);
-        column.add(self.title, "generator CPU us an event", own / events * 1e6);
-        latencies.tell(self.title, column);
+        column.add(&title, "server CPU us an update without watchers", alone / UPDATED as f64 * 1e6);
+        column.add(&title, "generator CPU us an event", own / events * 1e6);
+        latencies.tell(&title, column);
         Ok(())
     }
 
     async fn watch(&self, peer: &Peer, scale: &Scale, current: &Current) -> Result<JoinSet<()>> {
         let version = version(&mut peer.connect(0).await?).await?;
-        let count = if scale.quick { self.watchers / 10 } else { self.watchers };
+        let count = self.count(scale);
         // Those whose events are awaited come first, so that a tenth has them too.
         let open = async |number: usize| {
             let path = (self.path)(number);

@@ -6,7 +6,7 @@ use std::process::Command;
 fn what_does_not_exist_is_refused_with_what_does() {
     let cases: &[(&[&str], &str)] = &[
         (&["--only", "delete"], "no name holds \"delete\"; there are LIST of all Pods, 1 client, "),
-        (&["--only", "GET,delete"], "no name holds \"delete\""),
+        (&["--only", "GET", "--only", "delete"], "no name holds \"delete\""),
         (&["--stores", "etcd"], "known are kube-apiserver, kontiki (three masters"),
     ];
     for (args, reason) in cases {

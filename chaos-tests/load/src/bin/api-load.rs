@@ -31,8 +31,8 @@ struct Compare {
     /// Short and rough.
     #[arg(long)]
     quick: bool,
-    /// Only what has one of these words in its title: create, update, patch, GET, LIST, Table, watch, memory ...
-    #[arg(long, value_delimiter = ',')]
+    /// Only what has this in its title: create, update, patch, GET, LIST, Table, watch, memory ... (may be repeated)
+    #[arg(long)]
     only: Vec<String>,
     /// Repetitions, if not the usual number.
     #[arg(long)]
