@@ -139,7 +139,9 @@ mod tests {
     #[test]
     fn bodies_end_where_they_say_however_they_come() {
         let chunked = "HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n";
-        let cases: &[(&str, &str, Result<(u16, &str, usize), &str>)] = &[
+        /// Name, answer, and its status, body and what is left of the input, or what is wrong with it.
+        type Case<'a> = (&'a str, &'a str, Result<(u16, &'a str, usize), &'a str>);
+        let cases: &[Case<'_>] = &[
             ("sized", "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabcHTTP", Ok((200, "abc", 4))),
             ("empty", "HTTP/1.1 204 No Content\r\nContent-Length:0\r\n\r\n", Ok((204, "", 0))),
             (
