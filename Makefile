@@ -49,7 +49,7 @@ fmt:
 	cargo fmt --all
 
 # Figures for docs/performance.md: the store and the API beside their peers, the parts by criterion, then a whole
-# cluster. The first run builds kube-apiserver, which takes most of an hour.
+# cluster. The first run builds kube-apiserver, which takes half an hour.
 bench: install peers
 	deploy/bench.sh
 

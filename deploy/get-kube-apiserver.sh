@@ -1,7 +1,7 @@
 #!/bin/sh
 # The newest kube-apiserver, which the figures hold our API against: built once from its own Go modules into
 # ~/.cache/kontiki/peers. Prints its folder. Safe to run again, also at the same time. Ends with 3 where there is
-# no Go that could build it. Takes most of an hour on one core, and so makes way for whatever else runs.
+# no Go that could build it. Takes half an hour or more, and so makes way for whatever else runs.
 set -eu
 
 version=1.37.2

@@ -103,6 +103,8 @@ impl Case {
 
         let mut watchers = self.watch(peer, scale, &current).await?;
         let heard = if self.everybody { watchers.len() } else { 1 };
+        // Servers close what was idle while thousands connected.
+        let mut writer = peer.connect(0).await?;
         // Once for what is made when it is first used.
         updates(&mut writer, &current, heard).await?;
         let (server, own, start) = (peer.cpu()?, cpu_seconds(std::process::id())?, Instant::now());
