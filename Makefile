@@ -48,7 +48,8 @@ check: install
 fmt:
 	cargo fmt --all
 
-# Figures for docs/performance.md: the parts by criterion, then a whole cluster.
+# Figures for docs/performance.md: the store and the API beside their peers, the parts by criterion, then a whole
+# cluster. The first run builds kube-apiserver, which takes half an hour.
 bench: install peers
 	deploy/bench.sh
 

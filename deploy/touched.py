@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RULES = "kontiki-chaos-tests"
 # Compiled with their unit tests in seconds, unless what lies between them and the change is not.
-CHEAP = {"kontiki-proto", "kontiki-scheduler", "kontiki-controllers", "kontiki-net", "kontiki-etcd-tests"}
+CHEAP = {"kontiki-proto", "kontiki-scheduler", "kontiki-controllers", "kontiki-net", "kontiki-etcd-tests", "kontiki-api-load"}
 
 
 def lines(*command):

@@ -61,6 +61,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kontiki-chaos-tests", &["kontiki-model", "kontiki-etcd-tests"]),
     ("kontiki-sim", &["kontiki-state", "kontiki-store"]),
     ("kontiki-etcd-tests", &["kontiki-proto"]),
+    ("kontiki-api-load", &["kontiki-etcd-tests"]),
     ("kontiki-nemesis", &["kontiki-proto", "kontiki-etcd-tests"]),
 ];
 

@@ -27,7 +27,7 @@ const FETCH: &str = "mkdir -p ~/.cache/kontiki && cd ~/.cache/kontiki && exec 9>
   for deb in *.deb; do dpkg -x \"$deb\" . || exit 1; done &&
   cd .. && rm -rf etcd && mv etcd.new etcd; }; } 1>&2 && realpath etcd/usr/bin";
 
-/// How `deploy/get-etcd.sh` ends where there is no Go.
+/// How `deploy/get-etcd.sh` and its like end where there is no Go.
 const WITHOUT_GO: i32 = 3;
 
 #[derive(Clone, Debug)]
@@ -59,12 +59,21 @@ pub fn etcd34() -> Result<EtcdBinaries> {
 /// It cannot be built.
 pub fn etcd37() -> Result<Option<EtcdBinaries>> {
     static BUILT: OnceLock<Result<Option<PathBuf>, String>> = OnceLock::new();
-    let dir = BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    let dir = BUILT.get_or_init(|| build("get-etcd.sh").map_err(|error| format!("{error:#}")));
     Ok(dir.as_ref().map_err(|error| anyhow!("{error}"))?.as_deref().map(EtcdBinaries::of))
 }
 
-fn build() -> Result<Option<PathBuf>> {
-    let script = script("get-etcd.sh");
+/// kube-apiserver, built on first use; `None` where there is no Go that could build it.
+///
+/// # Errors
+/// It cannot be built.
+pub fn kube_apiserver() -> Result<Option<PathBuf>> {
+    Ok(build("get-kube-apiserver.sh")?.map(|dir| dir.join("kube-apiserver")))
+}
+
+/// What a script of ours has built, or `None` where there is no Go for it.
+fn build(script_name: &str) -> Result<Option<PathBuf>> {
+    let script = script(script_name);
     let built = Command::new(&script).output().with_context(|| format!("starting {}", script.display()))?;
     if built.status.code() == Some(WITHOUT_GO) {
         // Past what the test harness captures: a skip is to be seen.
@@ -76,7 +85,7 @@ fn build() -> Result<Option<PathBuf>> {
 
 /// The folder that a command has printed.
 fn fetched(ended: &Output) -> Result<PathBuf> {
-    ensure!(ended.status.success(), "fetching etcd: {}", String::from_utf8_lossy(&ended.stderr));
+    ensure!(ended.status.success(), "fetching: {}", String::from_utf8_lossy(&ended.stderr));
     Ok(PathBuf::from(std::str::from_utf8(&ended.stdout)?.trim()))
 }
 

@@ -2,25 +2,22 @@
 //!
 //! Invariants
 //! - Both kinds get the same flags, so that a story or a figure speaks of the store and not of its setup.
-//! - Ports lie below the kernel's ephemeral range: nobody's outgoing connection can take the port of a
-//!   member that is down.
 //! - Members end with their [`Group`], by their own process id.
 
 use std::{
     fs::{self, File},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use kontiki_proto::etcd::{MemberAddRequest, RangeRequest, StatusRequest};
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::{Pid, SysconfVar, sysconf},
+    unistd::Pid,
 };
-use rand::Rng;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
@@ -28,11 +25,10 @@ use crate::{
     binaries,
     client::{self, Clients},
     pki::{Certs, Pki},
+    process::{self, LOOPBACK, free_ports},
     wait::until,
 };
 
-const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
 const HEALTHY: Duration = Duration::from_secs(60);
 const STOPPED: Duration = Duration::from_secs(20);
 
@@ -421,7 +417,7 @@ impl Member {
     /// # Errors
     /// The process has ended.
     pub fn cpu(&self) -> Result<f64> {
-        cpu_seconds(self.pid()?)
+        process::cpu_seconds(self.pid()?)
     }
 
     /// Resident bytes.
@@ -429,10 +425,7 @@ impl Member {
     /// # Errors
     /// The process has ended.
     pub fn rss(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()?))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
-        Ok(kib * 1024)
+        process::rss(self.pid()?)
     }
 }
 
@@ -449,34 +442,4 @@ impl Drop for Group {
             println!("kept: {}", self.dir.path().display());
         }
     }
-}
-
-/// User and system seconds of a process.
-///
-/// # Errors
-/// There is no such process.
-pub fn cpu_seconds(pid: u32) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name in parentheses may hold spaces; what follows it starts with the third field.
-    let rest = stat.rsplit_once(") ").context("a stat line")?.1;
-    let fields: Vec<&str> = rest.split(' ').collect();
-    let (user, system): (u64, u64) = (fields[11].parse()?, fields[12].parse()?);
-    let ticks = sysconf(SysconfVar::CLK_TCK)?.context("clock ticks")?;
-    #[expect(clippy::cast_precision_loss, reason = "seconds of one process are far below 2^52 ticks")]
-    Ok((user + system) as f64 / ticks as f64)
-}
-
-fn free_ports<const N: usize>(taken: &[SocketAddr]) -> Result<[SocketAddr; N]> {
-    let mut held = Vec::new();
-    for _ in 0..1_000 {
-        let address = SocketAddr::new(LOOPBACK, rand::rng().random_range(PORTS));
-        // Bound until all are found, so that one port is not given twice.
-        if let (false, Ok(listener)) = (taken.contains(&address), TcpListener::bind(address)) {
-            held.push((address, listener));
-        }
-        if held.len() == N {
-            return Ok(std::array::from_fn(|i| held[i].0));
-        }
-    }
-    bail!("no {N} free ports in {PORTS:?}")
 }

@@ -48,11 +48,22 @@ impl Pki {
     /// # Errors
     /// The files cannot be written.
     pub fn issue(&self, name: &str, hosts: &[IpAddr]) -> Result<Certs> {
+        self.issue_in(name, None, hosts)
+    }
+
+    /// The same for a member of an organization.
+    ///
+    /// # Errors
+    /// The files cannot be written.
+    pub fn issue_in(&self, name: &str, organization: Option<&str>, hosts: &[IpAddr]) -> Result<Certs> {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let others = hosts.iter().copied().filter(|host| *host != loopback);
         params.subject_alt_names.extend(std::iter::once(loopback).chain(others).map(SanType::IpAddress));
         params.distinguished_name = named(name);
+        if let Some(organization) = organization {
+            params.distinguished_name.push(DnType::OrganizationName, organization);
+        }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;

@@ -19,10 +19,11 @@ use tonic::Streaming;
 
 use super::{
     CONNECTIONS, Scale,
-    driver::{Pool, quantile, random_value, tenths},
+    driver::{Pool, random_value},
     figures::Column,
+    latency::{quantile, tenths},
 };
-use crate::group::{Group, cpu_seconds};
+use crate::{group::Group, process::cpu_seconds};
 
 pub const TITLE: &str = "fan-out of one key";
 const KEY: &str = "fan-out";

@@ -1,4 +1,4 @@
-//! The figures of both stores, side by side.
+//! Figures of what is compared, side by side.
 
 use std::{
     fmt::{self, Write as _},
@@ -8,12 +8,11 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use crate::group::Kind;
-
 /// Rows in the order in which they were first told.
 #[derive(Debug)]
 pub struct Figures {
-    peers: Vec<Kind>,
+    /// How the columns are called.
+    peers: Vec<String>,
     rows: Vec<Row>,
 }
 
@@ -21,11 +20,11 @@ pub struct Figures {
 struct Row {
     title: String,
     unit: String,
-    /// The repetitions of each store.
+    /// The repetitions of each column.
     samples: Vec<Vec<f64>>,
 }
 
-/// Where one store's figures go.
+/// Where one column's figures go.
 pub struct Column<'a> {
     figures: &'a mut Figures,
     peer: usize,
@@ -44,8 +43,8 @@ impl Column<'_> {
 }
 
 impl Figures {
-    pub fn new(peers: &[Kind]) -> Self {
-        Self { peers: peers.to_vec(), rows: Vec::new() }
+    pub fn new<N: AsRef<str>>(peers: &[N]) -> Self {
+        Self { peers: peers.iter().map(|name| name.as_ref().to_owned()).collect(), rows: Vec::new() }
     }
 
     pub fn of(&mut self, peer: usize) -> Column<'_> {
@@ -56,8 +55,7 @@ impl Figures {
     /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let rows: Vec<_> = self.rows.iter().map(|row| row.json(&self.peers)).collect();
-        let names: Vec<_> = self.peers.iter().map(|kind| kind.name()).collect();
-        let text = serde_json::to_string_pretty(&json!({ "columns": names, "figures": rows }))?;
+        let text = serde_json::to_string_pretty(&json!({ "columns": self.peers, "figures": rows }))?;
         std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))
     }
 }
@@ -67,18 +65,18 @@ impl Row {
         self.samples.iter().map(|samples| median(samples)).collect()
     }
 
-    /// The last store's figure over the first one's.
+    /// The last column's figure over the first one's.
     fn ratio(&self) -> Option<f64> {
         let medians = self.medians();
         let (first, last) = (medians.first().copied().flatten()?, medians.last().copied().flatten()?);
         (medians.len() > 1 && first != 0.0).then(|| last / first)
     }
 
-    fn json(&self, peers: &[Kind]) -> serde_json::Value {
+    fn json(&self, peers: &[String]) -> serde_json::Value {
         let columns: Vec<_> = peers
             .iter()
             .zip(self.medians().iter().zip(&self.samples))
-            .map(|(kind, (median, samples))| json!({ "store": kind.name(), "median": median, "samples": samples }))
+            .map(|(name, (median, samples))| json!({ "store": name, "median": median, "samples": samples }))
             .collect();
         json!({ "figure": self.title, "unit": self.unit, "stores": columns, "ratio": self.ratio() })
     }
@@ -106,7 +104,7 @@ fn number(value: Option<f64>) -> String {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head = ["figure".to_owned()].into_iter().chain(self.peers.iter().map(|kind| kind.name().to_owned()));
+        let head = ["figure".to_owned()].into_iter().chain(self.peers.iter().cloned());
         let mut table = vec![head.chain(["ratio".to_owned()]).collect::<Vec<_>>()];
         for row in &self.rows {
             let cells = [format!("{}: {}", row.title, row.unit)].into_iter();
@@ -132,7 +130,7 @@ mod tests {
 
     #[test]
     fn one_table_of_medians_and_their_ratio() {
-        let mut figures = Figures::new(&[Kind::Etcd37, Kind::Kontiki]);
+        let mut figures = Figures::new(&["etcd-3.7", "kontiki"]);
         for (peer, value) in [(0, 3.0), (1, 3000.0), (0, 1.0), (1, 1000.0), (0, 2.0), (1, 2000.0)] {
             figures.of(peer).add("put", "ops/s", value);
         }

@@ -12,7 +12,8 @@
 mod bulk;
 mod driver;
 mod fanout;
-mod figures;
+pub mod figures;
+pub mod latency;
 mod renewals;
 mod rest;
 
@@ -92,7 +93,7 @@ fn options(kind: Kind) -> Options {
 /// # Errors
 /// A group does not start, or too many requests fail.
 pub async fn compare(peers: &[Kind], scale: &Scale, only: &str, out: &Path) -> Result<Figures> {
-    let mut figures = Figures::new(peers);
+    let mut figures = Figures::new(&peers.iter().map(|kind| kind.name()).collect::<Vec<_>>());
     let cases: Vec<String> = CASES.iter().map(Case::title).collect();
     let closed = [cases, vec![fanout::TITLE.to_owned(), renewals::TITLE.to_owned()]].concat();
     let titles = [&closed[..], &[bulk::TITLE.to_owned(), rest::TITLE.to_owned()]].concat();

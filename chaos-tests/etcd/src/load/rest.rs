@@ -16,8 +16,9 @@ use tokio::task::JoinSet;
 
 use super::{
     Scale,
-    driver::{Pool, quantile, random_value, tenths},
+    driver::{Pool, random_value},
     figures::Column,
+    latency::{quantile, tenths},
 };
 use crate::{group::Group, wait::until};
 

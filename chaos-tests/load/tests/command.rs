@@ -1,0 +1,18 @@
+//! What the command line refuses, before anything is started.
+
+use std::process::Command;
+
+#[test]
+fn what_does_not_exist_is_refused_with_what_does() {
+    let cases: &[(&[&str], &str)] = &[
+        (&["--only", "delete"], "no name holds \"delete\"; there are LIST of all Pods, 1 client, "),
+        (&["--only", "GET", "--only", "delete"], "no name holds \"delete\""),
+        (&["--stores", "etcd"], "known are kube-apiserver, kontiki (three masters"),
+    ];
+    for (args, reason) in cases {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_api-load"));
+        let ended = command.arg("compare").args(*args).output().expect("the program starts");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(!ended.status.success() && said.contains(reason), "{args:?}: {said}");
+    }
+}
