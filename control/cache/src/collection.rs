@@ -19,10 +19,14 @@ use parking_lot::{Mutex, RwLock, RwLockUpgradableReadGuard};
 use crate::dispatch::{Change, Dispatch, Interest, Queue};
 use crate::filter::Filter;
 use crate::index::{Extract, Index, Path, by_facts};
-use crate::object::Object;
+use crate::object::{Held, Object};
 
 /// Paths that selectors may have made indexes of. Objects are looked at one by one for others.
 const SELECTED_PATHS: usize = 64;
+
+/// Stored bytes of objects of which something read is kept, beyond which who walks through all of them leaves nothing
+/// behind.
+const FULL: usize = 32 << 20;
 
 pub(crate) type Handler = Arc<dyn Fn(&Change) + Send + Sync>;
 
@@ -99,11 +103,13 @@ pub struct Collection {
     state: RwLock<State>,
     handlers: Mutex<HashMap<u64, Handler>>,
     dispatch: Mutex<Dispatch>,
+    held: Held,
 }
 
 impl Collection {
     pub(crate) fn new(prefix: Bytes) -> Self {
-        Self { prefix, state: RwLock::default(), handlers: Mutex::default(), dispatch: Mutex::default() }
+        let (state, handlers, dispatch) = (RwLock::default(), Mutex::default(), Mutex::default());
+        Self { prefix, state, handlers, dispatch, held: Held::default() }
     }
 
     /// One object by its key in the store.
@@ -175,7 +181,12 @@ impl Collection {
             return;
         }
         // Reading them takes long; nobody has to wait for it.
-        self.list().iter().for_each(|object| drop(extract(object)));
+        for object in self.list() {
+            extract(&object);
+            if self.is_full() {
+                object.forget();
+            }
+        }
         let mut state = self.state.write();
         let mut index = Index::new(Arc::clone(extract));
         for (number, object) in (0..).zip(&state.objects) {
@@ -219,7 +230,8 @@ impl Collection {
         if revision <= state.seen {
             return Vec::new();
         }
-        let object = |event: &Event| (event.kind == EventKind::Put).then(|| Arc::new(Object::new(event.entry.clone())));
+        let new = |event: &Event| Arc::new(Object::new(event.entry.clone(), &self.held));
+        let object = |event: &Event| (event.kind == EventKind::Put).then(|| new(event));
         let news: Vec<_> = events.iter().map(|event| (&event.entry.key, object(event))).collect();
         for (key, new) in &news {
             state.get(key).into_iter().chain(new).for_each(|object| state.read(object));
@@ -262,7 +274,7 @@ impl Collection {
             if state.get(&entry.key).is_some_and(|known| known.revision() == entry.mod_revision) {
                 continue;
             }
-            let new = Arc::new(Object::new(entry));
+            let new = Arc::new(Object::new(entry, &self.held));
             change(state.put(Arc::clone(&new)), Some(new));
         }
         gone.iter().for_each(|key| change(state.take(key), None));
@@ -276,8 +288,16 @@ impl Collection {
         changes
     }
 
+    /// Whether so much is kept of what was read that no more should be.
+    pub(crate) fn is_full(&self) -> bool {
+        self.held.bytes() > FULL
+    }
+
     /// Lets go of what was read and is not asked for.
     pub(crate) fn tire(&self) {
+        if self.held.bytes() == 0 {
+            return;
+        }
         let objects: Vec<_> = self.state.read().all().cloned().collect();
         objects.iter().for_each(|object| object.tire());
     }

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::filter::Filter;
 use crate::index::{Extract, Path, by_facts};
-use crate::object::Object;
+use crate::object::{Held, Object};
 
 /// Changes that may wait for one watcher. At a thousand a second, seconds.
 const QUEUE: usize = 4096;
@@ -52,7 +52,8 @@ impl Change {
 
     /// Of an event that no collection has seen.
     pub(crate) fn of_event(event: &Event) -> Self {
-        let object = |entry: &Arc<_>| Arc::new(Object::new(Arc::clone(entry)));
+        let held = Held::default();
+        let object = |entry: &Arc<_>| Arc::new(Object::new(Arc::clone(entry), &held));
         let new = (event.kind == EventKind::Put).then(|| object(&event.entry));
         Self::new(event.entry.mod_revision, event.prev.as_ref().map(object), new)
     }
@@ -284,7 +285,7 @@ mod tests {
 
     fn object(name: &str, revision: u64, place: &str, color: &str) -> Arc<Object> {
         let stored = json!({"metadata": {"labels": {"color": color}}, "spec": {"place": place}});
-        Arc::new(Object::new(entry(&format!("{KIND}{name}"), revision, &stored)))
+        Arc::new(Object::new(entry(&format!("{KIND}{name}"), revision, &stored), &Held::default()))
     }
 
     fn interest(prefix: &str, labels: &str, fields: &[(&str, &str, bool)]) -> Arc<Interest> {

@@ -69,8 +69,8 @@ pub(crate) mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::object::Object;
     use crate::object::tests::entry;
+    use crate::object::{Held, Object};
 
     struct Plain;
 
@@ -87,7 +87,7 @@ pub(crate) mod tests {
     fn facts_are_of_a_version_and_of_what_selectors_may_ask() {
         let mut def = row();
         let stored = json!({"metadata": {"labels": {"b": "2", "a": "1"}}, "spec": {"place": "here"}});
-        let object = Object::new(entry("/registry/core/things/x", 5, &stored));
+        let object = Object::new(entry("/registry/core/things/x", 5, &stored), &Held::default());
         let facts = object.facts(&def).expect("readable");
         assert_eq!((facts.label("a"), facts.label("b"), facts.label("c")), (Some("1"), Some("2"), None));
         assert_eq!((facts.field("spec.place"), facts.field("spec.time")), ("here", ""));

@@ -27,8 +27,9 @@ use crate::object::ROOT;
 
 /// Pause before a watch that could not be opened is tried again.
 const REOPEN: Duration = Duration::from_millis(200);
-/// What was read of an object and not asked for this long, or twice as long, is let go.
-const TIRE: Duration = Duration::from_secs(60);
+/// What was read of an object and not asked for this long, or twice as long, is let go: what a change had read serves
+/// all who are told of it, and those who look again at once.
+const TIRE: Duration = Duration::from_secs(5);
 
 /// What goes for objects of all kinds, those that are yet to come included.
 #[derive(Default)]

@@ -168,8 +168,13 @@ impl<K: Cached> Informer<K> {
         });
         let id = self.cache.next_handler();
         let remove = self.register(id, &tell);
-        for object in self.collections().iter().flat_map(|collection| collection.list()) {
-            tell(&Change::new(object.revision(), None, Some(object)));
+        for collection in self.collections() {
+            for object in collection.list() {
+                tell(&Change::new(object.revision(), None, Some(Arc::clone(&object))));
+                if collection.is_full() {
+                    object.forget();
+                }
+            }
         }
         Registration { remove: Some(remove) }
     }

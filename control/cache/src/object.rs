@@ -6,6 +6,7 @@
 
 use std::any::{Any, TypeId};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -137,15 +138,27 @@ impl<T: typed::Part> Cached for Part<T> {
     }
 }
 
+/// Stored bytes of the objects of which something read is kept. What is kept takes about ten times as much.
+#[derive(Clone, Default)]
+pub(crate) struct Held(Arc<AtomicUsize>);
+
+impl Held {
+    pub fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// See the module.
 pub struct Object {
     entry: Arc<Entry>,
+    held: Held,
     read: Mutex<Option<Box<Read>>>,
 }
 
 /// What has been read.
-#[derive(Default)]
 struct Read {
+    held: Held,
+    size: usize,
     /// Since the last [`Object::tire`].
     lately: bool,
     /// `None`: it cannot be read as that.
@@ -154,9 +167,22 @@ struct Read {
     facts: Vec<(Name, Option<Arc<Facts>>)>,
 }
 
+impl Read {
+    fn new(held: &Held, size: usize) -> Self {
+        held.0.fetch_add(size, Ordering::Relaxed);
+        Self { held: held.clone(), size, lately: true, typed: Vec::new(), facts: Vec::new() }
+    }
+}
+
+impl Drop for Read {
+    fn drop(&mut self) {
+        self.held.0.fetch_sub(self.size, Ordering::Relaxed);
+    }
+}
+
 impl Object {
-    pub(crate) fn new(entry: Arc<Entry>) -> Self {
-        Self { entry, read: Mutex::new(None) }
+    pub(crate) fn new(entry: Arc<Entry>, held: &Held) -> Self {
+        Self { entry, held: held.clone(), read: Mutex::new(None) }
     }
 
     /// As it lies in the store.
@@ -211,7 +237,7 @@ impl Object {
         }
         let made = make();
         let mut read = self.read.lock();
-        let read = read.get_or_insert_default();
+        let read = read.get_or_insert_with(|| Box::new(Read::new(&self.held, self.entry.value.len())));
         read.lately = true;
         // Another may have been quicker.
         if let Some(found) = find(read) {
@@ -234,6 +260,11 @@ impl Object {
         if read.as_mut().is_some_and(|read| !std::mem::take(&mut read.lately)) {
             *read = None;
         }
+    }
+
+    /// Lets go of what was read.
+    pub(crate) fn forget(&self) {
+        *self.read.lock() = None;
     }
 }
 
@@ -259,16 +290,18 @@ pub(crate) mod tests {
 
     #[test]
     fn an_object_is_read_once_until_nobody_asks_for_it() {
-        let stored = json!({"metadata": {"name": "x", "uid": "u"}, "data": {"a": "b"}});
-        let object = Object::new(entry("/registry/core/configmaps/ns/x", 7, &stored));
+        let (held, stored) = (Held::default(), json!({"metadata": {"name": "x", "uid": "u"}, "data": {"a": "b"}}));
+        let object = Object::new(entry("/registry/core/configmaps/ns/x", 7, &stored), &held);
         let typed = object.get::<ConfigMap>().expect("readable");
         assert_eq!(typed.metadata.resource_version.as_deref(), Some("7"));
         assert_eq!(object.get::<PartialObjectMetadata>().map(|m| m.uid.clone()).as_deref(), Some("u"));
+        assert_eq!(held.bytes(), object.entry().value.len(), "counted once");
         object.tire();
         assert!(Arc::ptr_eq(&typed, &object.get::<ConfigMap>().expect("readable")), "asked for lately");
         object.tire();
         object.tire();
         assert!(object.read.lock().is_none(), "not asked for between two looks");
+        assert_eq!(held.bytes(), 0);
         assert_eq!(object.get::<ConfigMap>().expect("readable"), typed);
     }
 
@@ -290,14 +323,17 @@ pub(crate) mod tests {
 
     #[test]
     fn a_reader_that_panics_costs_its_own_view_only() {
-        let object = Object::new(entry("/registry/core/configmaps/ns/x", 7, &json!({"metadata": {"uid": "u"}})));
+        let object = Object::new(
+            entry("/registry/core/configmaps/ns/x", 7, &json!({"metadata": {"uid": "u"}})),
+            &Held::default(),
+        );
         assert!(object.get::<Broken>().is_none());
         assert_eq!(object.get::<PartialObjectMetadata>().map(|m| m.uid.clone()).as_deref(), Some("u"));
     }
 
     #[test]
     fn what_cannot_be_read_is_left_out() {
-        let object = Object::new(entry("/registry/core/configmaps/ns/x", 7, &json!({"metadata": 5})));
+        let object = Object::new(entry("/registry/core/configmaps/ns/x", 7, &json!({"metadata": 5})), &Held::default());
         assert!(object.get::<ConfigMap>().is_none() && object.get::<PartialObjectMetadata>().is_none());
     }
 }
