@@ -30,6 +30,19 @@ const FULL: usize = 32 << 20;
 
 pub(crate) type Handler = Arc<dyn Fn(&Change) + Send + Sync>;
 
+/// Tells all of each change, in order.
+pub(crate) fn tell_each(handlers: &[Handler], changes: &[Arc<Change>]) {
+    for change in changes {
+        handlers.iter().for_each(|handler| handler(change));
+    }
+}
+
+/// In the order of their keys.
+fn in_order(mut objects: Vec<Arc<Object>>) -> Vec<Arc<Object>> {
+    objects.sort_unstable_by(|a, b| a.entry().key.cmp(&b.entry().key));
+    objects
+}
+
 #[derive(Default)]
 struct State {
     /// Everything up to here is shown.
@@ -158,8 +171,7 @@ impl Collection {
             (state.seen, found)
         };
         found.retain(|object| object.entry().key.starts_with(prefix) && filter.passes(def, object));
-        found.sort_unstable_by(|a, b| a.entry().key.cmp(&b.entry().key));
-        (seen, found)
+        (seen, in_order(found))
     }
 
     /// Whether there is an index for selectors, now.
@@ -180,18 +192,25 @@ impl Collection {
         if self.state.read().indexes.contains_key(&path) {
             return;
         }
-        // Reading them takes long; nobody has to wait for it.
-        for object in self.list() {
-            extract(&object);
+        // Reading them takes long; nobody has to wait for it, and it is done once.
+        let objects = self.state.read().objects.clone();
+        let value = |object: &Arc<Object>| {
+            let values = extract(object);
             if self.is_full() {
                 object.forget();
             }
-        }
+            values
+        };
+        let known: Vec<_> = objects.iter().map(|object| object.as_ref().map(value)).collect();
         let mut state = self.state.write();
         let mut index = Index::new(Arc::clone(extract));
-        for (number, object) in (0..).zip(&state.objects) {
-            if let Some(object) = object {
-                index.add(number, &extract(object));
+        for (at, object) in state.objects.iter().enumerate() {
+            let Some(object) = object else { continue };
+            let same = objects.get(at).and_then(Option::as_ref).is_some_and(|known| Arc::ptr_eq(known, object));
+            let number = u32::try_from(at).expect("numbers are made so");
+            match known.get(at).and_then(Option::as_ref).filter(|_| same) {
+                Some(values) => index.add(number, values),
+                None => index.add(number, &extract(object)),
             }
         }
         state.indexes.entry(path).or_insert(index);
@@ -199,9 +218,7 @@ impl Collection {
 
     /// The objects that an index has under a value, in the order of their keys.
     pub(crate) fn find(&self, path: &Path, value: &str) -> Vec<Arc<Object>> {
-        let mut found = self.state.read().found(path, value);
-        found.sort_unstable_by(|a, b| a.entry().key.cmp(&b.entry().key));
-        found
+        in_order(self.state.read().found(path, value))
     }
 
     /// From now on `handler` is called after each change.
@@ -255,10 +272,12 @@ impl Collection {
         let mut dispatch = self.dispatch.lock();
         changes.iter().for_each(|change| dispatch.tell(change));
         drop(dispatch);
+        self.tell_handlers(changes);
+    }
+
+    fn tell_handlers(&self, changes: &[Arc<Change>]) {
         let handlers: Vec<Handler> = self.handlers.lock().values().cloned().collect();
-        for change in changes {
-            handlers.iter().for_each(|handler| handler(change));
-        }
+        tell_each(&handlers, changes);
     }
 
     /// Shows what a snapshot has. Handlers are told of the difference as of ordinary changes; watchers, who must miss
@@ -281,10 +300,7 @@ impl Collection {
         state.seen = revision;
         drop(state);
         self.dispatch.lock().replace(revision);
-        let handlers: Vec<Handler> = self.handlers.lock().values().cloned().collect();
-        for change in &changes {
-            handlers.iter().for_each(|handler| handler(change));
-        }
+        self.tell_handlers(&changes);
         changes
     }
 

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
-use crate::collection::{Collection, Handler};
+use crate::collection::{Collection, Handler, tell_each};
 use crate::dispatch::Change;
 use crate::index::{Extract, Path};
 use crate::object::ROOT;
@@ -215,9 +215,7 @@ impl Hub {
 
     fn tell_everywhere(&self, changes: &[Arc<Change>]) {
         let handlers: Vec<Handler> = self.everywhere.read().handlers.values().cloned().collect();
-        for change in changes {
-            handlers.iter().for_each(|handler| handler(change));
-        }
+        tell_each(&handlers, changes);
     }
 
     fn replace(&self, snapshot: &Snapshot) {

@@ -52,3 +52,9 @@ async fn wait(call: &Call, phase: Phase, request: &Request<'_>, object: &Value, 
     }
     join_all(waits).await.into_iter().map(Result::flatten).collect()
 }
+
+/// Whether a step has a say in a phase.
+pub(super) fn handles(draft: &mut Draft<'_>, phase: Phase, step: &dyn AsyncStep) -> bool {
+    let (request, mut cluster, object) = draft.parts();
+    step.handles(phase, &request, object, &mut cluster)
+}

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::Status;
 use crate::codec;
 use crate::object::set_resource_version;
-use crate::pipeline::ask::ask;
+use crate::pipeline::ask::{ask, handles};
 use crate::pipeline::draft::Draft;
 
 /// The object as steps that want to be asked again left it, by their place in the chain.
@@ -31,7 +31,7 @@ async fn pass(draft: &mut Draft<'_>, left: &mut Left, again: bool) -> Result<boo
         match member {
             Member::Pure(step) => admit(draft, &**step)?,
             Member::Async(step) => {
-                if (!again || changed_since(draft, left, at)) && handles(draft, &**step) {
+                if (!again || changed_since(draft, left, at)) && handles(draft, Phase::Mutating, &**step) {
                     // In a box: whoever asks nobody carries no room for the wait.
                     changed |= Box::pin(mutate(draft, at, &**step)).await?;
                     remember(draft, left, at, &**step);
@@ -48,11 +48,6 @@ fn admit(draft: &mut Draft<'_>, step: &dyn Step) -> Result<(), Status> {
     }
     let (request, mut cluster, object) = draft.parts();
     step.admit(&request, object, &mut cluster)
-}
-
-fn handles(draft: &mut Draft<'_>, step: &dyn AsyncStep) -> bool {
-    let (request, mut cluster, object) = draft.parts();
-    step.handles(Phase::Mutating, &request, object, &mut cluster)
 }
 
 fn changed_since(draft: &Draft<'_>, left: &Left, at: usize) -> bool {

@@ -1,10 +1,10 @@
 //! Validating admission: steps judge what would be stored. Pure ones first, so that what is refused anyway makes nobody
 //! wait; then those that wait, all at once. If several refuse, the first of the chain is heard.
 
-use kontiki_machinery::admission::{AsyncStep, Member, Phase, Step};
+use kontiki_machinery::admission::{Member, Phase, Step};
 
 use crate::Status;
-use crate::pipeline::ask::{Asked, ask};
+use crate::pipeline::ask::{Asked, ask, handles};
 use crate::pipeline::draft::Draft;
 
 pub(super) async fn run(draft: &mut Draft<'_>) -> Result<(), Status> {
@@ -13,7 +13,7 @@ pub(super) async fn run(draft: &mut Draft<'_>) -> Result<(), Status> {
     for (at, member) in call.api.inner.config.admission.iter().enumerate() {
         match member {
             Member::Pure(step) => validate(draft, &**step)?,
-            Member::Async(step) if handles(draft, &**step) => waiting.push((at, &**step)),
+            Member::Async(step) if handles(draft, Phase::Validating, &**step) => waiting.push((at, &**step)),
             Member::Async(_) => {}
         }
     }
@@ -33,9 +33,4 @@ fn validate(draft: &mut Draft<'_>, step: &dyn Step) -> Result<(), Status> {
     }
     let (request, mut cluster, object) = draft.parts();
     step.validate(&request, object, &mut cluster)
-}
-
-fn handles(draft: &mut Draft<'_>, step: &dyn AsyncStep) -> bool {
-    let (request, mut cluster, object) = draft.parts();
-    step.handles(Phase::Validating, &request, object, &mut cluster)
 }
