@@ -46,9 +46,9 @@ pub(crate) async fn expire_keys(core: Arc<Core>) {
 
 /// Ends leases whose time is over.
 pub(crate) async fn end_leases(core: Arc<Core>) {
-    let (mut server, mut applied) = (core.server_metrics(), core.view.applied());
+    // The metrics tell what was applied after the view does, so it is they who wake whom they have to convince.
+    let (mut server, mut metrics) = (core.server_metrics(), core.all_metrics());
     loop {
-        applied.mark_unchanged();
         let lead = leading(&core);
         match lead {
             Lead::Of(term) => end_due(&core, term).await,
@@ -60,7 +60,7 @@ pub(crate) async fn end_leases(core: Arc<Core>) {
             () = core.stop.cancelled() => return,
             // All cancel-safe: whoever is woken looks at what there is.
             gone = server.changed() => if gone.is_err() { return },
-            gone = applied.changed(), if matches!(lead, Lead::Soon) => if gone.is_err() { return },
+            gone = metrics.changed(), if matches!(lead, Lead::Soon) => if gone.is_err() { return },
             () = core.local.leases.next(), if matches!(lead, Lead::Of(_)) => {}
         }
     }
