@@ -14,6 +14,7 @@ use kontiki_cache::Filter;
 use kontiki_machinery::access::Attributes;
 use kontiki_machinery::subresource::NodeCall;
 use kontiki_machinery::{Handler, Name, Status, Subresource, Verb};
+use tracing::instrument;
 
 use crate::body::{discard, header, whole};
 use crate::call::{Answer, Call, Input};
@@ -35,6 +36,7 @@ pub(crate) struct Peer {
 }
 
 /// Answers a request, whatever happens.
+#[instrument(name = "request", level = "debug", skip_all, fields(method = %request.method(), path = request.uri().path()))]
 pub(crate) async fn handle(api: &Api, peer: &Peer, request: Request<Body>) -> Response<Body> {
     let started = Instant::now();
     let (mut head, body) = request.into_parts();

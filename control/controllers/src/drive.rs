@@ -12,7 +12,7 @@ use kontiki_plan::{Plan, action};
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error};
+use tracing::{debug, error, instrument};
 
 use crate::controller::{Context, Controller, Inputs};
 use crate::execute::{Applied, Executor};
@@ -82,6 +82,7 @@ pub(crate) async fn run<C: Controller>(shell: Shell) {
 
 impl<C: Controller> Driver<C> {
     /// One pass: wait for what the key wrote last, plan, apply.
+    #[instrument(name = "reconcile", level = "debug", skip_all, fields(controller = C::NAME, key = %turn.key))]
     async fn turn(self: Arc<Self>, turn: Turn<C::Key>) -> TurnEnd {
         self.shell.api.cache().wait_for(turn.floor).await;
         let (began, now) = (Instant::now(), Timestamp::now());
@@ -98,7 +99,7 @@ impl<C: Controller> Driver<C> {
             self.shell.metrics.held();
             return TurnEnd { wake: Some(wake.map_or(until, |at| at.min(until))), floor: turn.floor, retry: false };
         }
-        debug!(controller = C::NAME, key = %turn.key, why = plan.why, actions = plan.actions.len(), "reconciling");
+        debug!(why = plan.why, actions = plan.actions.len(), "reconciling");
         let first = plan.actions.iter().find_map(|action| Some((action.verb(), action.subject()?)));
         let applied = self.shell.executor.apply(plan.actions).await;
         self.shell.metrics.applied(applied.actions, applied.failed);

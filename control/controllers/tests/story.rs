@@ -10,10 +10,11 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{Event, Namespace, Node};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kontiki_api::recorder::Recorder;
 use kontiki_api::{DeleteOptions, PatchKind, Propagation, Target, Writer};
 use kontiki_controllers::Executor;
-use kontiki_plan::lifecycle::system_namespaces;
+use kontiki_plan::lifecycle::system_objects;
 use kontiki_plan::network::kubernetes_service::{self, Member};
 use kontiki_plan::pod;
 use serde_json::{Value, json};
@@ -274,8 +275,8 @@ async fn the_clusters_own_objects_follow_the_servers_and_rest() {
     let cache = master.api.cache();
     let (recorder, _recording) = Recorder::new(master.client.clone(), Writer::Server, master.context.stop.clone());
     let executor = Executor::new(&master.context, &recorder, "system-objects", Writer::Server);
-    let (namespaces, services, endpoints, slices) =
-        (cache.get::<Namespace>(), cache.get(), cache.get(), cache.get::<EndpointSlice>());
+    let (namespaces, classes) = (cache.get::<Namespace>(), cache.get::<PriorityClass>());
+    let (services, endpoints, slices) = (cache.get(), cache.get(), cache.get::<EndpointSlice>());
     let own = (Some(kubernetes_service::NAMESPACE), kubernetes_service::NAME);
     for addresses in [&["10.0.0.1:6443", "10.0.0.2:6443"][..], &["10.0.0.2:6443", "10.0.0.3:6443"], &["10.0.0.3:6443"]]
     {
@@ -283,7 +284,10 @@ async fn the_clusters_own_objects_follow_the_servers_and_rest() {
         let mut actions = Vec::new();
         for turn in 0.. {
             assert!(turn < 4, "{actions:?}");
-            let mut plan = system_namespaces::plan(|name| namespaces.get(None, name).is_some());
+            let mut plan = system_objects::plan(
+                |name| namespaces.get(None, name).is_some(),
+                |name| classes.get(None, name).is_some(),
+            );
             if plan.actions.is_empty() {
                 plan = kubernetes_service::plan(&kubernetes_service::View {
                     service: services.get(own.0, own.1),

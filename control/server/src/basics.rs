@@ -1,4 +1,4 @@
-//! The objects that every cluster has: its namespaces, and the `kubernetes` Service with the addresses
+//! The objects that every cluster has: its namespaces and PriorityClasses, and the `kubernetes` Service with the addresses
 //! of the servers. What they should be is decided in `kontiki-plan`.
 //!
 //! Invariants
@@ -9,13 +9,14 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kontiki_api::{Writer, leader::LeaderContext, recorder::Recorder};
 use kontiki_cache::{Cache, Informer};
 use kontiki_controllers::Executor;
 use kontiki_model::{GroupResource, ObjectKey, Revision, key};
 use kontiki_plan::{
     Plan,
-    lifecycle::system_namespaces,
+    lifecycle::system_objects,
     network::kubernetes_service::{self, Member, NAME, NAMESPACE},
 };
 use kontiki_store::{Snapshot, Status, Store, Txn};
@@ -40,7 +41,7 @@ pub fn prefix() -> String {
 #[must_use]
 pub fn complete(snapshot: &Snapshot) -> bool {
     let there = |name: &&str| snapshot.get(&ObjectKey::new(NAMESPACES, None, name).encode()).is_some();
-    system_namespaces::NAMES.iter().all(there)
+    system_objects::NAMESPACES.iter().all(there)
 }
 
 /// What the objects are made from.
@@ -52,6 +53,7 @@ pub struct Basics {
 struct Caches {
     cache: Cache,
     namespaces: Informer<Namespace>,
+    classes: Informer<PriorityClass>,
     services: Informer<Service>,
     endpoints: Informer<Endpoints>,
     slices: Informer<EndpointSlice>,
@@ -62,6 +64,7 @@ impl Caches {
         Self {
             cache: cache.clone(),
             namespaces: cache.get(),
+            classes: cache.get(),
             services: cache.get(),
             endpoints: cache.get(),
             slices: cache.get(),
@@ -98,8 +101,11 @@ impl Basics {
             let _ = store.txn(Txn::write(vec![servers::removal(&gone.name)]).fenced(Some(status.term))).await;
         }
         // Everything else lies in a namespace.
-        let namespaces = system_namespaces::plan(|name| caches.namespaces.get(None, name).is_some());
-        let made = apply(executor, namespaces, floor).await;
+        let objects = system_objects::plan(
+            |name| caches.namespaces.get(None, name).is_some(),
+            |name| caches.classes.get(None, name).is_some(),
+        );
+        let made = apply(executor, objects, floor).await;
         caches.cache.wait_for(*floor).await;
         let service = kubernetes_service::plan(&kubernetes_service::View {
             service: caches.services.get(Some(NAMESPACE), NAME),

@@ -5,4 +5,4 @@ pub mod gc;
 pub mod namespace;
 pub mod root_ca;
 pub mod service_account;
-pub mod system_namespaces;
+pub mod system_objects;
