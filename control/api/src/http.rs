@@ -43,7 +43,8 @@ pub(crate) async fn handle(api: &Api, peer: &Peer, request: Request<Body>) -> Re
     let mut body = Some(body);
     let accept = header(&head.headers, &ACCEPT);
     let mut label = Label { verb: "other", resource: Name::default(), started };
-    let answered = AssertUnwindSafe(dispatch(api, peer, &mut head, &mut body, &mut label)).catch_unwind().await;
+    let answered =
+        AssertUnwindSafe(Box::pin(dispatch(api, peer, &mut head, &mut body, &mut label))).catch_unwind().await;
     let response = match answered {
         Ok(Ok(response)) => response,
         Ok(Err(status)) => encode::error(&status, accept.as_deref()),

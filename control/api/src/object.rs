@@ -149,6 +149,20 @@ fn splice_into_tail(out: &mut BytesMut, rest: &[u8], revision: Revision) {
     out.extend_from_slice(body);
 }
 
+/// Appends the object's `metadata`, with its `resourceVersion`.
+pub fn splice_metadata_into(out: &mut BytesMut, stored: &[u8], revision: Revision) {
+    let fields = metadata_start(stored).map_or(&b""[..], |at| &stored[at..object_end(stored, at)]);
+    out.reserve(fields.len() + 48);
+    out.extend_from_slice(b"{\"resourceVersion\":\"");
+    out.extend_from_slice(revision.to_string().as_bytes());
+    out.put_u8(b'"');
+    if !fields.trim_ascii().is_empty() {
+        out.put_u8(b',');
+    }
+    out.extend_from_slice(fields);
+    out.put_u8(b'}');
+}
+
 /// How a stored object of this type begins.
 #[must_use]
 pub fn list_item_head(api_version: &str, kind: &str) -> Vec<u8> {
@@ -182,6 +196,25 @@ fn metadata_start(json: &[u8]) -> Option<usize> {
         }
     }
     None
+}
+
+/// Offset of the brace that closes the object whose inside begins at `at`.
+fn object_end(json: &[u8], mut at: usize) -> usize {
+    let mut depth = 0usize;
+    while at < json.len() {
+        match json[at] {
+            b'"' => {
+                at = string_end(json, at);
+                continue;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' if depth == 0 => return at,
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    json.len()
 }
 
 fn skip_space(json: &[u8], mut at: usize) -> usize {
@@ -265,6 +298,22 @@ mod tests {
             set_resource_version(&mut want, Some(Revision(9)));
             let got: Value = serde_json::from_slice(&splice(stored.as_bytes(), Revision(9))).expect("still JSON");
             assert_eq!(got, want, "{stored}");
+        }
+    }
+
+    #[test]
+    fn metadata_is_cut_out_whatever_the_layout() {
+        for stored in [
+            r#"{"apiVersion":"v1","kind":"A","metadata":{"name":"x","a":{"b":["}","]\""]}},"data":{}}"#,
+            r#"{"a":{"metadata":{"b":1}},"metadata" : {"name":"x" } }"#,
+            r#"{"metadata":{ }}"#,
+            r#"{"data":{}}"#,
+        ] {
+            let mut want: Value = serde_json::from_str(stored).expect("the case is JSON");
+            set_resource_version(&mut want, Some(Revision(9)));
+            let mut out = BytesMut::new();
+            splice_metadata_into(&mut out, stored.as_bytes(), Revision(9));
+            assert_eq!(serde_json::from_slice::<Value>(&out).expect("still JSON"), want["metadata"], "{stored}");
         }
     }
 

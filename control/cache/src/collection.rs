@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kontiki_machinery::ResourceDef;
 use kontiki_model::Revision;
-use kontiki_store::{Event, EventKind, Snapshot};
+use kontiki_store::{Entry, Event, EventKind, Snapshot};
 use parking_lot::{Mutex, RwLock, RwLockUpgradableReadGuard};
 
 use crate::dispatch::{Change, Dispatch, Interest, Queue};
@@ -129,6 +129,15 @@ impl Collection {
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<Arc<Object>> {
         self.state.read().get(key).cloned()
+    }
+
+    /// For each entry its object, if it is shown in just that version.
+    #[must_use]
+    pub fn of(&self, entries: &[Arc<Entry>]) -> Vec<Option<Arc<Object>>> {
+        let state = self.state.read();
+        let same =
+            |entry: &Arc<Entry>| state.get(&entry.key).filter(|known| known.revision() == entry.mod_revision).cloned();
+        entries.iter().map(same).collect()
     }
 
     /// Those whose keys begin with `prefix`, in order.
@@ -311,7 +320,7 @@ impl Collection {
 
     /// Lets go of what was read and is not asked for.
     pub(crate) fn tire(&self) {
-        if self.held.bytes() == 0 {
+        if self.held.is_nothing() {
             return;
         }
         let objects: Vec<_> = self.state.read().all().cloned().collect();
@@ -322,7 +331,6 @@ impl Collection {
 #[cfg(test)]
 mod tests {
     use kontiki_model::selector::Selector;
-    use kontiki_store::Entry;
     use serde_json::json;
 
     use super::*;

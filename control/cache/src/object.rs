@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::{Metadata as HasMetadata, Resource};
+use kontiki_machinery::table::Cells;
 use kontiki_machinery::{Name, ResourceDef};
 use kontiki_model::{GroupResource, ObjectKey, Revision, key, typed};
 use kontiki_store::Entry;
@@ -20,7 +21,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use tracing::warn;
 
 use crate::contain::contained;
-use crate::facts::Facts;
+use crate::facts::{Facts, served};
 
 /// Prefix of the keys of all objects.
 pub(crate) const ROOT: &[u8] = b"/registry/";
@@ -138,21 +139,53 @@ impl<T: typed::Part> Cached for Part<T> {
     }
 }
 
-/// Stored bytes of the objects of which something read is kept. What is kept takes about ten times as much.
+/// What is kept of the objects of a collection.
 #[derive(Clone, Default)]
-pub(crate) struct Held(Arc<AtomicUsize>);
+pub(crate) struct Held(Arc<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    read: AtomicUsize,
+    shown: AtomicUsize,
+}
 
 impl Held {
+    /// Stored bytes of the objects of which something read is kept. What is kept takes about ten times as much.
     pub fn bytes(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.0.read.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing is kept.
+    pub fn is_nothing(&self) -> bool {
+        self.bytes() == 0 && self.0.shown.load(Ordering::Relaxed) == 0
     }
 }
+
+/// Looks of [`Object::tire`] for which the cells of a row are kept though nobody asks: people and dashboards come back
+/// after minutes, and cells are small.
+const SHOWN_FOR: u8 = 60;
 
 /// See the module.
 pub struct Object {
     entry: Arc<Entry>,
     held: Held,
     read: Mutex<Option<Box<Read>>>,
+    shown: Mutex<Option<Box<Shown>>>,
+}
+
+/// The cells of its row.
+struct Shown {
+    held: Held,
+    /// Looks since somebody asked.
+    idle: u8,
+    def: Arc<ResourceDef>,
+    cells: Arc<Cells>,
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.held.0.shown.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What has been read.
@@ -169,20 +202,20 @@ struct Read {
 
 impl Read {
     fn new(held: &Held, size: usize) -> Self {
-        held.0.fetch_add(size, Ordering::Relaxed);
+        held.0.read.fetch_add(size, Ordering::Relaxed);
         Self { held: held.clone(), size, lately: true, typed: Vec::new(), facts: Vec::new() }
     }
 }
 
 impl Drop for Read {
     fn drop(&mut self) {
-        self.held.0.fetch_sub(self.size, Ordering::Relaxed);
+        self.held.0.read.fetch_sub(self.size, Ordering::Relaxed);
     }
 }
 
 impl Object {
     pub(crate) fn new(entry: Arc<Entry>, held: &Held) -> Self {
-        Self { entry, held: held.clone(), read: Mutex::new(None) }
+        Self { entry, held: held.clone(), read: Mutex::new(None), shown: Mutex::new(None) }
     }
 
     /// As it lies in the store.
@@ -222,6 +255,20 @@ impl Object {
         )
     }
 
+    /// The cells of its row as `def` shows it; `None` if it cannot be read. Nothing else of it is kept for that.
+    pub fn cells(&self, def: &Arc<ResourceDef>) -> Option<Arc<Cells>> {
+        if let Some(shown) = self.shown.lock().as_mut().filter(|shown| Arc::ptr_eq(&shown.def, def)) {
+            shown.idle = 0;
+            return Some(Arc::clone(&shown.cells));
+        }
+        let make = || served(def, &self.entry.value).ok().map(|object| Arc::new(Cells::of(def, &object)));
+        let cells = contained("cells", &self.entry.key, make).flatten()?;
+        let shown = Shown { held: self.held.clone(), idle: 0, def: Arc::clone(def), cells: Arc::clone(&cells) };
+        self.held.0.shown.fetch_add(1, Ordering::Relaxed);
+        *self.shown.lock() = Some(Box::new(shown));
+        Some(cells)
+    }
+
     /// What `find` finds, else what `make` makes without the lock being held.
     fn once<T: Clone>(
         &self,
@@ -259,6 +306,13 @@ impl Object {
         let mut read = self.read.lock();
         if read.as_mut().is_some_and(|read| !std::mem::take(&mut read.lately)) {
             *read = None;
+        }
+        let mut shown = self.shown.lock();
+        if let Some(known) = shown.as_mut() {
+            known.idle += 1;
+            if known.idle > SHOWN_FOR {
+                *shown = None;
+            }
         }
     }
 
@@ -303,6 +357,28 @@ pub(crate) mod tests {
         assert!(object.read.lock().is_none(), "not asked for between two looks");
         assert_eq!(held.bytes(), 0);
         assert_eq!(object.get::<ConfigMap>().expect("readable"), typed);
+    }
+
+    #[test]
+    fn cells_are_made_once_and_kept_for_minutes() {
+        let (held, def) = (Held::default(), Arc::new(crate::facts::tests::row()));
+        let stored = json!({"metadata": {"name": "x", "creationTimestamp": "2026-01-01T00:00:00Z"}});
+        let object = Object::new(entry("/registry/core/things/x", 7, &stored), &held);
+        let cells = object.cells(&def).expect("readable");
+        let mut text = String::new();
+        cells.write(jiff::Timestamp::UNIX_EPOCH, &mut text).expect("a String takes everything");
+        assert_eq!(text, r#"["x","2026-01-01T00:00:00Z"]"#);
+        assert_eq!((held.bytes(), held.is_nothing()), (0, false), "nothing else is kept");
+        for _ in 0..SHOWN_FOR {
+            object.tire();
+        }
+        assert!(Arc::ptr_eq(&cells, &object.cells(&def).expect("kept")));
+        let changed = Arc::new(crate::facts::tests::row());
+        assert!(!Arc::ptr_eq(&cells, &object.cells(&changed).expect("readable")), "another row shows anew");
+        for _ in 0..=SHOWN_FOR {
+            object.tire();
+        }
+        assert!(held.is_nothing());
     }
 
     /// A reader with a mistake.

@@ -9,11 +9,10 @@
 
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use kontiki_model::GroupResource;
 use serde_json::Value;
 
-use crate::{FieldError, Handler, Subresource, Verbs, allocation::Pool, meta, schema, schema::Schema};
+use crate::{FieldError, Handler, Subresource, Verbs, allocation::Pool, meta, schema, schema::Schema, table::Cell};
 
 /// A name of a row: fixed for a built-in kind, of its own for one that came at run time.
 pub type Name = Cow<'static, str>;
@@ -277,7 +276,7 @@ pub trait Strategy: Send + Sync {
     }
 
     /// The cells of its Table row, in the order of [`crate::table::columns`].
-    fn row(&self, _obj: &Value, _now: Timestamp) -> Vec<Value> {
+    fn row(&self, _obj: &Value) -> Vec<Cell> {
         Vec::new()
     }
 

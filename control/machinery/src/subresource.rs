@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::{FieldError, Name, Status, Verbs, schema::Schema};
+use crate::{FieldError, Name, Status, Verbs, schema::Schema, table::Cell};
 
 /// A subresource, as discovery shows it, with what serves it.
 #[derive(Clone)]
@@ -77,7 +76,7 @@ pub trait View: Send + Sync {
     fn columns(&self) -> Value;
 
     /// The cells of its Table.
-    fn row(&self, view: &Value, now: Timestamp) -> Vec<Value>;
+    fn row(&self, view: &Value) -> Vec<Cell>;
 }
 
 /// Writes an object anew from what a POST to a subresource says.

@@ -1,6 +1,6 @@
 //! Tables and metadata-only views, for clients that print objects without knowing them.
 
-use std::{collections::HashMap, sync::OnceLock};
+use std::{collections::HashMap, fmt, sync::OnceLock};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -61,13 +61,112 @@ fn complete(columns: &Value) -> Value {
     columns.as_array().into_iter().flatten().map(complete).collect()
 }
 
+/// A cell of a row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    /// What is shown.
+    Fixed(Value),
+    /// How long ago something was, in a text: each look tells it anew.
+    Age {
+        /// The text before it.
+        before: String,
+        /// When it was, in seconds since 1970.
+        moment: i64,
+        /// The text after it.
+        after: String,
+    },
+}
+
+impl Cell {
+    /// The time since a moment; `<unknown>` if that is none.
+    #[must_use]
+    pub fn since(moment: &str) -> Self {
+        match crate::schema::time::parse(moment) {
+            Some(then) => Self::Age { before: String::new(), moment: then.as_second(), after: String::new() },
+            None => Self::Fixed("<unknown>".into()),
+        }
+    }
+
+    /// A text in a longer one. Other values stay as they are.
+    #[must_use]
+    pub fn within(self, start: &str, end: &str) -> Self {
+        match self {
+            Self::Age { before, moment, after } => {
+                Self::Age { before: format!("{start}{before}"), moment, after: format!("{after}{end}") }
+            }
+            Self::Fixed(Value::String(text)) => Self::Fixed(format!("{start}{text}{end}").into()),
+            Self::Fixed(value) => Self::Fixed(value),
+        }
+    }
+
+    /// What it shows at a time.
+    #[must_use]
+    pub fn at(&self, now: Timestamp) -> Value {
+        match self {
+            Self::Fixed(value) => value.clone(),
+            Self::Age { before, moment, after } => {
+                format!("{before}{}{after}", human_duration(now.as_second() - moment)).into()
+            }
+        }
+    }
+}
+
+/// The cells of an object, written but for the ages: enough to show its row at any time without reading it again.
+#[derive(Debug)]
+pub struct Cells {
+    json: Box<str>,
+    /// Where in `json` an age belongs, and since when it counts.
+    ages: Box<[(usize, i64)]>,
+}
+
+impl Cells {
+    /// Those of an object.
+    #[must_use]
+    pub fn of(def: &ResourceDef, obj: &Value) -> Self {
+        let (mut json, mut ages) = (String::from("["), Vec::new());
+        for (i, cell) in cells(def, obj).iter().enumerate() {
+            json.push_str(if i > 0 { "," } else { "" });
+            match cell {
+                Cell::Fixed(value) => json.push_str(&value.to_string()),
+                Cell::Age { before, moment, after } => {
+                    let (before, after) =
+                        (Value::from(before.as_str()).to_string(), Value::from(after.as_str()).to_string());
+                    json.push_str(&before[..before.len() - 1]);
+                    ages.push((json.len(), *moment));
+                    json.push_str(&after[1..]);
+                }
+            }
+        }
+        json.push(']');
+        Self { json: json.into(), ages: ages.into() }
+    }
+
+    /// Writes them as a JSON array, as of a time.
+    pub fn write(&self, now: Timestamp, out: &mut impl fmt::Write) -> fmt::Result {
+        let mut written = 0;
+        for (at, moment) in &self.ages {
+            out.write_str(&self.json[written..*at])?;
+            // Neither digits and units nor `<invalid>` have to be escaped.
+            out.write_str(&human_duration(now.as_second() - moment))?;
+            written = *at;
+        }
+        out.write_str(&self.json[written..])
+    }
+}
+
+/// The cells of an object, in the order of [`columns`].
+fn cells(def: &ResourceDef, obj: &Value) -> Vec<Cell> {
+    let cells = def.strategy.row(obj);
+    if !cells.is_empty() {
+        return cells;
+    }
+    ["name", "creationTimestamp"].map(|field| Cell::Fixed(obj["metadata"][field].clone())).into()
+}
+
 /// One row: cells by the kind's strategy, the object as asked.
 #[must_use]
 pub fn row(def: &ResourceDef, obj: &Value, include: IncludeObject, now: Timestamp) -> Value {
-    let mut cells = def.strategy.row(obj, now);
-    if cells.is_empty() {
-        cells = vec![obj["metadata"]["name"].clone(), obj["metadata"]["creationTimestamp"].clone()];
-    }
+    let cells: Vec<_> = cells(def, obj).iter().map(|cell| cell.at(now)).collect();
     let object = match include {
         IncludeObject::None => Value::Null,
         IncludeObject::Metadata => partial(obj, "meta.k8s.io/v1"),
@@ -97,21 +196,6 @@ pub fn partial(obj: &Value, api_version: &str) -> Value {
 #[must_use]
 pub fn partial_list(items: Vec<Value>, metadata: Value, api_version: &str) -> Value {
     json!({"kind": "PartialObjectMetadataList", "apiVersion": api_version, "metadata": metadata, "items": items})
-}
-
-/// How long ago a time was, for people; `<unknown>` if there is none.
-#[must_use]
-pub fn since(time: &Value, now: Timestamp) -> String {
-    match time.as_str().and_then(crate::schema::time::parse) {
-        Some(then) => human_duration(now.as_second() - then.as_second()),
-        None => "<unknown>".into(),
-    }
-}
-
-/// The age of an object, for people.
-#[must_use]
-pub fn age(obj: &Value, now: Timestamp) -> String {
-    since(&obj["metadata"]["creationTimestamp"], now)
 }
 
 /// A duration in seconds with two or three significant figures (`duration.HumanDuration`).
@@ -168,6 +252,44 @@ mod tests {
         ] {
             assert_eq!(human_duration(seconds), text, "{seconds}");
         }
+    }
+
+    struct Aged;
+
+    impl crate::Strategy for Aged {
+        fn row(&self, obj: &Value) -> Vec<Cell> {
+            let since = Cell::since(obj["since"].as_str().unwrap_or_default());
+            vec![
+                Cell::Fixed(obj["any"].clone()),
+                since.clone(),
+                since.within("\"7\" (", " ago\\)"),
+                Cell::Fixed(3.into()),
+            ]
+        }
+    }
+
+    #[test]
+    fn written_cells_are_those_of_a_row_at_any_time() {
+        let def = ResourceDef::new(("", "v1"), ("things", "thing", "Thing"), "io.k8s.api.core.v1.ConfigMap", Aged);
+        let then = crate::schema::time::parse("2026-01-01T00:00:00Z").expect("a time");
+        for obj in [
+            json!({"any": "a\"\n", "since": "2026-01-01T00:00:00Z"}),
+            json!({"any": null, "since": "never"}),
+            json!({"any": true}),
+        ] {
+            let cells = Cells::of(&def, &obj);
+            for seconds in [-7, 0, 61, 100_000] {
+                let now = Timestamp::from_second(then.as_second() + seconds).expect("in range");
+                let mut text = String::new();
+                cells.write(now, &mut text).expect("a String takes everything");
+                let written: Value = serde_json::from_str(&text).expect("JSON");
+                assert_eq!(written, row(&def, &obj, IncludeObject::None, now)["cells"], "{obj}");
+            }
+            assert_eq!(row(&def, &obj, IncludeObject::None, then)["cells"].as_array().map(Vec::len), Some(4));
+        }
+        let now = Timestamp::from_second(then.as_second() + 61).expect("in range");
+        let shown = row(&def, &json!({"since": "2026-01-01T00:00:00Z"}), IncludeObject::None, now);
+        assert_eq!(shown["cells"], json!([null, "61s", "\"7\" (61s ago\\)", 3]));
     }
 
     #[test]

@@ -2,10 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::cells;
+use super::cells::{self, Cell};
 use super::value::{count, get, has, on, text_entries};
 use super::vocab::{self, Errors};
 use crate::{FieldError, Path, ResourceDef, Strategy, meta, resource::names};
@@ -78,7 +77,7 @@ impl Strategy for ConfigMaps {
         errs
     }
 
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        vec![cells::name(obj), json!(count(obj, "data") + count(obj, "binaryData")), cells::age(obj, now)]
+    fn row(&self, obj: &Value) -> Vec<Cell> {
+        vec![cells::name(obj), cells::of(count(obj, "data") + count(obj, "binaryData")), cells::age(obj)]
     }
 }

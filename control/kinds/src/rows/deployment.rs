@@ -1,13 +1,13 @@
 //! Deployments.
 
-use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::cells::{self, Cell};
 use super::value::{
     carry_generation, child, copy, default_text, default_to, get, int, num, set, set_generation, some, text,
 };
 use super::vocab::{self, Errors};
-use super::{cells, replicas, scale, selector, template};
+use super::{replicas, scale, selector, template};
 use crate::{Bad, FieldError, Path, ResourceDef, Strategy, Verbs, resource::names};
 
 /// The row.
@@ -85,18 +85,18 @@ impl Strategy for Deployments {
         replicas::warn(obj, old)
     }
 
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+    fn row(&self, obj: &Value) -> Vec<Cell> {
         let (spec, status) = (get(obj, "spec"), get(obj, "status"));
         let (names, images) = template::show_containers(get(spec, "template"));
         vec![
             cells::name(obj),
-            json!(format!("{}/{}", num(status, "readyReplicas"), num(spec, "replicas"))),
-            json!(num(status, "updatedReplicas")),
-            json!(num(status, "availableReplicas")),
-            cells::age(obj, now),
-            json!(names),
-            json!(images),
-            json!(selector::show(get(spec, "selector"))),
+            cells::of(format!("{}/{}", num(status, "readyReplicas"), num(spec, "replicas"))),
+            cells::of(num(status, "updatedReplicas")),
+            cells::of(num(status, "availableReplicas")),
+            cells::age(obj),
+            cells::of(names),
+            cells::of(images),
+            cells::of(selector::show(get(spec, "selector"))),
         ]
     }
 }

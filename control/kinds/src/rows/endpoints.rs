@@ -1,9 +1,8 @@
 //! Endpoints, the older form of EndpointSlices.
 
-use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::cells;
+use super::cells::{self, Cell};
 use super::value::{default_text, has, items_mut, list, num, text};
 use super::vocab::{self, Errors};
 use crate::{FieldError, Path, ResourceDef, Strategy, meta, resource::names};
@@ -49,8 +48,8 @@ impl Strategy for Endpoints {
         true
     }
 
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        vec![cells::name(obj), json!(show(list(obj, "subsets"))), cells::age(obj, now)]
+    fn row(&self, obj: &Value) -> Vec<Cell> {
+        vec![cells::name(obj), cells::of(show(list(obj, "subsets"))), cells::age(obj)]
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::cells;
+use super::cells::{self, Cell};
 use super::endpoints::{PROTOCOLS, first_three};
 use super::value::{
     carry_generation, default_to, get, has, int, items_mut, list, set_generation, some, text, texts, unset,
@@ -64,7 +63,7 @@ impl Strategy for Slices {
         true
     }
 
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+    fn row(&self, obj: &Value) -> Vec<Cell> {
         let ports: Vec<String> = list(obj, "ports")
             .iter()
             .map(|port| int(port, "port").map_or_else(|| "*".to_owned(), |n| n.to_string()))
@@ -76,10 +75,10 @@ impl Strategy for Slices {
             .collect();
         vec![
             cells::name(obj),
-            json!(text(obj, "addressType")),
-            json!(first_three(&ports, UNSET)),
-            json!(first_three(&addresses, UNSET)),
-            cells::age(obj, now),
+            cells::of(text(obj, "addressType")),
+            cells::of(first_three(&ports, UNSET)),
+            cells::of(first_three(&addresses, UNSET)),
+            cells::age(obj),
         ]
     }
 }

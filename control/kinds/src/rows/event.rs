@@ -5,10 +5,9 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::cells;
+use super::cells::{self, Cell};
 use super::value::{fields, get, has, num, set, some, text};
 use super::vocab::{self, Errors};
 use crate::{
@@ -100,8 +99,8 @@ impl Strategy for CoreEvents {
         true
     }
 
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        row(obj, now)
+    fn row(&self, obj: &Value) -> Vec<Cell> {
+        row(obj)
     }
 
     fn field(&self, obj: &Value, path: &str) -> String {
@@ -150,8 +149,8 @@ impl Strategy for Events {
         true
     }
 
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        row(&Self::core(obj), now)
+    fn row(&self, obj: &Value) -> Vec<Cell> {
+        row(&Self::core(obj))
     }
 
     fn to_storage(&self, obj: &mut Value) {
@@ -273,14 +272,13 @@ fn check_unchanged(errs: &mut Errors, new: &Value, old: &Value) {
     }
 }
 
-fn row(event: &Value, now: Timestamp) -> Vec<Value> {
+fn row(event: &Value) -> Vec<Cell> {
     let moment = |field: &str| some(event, field).and_then(Value::as_str);
-    let first =
-        moment("firstTimestamp").or_else(|| moment("eventTime")).map_or("<unknown>".into(), |t| cells::since(t, now));
-    let mut last = moment("lastTimestamp").map_or_else(|| first.clone(), |t| cells::since(t, now));
+    let first = Cell::since(moment("firstTimestamp").or_else(|| moment("eventTime")).unwrap_or_default());
+    let mut last = moment("lastTimestamp").map_or_else(|| first.clone(), Cell::since);
     let mut count = num(event, "count");
     if let Some(series) = some(event, "series") {
-        last = cells::since(text(series, "lastObservedTime"), now);
+        last = Cell::since(text(series, "lastObservedTime"));
         count = num(series, "count");
     } else if count == 0 {
         count = 1;
@@ -294,15 +292,15 @@ fn row(event: &Value, now: Timestamp) -> Vec<Value> {
     let host = either(text(source, "host"), text(event, "reportingInstance"));
     let from = if host.is_empty() { component } else { format!("{component}, {host}") };
     vec![
-        json!(last),
-        json!(text(event, "type")),
-        json!(text(event, "reason")),
-        json!(target),
-        json!(text(about, "fieldPath")),
-        json!(from),
-        json!(text(event, "message").trim()),
-        json!(first),
-        json!(count),
+        last,
+        cells::of(text(event, "type")),
+        cells::of(text(event, "reason")),
+        cells::of(target),
+        cells::of(text(about, "fieldPath")),
+        cells::of(from),
+        cells::of(text(event, "message").trim()),
+        first,
+        cells::of(count),
         cells::name(event),
     ]
 }

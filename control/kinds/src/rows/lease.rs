@@ -1,9 +1,8 @@
 //! Leases.
 
-use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::cells;
+use super::cells::{self, Cell};
 use super::value::{get, has, int, text};
 use super::vocab::{self, Errors};
 use crate::{FieldError, Path, ResourceDef, Strategy};
@@ -51,8 +50,8 @@ impl Strategy for Leases {
         false
     }
 
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        vec![cells::name(obj), json!(text(get(obj, "spec"), "holderIdentity")), cells::age(obj, now)]
+    fn row(&self, obj: &Value) -> Vec<Cell> {
+        vec![cells::name(obj), cells::of(text(get(obj, "spec"), "holderIdentity")), cells::age(obj)]
     }
 }
 

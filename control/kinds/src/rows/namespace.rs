@@ -1,9 +1,8 @@
 //! Namespaces.
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::cells;
+use super::cells::{self, Cell};
 use super::value::{child, copy, default_text, fields, get, has, list, set, text, texts};
 use super::vocab::{self, Errors};
 use crate::{
@@ -90,8 +89,8 @@ impl Strategy for Namespaces {
         crate::meta::name_is_dns_label(name, prefix)
     }
 
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        vec![cells::name(obj), json!(text(get(obj, "status"), "phase")), cells::age(obj, now)]
+    fn row(&self, obj: &Value) -> Vec<Cell> {
+        vec![cells::name(obj), cells::of(text(get(obj, "status"), "phase")), cells::age(obj)]
     }
 
     /// A namespace stays, terminating, until its content is gone and its finalizers with it.

@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::cells::{self, NONE, or_none};
+use super::cells::{self, Cell, NONE, or_none};
 use super::template::resources;
 use super::template::scheduling::EFFECTS;
 use super::value::{annotation, child, copy, entries, get, has, list, on, set, text, text_entries, texts, unset};
@@ -101,8 +100,8 @@ impl Strategy for Nodes {
         out
     }
 
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        row(obj, now)
+    fn row(&self, obj: &Value) -> Vec<Cell> {
+        row(obj)
     }
 
     fn field(&self, obj: &Value, _path: &str) -> String {
@@ -198,7 +197,7 @@ fn check_cidrs(errs: &mut Errors, spec: &Value) {
     }
 }
 
-fn row(obj: &Value, now: Timestamp) -> Vec<Value> {
+fn row(obj: &Value) -> Vec<Cell> {
     let (spec, status) = (get(obj, "spec"), get(obj, "status"));
     let ready = list(status, "conditions").iter().find(|condition| text(condition, "type") == "Ready");
     let state = match ready.map(|condition| text(condition, "status")) {
@@ -208,7 +207,7 @@ fn row(obj: &Value, now: Timestamp) -> Vec<Value> {
     };
     let cordoned = if on(spec, "unschedulable") { ",SchedulingDisabled" } else { "" };
     let info = get(status, "nodeInfo");
-    let known = |text: &str| if text.is_empty() { json!("<unknown>") } else { json!(text) };
+    let known = |text: &str| if text.is_empty() { cells::of("<unknown>") } else { cells::of(text) };
     let address = |kind: &str| {
         let found = list(status, "addresses").iter().find(|address| text(address, "type") == kind);
         or_none(found.map_or("", |address| text(address, "address")))
@@ -220,10 +219,10 @@ fn row(obj: &Value, now: Timestamp) -> Vec<Value> {
     };
     vec![
         cells::name(obj),
-        json!(format!("{state}{cordoned}")),
-        json!(roles(obj)),
-        cells::age(obj, now),
-        json!(text(info, "kubeletVersion")),
+        cells::of(format!("{state}{cordoned}")),
+        cells::of(roles(obj)),
+        cells::age(obj),
+        cells::of(text(info, "kubeletVersion")),
         address("InternalIP"),
         address("ExternalIP"),
         known(text(info, "osImage")),

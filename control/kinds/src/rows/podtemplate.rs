@@ -1,12 +1,12 @@
 //! PodTemplates: templates on their own.
 
-use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::cells::{self, Cell};
+use super::selector;
 use super::template::{self, defaults, warnings};
 use super::value::{carry_generation, child, get, set_generation};
 use super::vocab::Errors;
-use super::{cells, selector};
 use crate::{FieldError, Path, ResourceDef, Strategy, meta};
 
 /// The row.
@@ -55,9 +55,14 @@ impl Strategy for PodTemplates {
         warnings::of(&Path::new("template"), get(obj, "template"))
     }
 
-    fn row(&self, obj: &Value, _now: Timestamp) -> Vec<Value> {
+    fn row(&self, obj: &Value) -> Vec<Cell> {
         let pod = get(obj, "template");
         let (names, images) = template::show_containers(pod);
-        vec![cells::name(obj), json!(names), json!(images), json!(selector::show_map(get(pod, "metadata"), "labels"))]
+        vec![
+            cells::name(obj),
+            cells::of(names),
+            cells::of(images),
+            cells::of(selector::show_map(get(pod, "metadata"), "labels")),
+        ]
     }
 }

@@ -1,9 +1,8 @@
 //! PriorityClasses.
 
-use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::cells;
+use super::cells::{self, Cell};
 use super::value::{carry_generation, default_text, get, num, on, set_generation, text};
 use super::vocab::{self, Errors};
 use crate::{
@@ -86,13 +85,13 @@ impl Strategy for PriorityClasses {
         true
     }
 
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+    fn row(&self, obj: &Value) -> Vec<Cell> {
         vec![
             cells::name(obj),
-            json!(num(obj, "value")),
-            json!(on(obj, "globalDefault")),
-            cells::age(obj, now),
-            json!(text(obj, "preemptionPolicy")),
+            cells::of(num(obj, "value")),
+            cells::of(on(obj, "globalDefault")),
+            cells::age(obj),
+            cells::of(text(obj, "preemptionPolicy")),
         ]
     }
 }

@@ -1,12 +1,12 @@
 //! What Deployments, ReplicaSets and ReplicationControllers have in common: a template, a selector, counts.
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::cells::{self, Cell};
+use super::selector;
 use super::template::{self, defaults, warnings};
 use super::value::{carry_generation, copy, get, int, num, set, set_generation, text};
 use super::vocab::{self, Errors};
-use super::{cells, selector};
 use crate::{FieldError, Path};
 
 /// Defaults of the template and the wished number of pods.
@@ -35,18 +35,18 @@ pub fn prepare_update(new: &mut Value, old: &Value, sub: Option<&str>) {
 
 /// The cells of such a set, whose selector reads `selector`.
 #[must_use]
-pub fn row(obj: &Value, selector: &str, now: Timestamp) -> Vec<Value> {
+pub fn row(obj: &Value, selector: &str) -> Vec<Cell> {
     let (spec, status) = (get(obj, "spec"), get(obj, "status"));
     let (names, images) = template::show_containers(get(spec, "template"));
     vec![
         cells::name(obj),
-        json!(num(spec, "replicas")),
-        json!(num(status, "replicas")),
-        json!(num(status, "readyReplicas")),
-        cells::age(obj, now),
-        json!(names),
-        json!(images),
-        json!(selector),
+        cells::of(num(spec, "replicas")),
+        cells::of(num(status, "replicas")),
+        cells::of(num(status, "readyReplicas")),
+        cells::age(obj),
+        cells::of(names),
+        cells::of(images),
+        cells::of(selector),
     ]
 }
 

@@ -1,8 +1,8 @@
 //! ReplicaSets.
 
-use jiff::Timestamp;
 use serde_json::Value;
 
+use super::cells::Cell;
 use super::value::{child, get, num};
 use super::vocab::{self, Errors};
 use super::{replicas, scale, selector};
@@ -62,8 +62,8 @@ impl Strategy for ReplicaSets {
         replicas::warn(obj, old)
     }
 
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        replicas::row(obj, &selector::show(get(get(obj, "spec"), "selector")), now)
+    fn row(&self, obj: &Value) -> Vec<Cell> {
+        replicas::row(obj, &selector::show(get(get(obj, "spec"), "selector")))
     }
 }
 

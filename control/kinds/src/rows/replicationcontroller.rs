@@ -1,8 +1,8 @@
 //! ReplicationControllers: the ReplicaSets of old, with a plain map for a selector.
 
-use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::cells::Cell;
 use super::template::defaults;
 use super::value::{at, child, default_to, get, num, set, some_mut};
 use super::vocab::{self, Errors};
@@ -90,8 +90,8 @@ impl Strategy for ReplicationControllers {
         num(get(obj, "status"), "replicas").to_string()
     }
 
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        replicas::row(obj, &selector::show_map(get(obj, "spec"), "selector"), now)
+    fn row(&self, obj: &Value) -> Vec<Cell> {
+        replicas::row(obj, &selector::show_map(get(obj, "spec"), "selector"))
     }
 }
 

@@ -1,9 +1,8 @@
 //! RuntimeClasses.
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::cells;
+use super::cells::{self, Cell};
 use super::template::{resources, scheduling};
 use super::value::{get, list, text};
 use super::vocab::{self, Errors};
@@ -55,8 +54,8 @@ impl Strategy for RuntimeClasses {
         false
     }
 
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        vec![cells::name(obj), json!(text(obj, "handler")), cells::age(obj, now)]
+    fn row(&self, obj: &Value) -> Vec<Cell> {
+        vec![cells::name(obj), cells::of(text(obj, "handler")), cells::age(obj)]
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::cells::{self, Cell};
+use super::selector;
 use super::value::{child, copy, get, num, set};
 use super::vocab::{self, Errors};
-use super::{cells, selector};
 use crate::{FieldError, Handler, Path, Subresource, Verbs, schema, schema::Schema, subresource::View};
 
 const SCHEMA: &str = "io.k8s.api.autoscaling.v1.Scale";
@@ -65,8 +65,8 @@ impl View for Scale {
         ])
     }
 
-    fn row(&self, view: &Value, now: Timestamp) -> Vec<Value> {
-        row(view, now)
+    fn row(&self, view: &Value) -> Vec<Cell> {
+        row(view)
     }
 }
 
@@ -103,11 +103,11 @@ fn apply(obj: &mut Value, scale: &Value) {
 }
 
 /// The cells of a Scale.
-fn row(scale: &Value, now: Timestamp) -> Vec<Value> {
+fn row(scale: &Value) -> Vec<Cell> {
     vec![
         cells::name(scale),
-        json!(num(get(scale, "spec"), "replicas")),
-        json!(num(get(scale, "status"), "replicas")),
-        cells::age(scale, now),
+        cells::of(num(get(scale, "spec"), "replicas")),
+        cells::of(num(get(scale, "status"), "replicas")),
+        cells::age(scale),
     ]
 }

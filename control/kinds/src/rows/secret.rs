@@ -2,10 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::cells;
+use super::cells::{self, Cell};
 use super::configmap::{MAX_SIZE, check_sealed, decoded};
 use super::value::{annotation, child, count, default_text, fields, get, has, text, text_entries, unset};
 use super::vocab::{self, Errors};
@@ -78,8 +77,8 @@ impl Strategy for Secrets {
         vec![format!("tls: failed to find any PEM data in {what} input")]
     }
 
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        vec![cells::name(obj), json!(text(obj, "type")), json!(count(obj, "data")), cells::age(obj, now)]
+    fn row(&self, obj: &Value) -> Vec<Cell> {
+        vec![cells::name(obj), cells::of(text(obj, "type")), cells::of(count(obj, "data")), cells::age(obj)]
     }
 }
 

@@ -1,9 +1,8 @@
 //! ServiceAccounts.
 
-use jiff::Timestamp;
 use serde_json::Value;
 
-use super::cells;
+use super::cells::{self, Cell};
 use crate::{FieldError, Handler, ResourceDef, Strategy, Subresource, Verbs, meta, resource::names, schema};
 
 /// The row.
@@ -37,7 +36,7 @@ impl Strategy for ServiceAccounts {
         meta::validate_object_meta(new, true, &|name, prefix| self.name_errors(name, prefix))
     }
 
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        vec![cells::name(obj), cells::age(obj, now)]
+    fn row(&self, obj: &Value) -> Vec<Cell> {
+        vec![cells::name(obj), cells::age(obj)]
     }
 }

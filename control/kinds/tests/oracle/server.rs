@@ -270,7 +270,8 @@ impl Server {
         let mut sent = view.of(&old);
         match verb {
             "TABLE" => {
-                let row = json!({"cells": view.row(&sent, NOW.parse().ok()?)});
+                let now = NOW.parse().ok()?;
+                let row = json!({"cells": view.row(&sent).iter().map(|cell| cell.at(now)).collect::<Vec<_>>()});
                 return Some((200, json!({"rows": [row]}), Vec::new()));
             }
             "GET" => return Some((200, sent, Vec::new())),

@@ -7,10 +7,10 @@ mod status;
 mod table;
 mod update;
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::binding;
+use super::cells::Cell;
 use super::template::{self, Context, defaults, warnings};
 use super::value::{
     carry_generation, child, copy, get, has, int, list, on, set, set_generation, some, some_mut, text, unset,
@@ -173,8 +173,8 @@ impl Strategy for Pods {
         if text(spec, "nodeName").is_empty() || over { Some(0) } else { Some(if asked < 0 { 1 } else { asked }) }
     }
 
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        table::row(obj, now)
+    fn row(&self, obj: &Value) -> Vec<Cell> {
+        table::row(obj)
     }
 
     fn field(&self, obj: &Value, path: &str) -> String {

@@ -1,9 +1,8 @@
 //! The pod table.
 
-use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::super::cells::{self, or_none};
+use super::super::cells::{self, Cell, or_none};
 use super::super::value::{at, get, has, list, num, on, some, text};
 
 /// What the containers tell together.
@@ -32,22 +31,22 @@ fn sidecar(spec: &Value, name: &str) -> bool {
 
 /// The cells of a pod.
 #[must_use]
-pub fn row(pod: &Value, now: Timestamp) -> Vec<Value> {
+pub fn row(pod: &Value) -> Vec<Cell> {
     let (spec, status) = (get(pod, "spec"), get(pod, "status"));
     let total = list(spec, "containers").len()
         + list(spec, "initContainers").iter().filter(|c| text(c, "restartPolicy") == "Always").count();
     let summary = summarize(pod);
     let restarts = match summary.restarts {
-        0 => "0".to_owned(),
-        n if summary.last_restart.is_empty() => n.to_string(),
-        n => format!("{n} ({} ago)", cells::since(&summary.last_restart, now)),
+        0 => cells::of("0"),
+        n if summary.last_restart.is_empty() => cells::of(n.to_string()),
+        n => Cell::since(&summary.last_restart).within(&format!("{n} ("), " ago)"),
     };
     vec![
         cells::name(pod),
-        json!(format!("{}/{total}", summary.ready)),
-        json!(summary.reason),
-        json!(restarts),
-        cells::age(pod, now),
+        cells::of(format!("{}/{total}", summary.ready)),
+        cells::of(summary.reason),
+        restarts,
+        cells::age(pod),
         or_none(text(status, "podIP")),
         or_none(text(spec, "nodeName")),
         or_none(text(status, "nominatedNodeName")),
@@ -63,13 +62,13 @@ fn holds(status: &Value, kind: &str) -> bool {
     condition(status, kind).is_some_and(|condition| text(condition, "status") == "True")
 }
 
-fn gates(spec: &Value, status: &Value) -> Value {
+fn gates(spec: &Value, status: &Value) -> Cell {
     let gates = list(spec, "readinessGates");
     if gates.is_empty() {
-        return json!(cells::NONE);
+        return cells::of(cells::NONE);
     }
     let open = gates.iter().filter(|gate| holds(status, text(gate, "conditionType"))).count();
-    json!(format!("{open}/{}", gates.len()))
+    cells::of(format!("{open}/{}", gates.len()))
 }
 
 fn summarize(pod: &Value) -> Summary {

@@ -10,9 +10,9 @@ mod validate;
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::cells::Cell;
 use super::value::{
     annotation, child, copy, default_text, default_to, flag, get, has, int, items_mut, list, num, set, text, texts,
     unset,
@@ -142,8 +142,8 @@ impl Strategy for Services {
         true
     }
 
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        table::row(obj, now)
+    fn row(&self, obj: &Value) -> Vec<Cell> {
+        table::row(obj)
     }
 
     fn claims(&self, obj: &Value) -> BTreeSet<String> {

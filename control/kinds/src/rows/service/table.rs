@@ -1,25 +1,24 @@
 //! The service table.
 
-use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::super::cells::{self, NONE};
+use super::super::cells::{self, Cell, NONE};
 use super::super::selector;
 use super::super::value::{get, list, num, text, texts};
 use super::kind;
 
 /// The cells of a Service.
 #[must_use]
-pub fn row(service: &Value, now: Timestamp) -> Vec<Value> {
+pub fn row(service: &Value) -> Vec<Cell> {
     let spec = get(service, "spec");
     vec![
         cells::name(service),
-        json!(kind(service)),
-        json!(texts(spec, "clusterIPs").first().copied().unwrap_or(NONE)),
-        json!(external(service)),
-        json!(ports(spec)),
-        cells::age(service, now),
-        json!(selector::show_map(spec, "selector")),
+        cells::of(kind(service)),
+        cells::of(texts(spec, "clusterIPs").first().copied().unwrap_or(NONE)),
+        cells::of(external(service)),
+        cells::of(ports(spec)),
+        cells::age(service),
+        cells::of(selector::show_map(spec, "selector")),
     ]
 }
 
