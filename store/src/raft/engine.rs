@@ -130,11 +130,6 @@ impl Core {
         look(&self.metrics.borrow_watched())
     }
 
-    /// Wakes at whatever changes in openraft's metrics, each heartbeat's answer too.
-    pub fn all_metrics(&self) -> WatchReceiverOf<TypeConfig, Metrics> {
-        self.metrics.clone()
-    }
-
     pub fn server_metrics(&self) -> WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>> {
         self.server.clone()
     }

@@ -16,6 +16,8 @@ use kontiki_state::{
 };
 
 const EXPIRY: Duration = Duration::from_millis(500);
+/// How often a new leader looks whether it may end leases.
+const SOON: Duration = Duration::from_millis(100);
 /// Keys removed by one command, so that none takes long to apply.
 const EXPIRE_LIMIT: u64 = 500;
 /// Leases ended by one command.
@@ -46,8 +48,7 @@ pub(crate) async fn expire_keys(core: Arc<Core>) {
 
 /// Ends leases whose time is over.
 pub(crate) async fn end_leases(core: Arc<Core>) {
-    // The metrics tell what was applied after the view does, so it is they who wake whom they have to convince.
-    let (mut server, mut metrics) = (core.server_metrics(), core.all_metrics());
+    let mut server = core.server_metrics();
     loop {
         let lead = leading(&core);
         match lead {
@@ -60,7 +61,8 @@ pub(crate) async fn end_leases(core: Arc<Core>) {
             () = core.stop.cancelled() => return,
             // All cancel-safe: whoever is woken looks at what there is.
             gone = server.changed() => if gone.is_err() { return },
-            gone = metrics.changed(), if matches!(lead, Lead::Soon) => if gone.is_err() { return },
+            // Nobody tells when the metrics show what was applied: the view does so earlier.
+            () = rt::sleep(SOON), if matches!(lead, Lead::Soon) => {}
             () = core.local.leases.next(), if matches!(lead, Lead::Of(_)) => {}
         }
     }
