@@ -6,10 +6,16 @@ KONTIKI = $(CARGO_TARGET_DIR)/debug/kontiki
 # Where recorded answers of a real API server live. Without them the comparison is skipped, visibly; with
 # KONTIKI_ORACLE_REQUIRED=true it fails.
 export KONTIKI_ORACLE ?= $(abspath ../shared/oracle)
+# Whatever is built has the features of the whole workspace, so that one crate alone compiles nothing a second time.
+# That is an unstable option of cargo, of no effect on what is built.
+export CARGO_RESOLVER_FEATURE_UNIFICATION = workspace
+export CARGO_UNSTABLE_FEATURE_UNIFICATION = true
+export __CARGO_TEST_CHANNEL_OVERRIDE_DO_NOT_USE_THIS = nightly
 
-.PHONY: up down status build install peers quick test check bench chaos fmt
+.PHONY: up down status build install peers quick test check bench chaos conformance fmt
 
-up: install build
+up: install
+	cargo build --package kontiki
 	$(KONTIKI) up
 
 down:
@@ -42,7 +48,7 @@ test: install peers build
 # Read-only: formatting, lints, tidy rules.
 check: install
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	deploy/lint.sh
 	cargo test --workspace --test tidy --quiet
 
 fmt:
@@ -72,3 +78,8 @@ chaos: install build
 	KONTIKI_PLANTED_BIN=$(KONTIKI) cargo test --workspace --test nemesis -- planted
 	cargo test --workspace --test cluster -- twenty frozen cut_off quorum
 	cargo test --workspace --lib --test real_containerd -- --ignored
+
+# The official conformance suite against the cluster of `make up`: E2E says which e2e.test, FOCUS which specs
+# (deploy/conformance.sh has the rest).
+conformance:
+	deploy/conformance.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Figures of our API beside kube-apiserver's on this machine, for docs/performance.md, with release builds.
 # Arguments go to api-load: --quick, --only WORD, --out FILE, --repeat N, --before BIN. KONTIKI_BIN names another build
-# of ours. The first run builds kube-apiserver (get-kube-apiserver.sh), which takes long; without Go for it ours is
+# of ours. The first run builds kube-apiserver (get-kubernetes.sh kube-apiserver), which takes long; without Go for it ours is
 # measured alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."

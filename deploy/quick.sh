@@ -19,7 +19,7 @@ part() {
 
 packages=$(deploy/touched.py "$@")
 part formatting cargo fmt --all --check
-part lints cargo clippy --workspace --all-targets --quiet -- -D warnings
+part lints deploy/lint.sh
 # shellcheck disable=SC2086 # one argument each
 part tests cargo test -Zfeature-unification $packages --lib --bins --test tidy --test oracle --quiet
 echo "quick: $(wc -w <<<"${packages//--package/}") crates tested, $SECONDS s"

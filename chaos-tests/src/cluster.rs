@@ -389,12 +389,12 @@ pub fn members(status: &Value) -> impl Iterator<Item = &Value> {
     status["members"].as_array().into_iter().flatten()
 }
 
-/// The veth of `ip -o link` that leads to the cluster's bridge: the only one that is not a pod's,
+/// The veth of `ip -o link` that leads to the cluster's bridge: the only one that is not a pod's, the agent's own,
 /// a loopback, a bridge or an overlay.
 fn uplink(links: &str) -> Option<String> {
     links.lines().find_map(|line| {
         let name = line.split(": ").nth(1)?.split('@').next()?;
-        let other = ["lo", "cni", "vxlan", "flannel", "kontiki-vx", "tunl", "sit", "gre", "veth"];
+        let other = ["lo", "cni", "vxlan", "flannel", "kontiki-", "tunl", "sit", "gre", "veth"];
         (!other.iter().any(|prefix| name.starts_with(prefix))).then(|| name.to_owned())
     })
 }

@@ -7,7 +7,9 @@
 //! Not here: what servers and agents do (kontiki-server, kontiki-agent).
 
 mod alloc;
+mod cert;
 mod client;
+mod encryption;
 mod local;
 mod member;
 mod overlay;
@@ -52,6 +54,15 @@ enum Command {
     /// Manage the servers of a cluster
     #[command(subcommand)]
     Member(member::Command),
+    /// Manage the nodes of a cluster
+    #[command(subcommand)]
+    Node(cert::NodeCommand),
+    /// Revoke certificates
+    #[command(subcommand)]
+    Cert(cert::Command),
+    /// Manage the keys of what is ciphertext in the store
+    #[command(subcommand)]
+    Encryption(encryption::Command),
     /// Save the state of a cluster to a file, and start a new one from it
     #[command(subcommand)]
     Snapshot(snapshot::Command),
@@ -106,6 +117,9 @@ fn tool(command: Command) -> anyhow::Result<ExitCode> {
             Command::Status(args) => status::run(args).await,
             Command::Token(command) => token::run(command).await,
             Command::Member(command) => member::run(command).await,
+            Command::Node(command) => cert::node(command).await,
+            Command::Cert(command) => cert::run(command).await,
+            Command::Encryption(command) => encryption::run(command).await,
             Command::Snapshot(command) => snapshot::run(command).await,
             Command::Recover(args) => recover::run(&args),
             Command::Version => {

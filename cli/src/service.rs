@@ -34,7 +34,19 @@ pub static SERVER: Keys = Keys {
         Key { path: "join.ca_hash", shape: Shape::Text, help: "Hash of the cluster CA, sha256:<hex>" },
         Key { path: "pod_cidr", shape: Shape::Text, help: "Addresses of pods [default: 10.244.0.0/16]" },
         Key { path: "service_cidr", shape: Shape::Text, help: "Addresses of Services [default: 10.96.0.0/16]" },
+        Key {
+            path: "dns",
+            shape: Shape::Switch,
+            help: "Whether nodes answer DNS for the cluster; off leaves it to others [default: true]",
+        },
         Key { path: "cluster_domain", shape: Shape::Text, help: "DNS domain of the cluster [default: cluster.local]" },
+        Key { path: "api", shape: Shape::Yaml, help: "Options of the API server: authentication, admission, fairness" },
+        Key {
+            path: "encryption",
+            shape: Shape::Yaml,
+            help: "What is ciphertext in the store, and the file of its keys [default: secrets, <data_dir>/pki/encryption.key]",
+        },
+        Key { path: "audit", shape: Shape::Yaml, help: "Policy and files of the audit log [default: none]" },
         Key { path: "vip", shape: Shape::Text, help: "Virtual address of the control plane, with its prefix length" },
         Key {
             path: "log_level",
@@ -75,7 +87,16 @@ pub static AGENT: Keys = Keys {
             shape: Shape::Text,
             help: "Where the CNI configuration is written [default: /etc/cni/net.d]",
         },
-        Key { path: "cluster_dns", shape: Shape::Text, help: "Name server of pods" },
+        Key {
+            path: "cluster_dns",
+            shape: Shape::Text,
+            help: "Name server of pods [default: the tenth address of the service range]",
+        },
+        Key {
+            path: "dns",
+            shape: Shape::Switch,
+            help: "Whether the agent answers there; off leaves cluster DNS to others [default: true]",
+        },
         Key { path: "node_labels", shape: Shape::Map, help: "Labels the node registers with" },
         Key { path: "register_taints", shape: Shape::List, help: "Taints the node registers with (key=value:Effect)" },
         Key { path: "registries", shape: Shape::Yaml, help: "Mirrors and credentials of image registries" },

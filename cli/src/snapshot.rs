@@ -61,7 +61,7 @@ pub struct StatusArgs {
 /// Start that server on it; the other servers then join with empty directories. All revisions are raised,
 /// so that clients of the old cluster read everything again, and servers of the old cluster are refused.
 ///
-/// A `kontiki server` needs the old cluster's certificates (ca.crt, ca.key, sa.key, sa.pub: the `pki`
+/// A `kontiki server` needs the old cluster's certificates and keys (ca.crt, ca.key, sa.key, sa.pub, encryption.key: the `pki`
 /// directory of any of its servers): nodes, kubeconfigs and tokens in the state were signed with them. They
 /// have to be in DIR/pki already, or are copied from --pki. Name, addresses and the cluster's networks come
 /// from its configuration.

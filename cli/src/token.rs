@@ -24,12 +24,13 @@ pub enum Command {
 pub struct CreateArgs {
     #[command(flatten)]
     target: Target,
-    /// Admit servers too: whoever has such a token can get the cluster's keys
+    /// Admit one server too: whoever shows such a token first can get the cluster's keys
     #[arg(long)]
     server: bool,
-    /// How long the token is valid, such as 30m, 24h or 7d
-    #[arg(long, default_value = "24h")]
-    ttl: jiff::Span,
+    /// How long the token is valid, such as 30m, 24h or 7d; with --server a day at most
+    /// [default: 24h, with --server 1h]
+    #[arg(long)]
+    ttl: Option<jiff::Span>,
     /// What it is for
     #[arg(long, default_value = "kontiki token create")]
     description: String,
@@ -49,8 +50,12 @@ pub async fn run(command: Command) -> Result<ExitCode> {
     let Command::Create(args) = command;
     let (client, known) = status::find(&args.target)?;
     // A day is 24 hours here, whatever the calendar says.
-    let ttl = args.ttl.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).context("--ttl")?;
     let purpose = if args.server { Purpose::Server } else { Purpose::Agent };
+    let ttl = match args.ttl {
+        Some(ttl) => ttl.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).context("--ttl")?,
+        None if args.server => SignedDuration::from_hours(1),
+        None => LONGEST_FOR_SERVERS,
+    };
     let admission = create(&client, purpose, ttl, &args.description).await?;
     let (document, _) = status::survey(&client, &known).await;
     let members = status::need(document["members"].as_array().map(|_| &document["members"]), "members")?;
@@ -78,10 +83,16 @@ pub async fn run(command: Command) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whoever finds such a token later gets nothing for it.
+const LONGEST_FOR_SERVERS: SignedDuration = SignedDuration::from_hours(24);
+
 /// Stores a new token in the cluster.
 pub async fn create(client: &Client, purpose: Purpose, ttl: SignedDuration, description: &str) -> Result<Admission> {
     if ttl < SignedDuration::from_secs(60) {
         bail!("a token must be valid for a minute at least");
+    }
+    if purpose == Purpose::Server && ttl > LONGEST_FOR_SERVERS {
+        bail!("a token for servers is valid for a day at most");
     }
     let token = JoinToken::random();
     let expires = Timestamp::now().checked_add(ttl).context("--ttl is too long")?;

@@ -41,7 +41,13 @@ impl Config {
             dir: dir.to_owned(),
             listen: ([127, 0, 0, 1], 0).into(),
             advertise: String::new(),
-            tls: PeerTls { ca_pem: String::new(), cert_pem: String::new(), key_pem: String::new(), organization: None },
+            tls: PeerTls {
+                ca_pem: String::new(),
+                cert_pem: String::new(),
+                key_pem: String::new(),
+                organization: None,
+                names: Vec::new(),
+            },
             heartbeat: Self::HEARTBEAT,
             election: Self::ELECTION,
             max_feature_level: None,
@@ -61,6 +67,9 @@ pub struct PeerTls {
     /// The organization that the subject of a member's certificate must have, where the CA signs
     /// others' too.
     pub organization: Option<String>,
+    /// The names of which a member's certificate must have one, as its common name or an alternative DNS name; any if
+    /// there are none.
+    pub names: Vec<String>,
 }
 
 impl PeerTls {

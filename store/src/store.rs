@@ -562,6 +562,20 @@ impl Store {
         self.0.core.stop.cancelled().await;
     }
 
+    /// Shows members this certificate from now on, in place of the one it was opened with. Connections that are there stay.
+    ///
+    /// # Errors
+    /// It is no member's, or the key is another's.
+    pub fn renew_certificate(&self, cert_pem: &str, key_pem: &str) -> Result<(), OpenError> {
+        self.0.core.peers.renew(cert_pem, key_pem)
+    }
+
+    /// Whether the store has stopped, as `stopped` waits for.
+    #[must_use]
+    pub fn has_stopped(&self) -> bool {
+        self.0.core.stop.is_cancelled()
+    }
+
     /// Why this member stopped by itself, if it did: one line for a person.
     #[must_use]
     pub fn halted(&self) -> Option<&str> {

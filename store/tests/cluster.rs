@@ -51,7 +51,12 @@ impl Cluster {
         if self.members.len() == 1 {
             self.members[&id].bootstrap().await.unwrap();
         } else {
-            self.join(id).await.unwrap();
+            // The leader of a busy machine may have just changed; whoever joins asks again.
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while let Err(error) = self.join(id).await {
+                assert!(matches!(error, MemberError::NoLeader) && Instant::now() < deadline, "{error}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
         }
     }
 

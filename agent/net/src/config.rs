@@ -21,6 +21,8 @@ pub struct NetConfig {
     pub service_cidr: IpNet,
     /// Whether pods may open connections to addresses outside the cluster (by source NAT).
     pub egress: bool,
+    /// Where the node's own name server answers, if there is one.
+    pub dns: Option<Ipv4Addr>,
     /// Where the CNI configuration list is written.
     pub cni_conf_dir: PathBuf,
     /// Where the CNI plugins are.
@@ -48,5 +50,6 @@ pub(crate) struct Node {
     pub(crate) pods: Ipv4Net,
     pub(crate) services: Ipv4Net,
     pub(crate) egress: bool,
+    pub(crate) dns: Option<Ipv4Addr>,
     pub(crate) mtu: u32,
 }

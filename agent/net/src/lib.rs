@@ -1,5 +1,5 @@
 //! The network of one node: the bridge its pods hang on, the overlay to the other nodes, and the
-//! service proxy.
+//! service proxy and the name server.
 //!
 //! Invariants
 //! - Everything acts in the network namespace of the calling process, and only on things that
@@ -15,20 +15,29 @@
 
 mod cni;
 mod config;
+pub mod dns;
+mod health;
 pub mod link;
 mod overlay;
 mod proxy;
 mod sysctl;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context as _, Result, bail};
 pub use config::{BRIDGE, NetConfig, Peer};
 use ipnet::{IpNet, Ipv4Net};
 pub use kontiki_agent_plan::services::{Endpoint, Protocol, ServicePort};
+use kontiki_agent_plan::{policy::Policies, services};
 use tokio::sync::Mutex;
 
-use crate::{config::Node, link::Links, overlay::Overlay, proxy::Proxy};
+use crate::{
+    config::Node,
+    health::HealthPorts,
+    link::Links,
+    overlay::Overlay,
+    proxy::{Proxy, divert::Divert},
+};
 
 /// Bytes that VXLAN adds to a packet over IPv4.
 const VXLAN_OVERHEAD: u32 = 50;
@@ -40,6 +49,7 @@ pub struct Network {
     links: Links,
     overlay: Overlay,
     proxy: Mutex<Proxy>,
+    health: Mutex<HealthPorts>,
 }
 
 impl Network {
@@ -64,10 +74,24 @@ impl Network {
             .local_route(node.services, node.ip)
             .await
             .with_context(|| format!("adding the route for services {}", node.services))?;
+        if let Some(dns) = node.dns {
+            address_dns(&links, dns).await.context("giving the name server its address")?;
+        }
         let overlay = Overlay::start(&links, &node).await.context("setting up the overlay device")?;
         let proxy = Mutex::new(Proxy::new(proxy::Facts::of(&node)));
         tracing::info!(node = %config.node_name, ip = %node.ip, pods = %node.pods, services = %node.services, mtu = node.mtu, "network prepared");
-        Ok(Self { config, node, links, overlay, proxy })
+        Ok(Self { config, node, links, overlay, proxy, health: Mutex::default() })
+    }
+
+    /// Makes sure that the name server's address is still there.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub async fn keep_dns(&self) -> Result<()> {
+        match self.node.dns {
+            Some(dns) => address_dns(&self.links, dns).await.context("giving the name server its address"),
+            None => Ok(()),
+        }
     }
 
     /// Gives this node its share of the pod range: bridge, gateway address, CNI configuration.
@@ -89,25 +113,45 @@ impl Network {
         self.links.up(bridge).await.context("raising the pod bridge")?;
         self.overlay.set_own(&self.links, own).await.context("addressing the overlay device")?;
         cni::write(&self.config, own, self.node.mtu)?;
-        self.proxy.lock().await.set_own_pods(own).await.context("loading the packet rules")
+        self.proxy.lock().await.set_own_pods(own).await.context("loading the packet rules")?;
+        if let Err(error) = self.divert(bridge, own).await {
+            // Where the kernel hands bridged packets to IP's hooks nothing is amiss.
+            tracing::warn!(error = format!("{error:#}"), "traffic between this node's pods cannot be routed");
+        }
+        Ok(())
+    }
+
+    /// Has traffic between this node's pods routed, not bridged.
+    async fn divert(&self, bridge: u32, pods: Ipv4Net) -> Result<()> {
+        let mac = self.links.mac(bridge).await?;
+        let mut proxy = self.proxy.lock().await;
+        let divert = Divert { pods, bridge: mac };
+        if proxy.diverted() != Some(divert) {
+            // A bridge changes its address with its ports, unless it was given one.
+            self.links.set_mac(bridge, mac).await?;
+            sysctl::no_redirects(BRIDGE)?;
+        }
+        proxy.divert(divert).await
     }
 
     /// Makes exactly these nodes' pods reachable through the overlay. This node itself may be
-    /// among them and is left out.
+    /// among them and is left out, as are those whose range nobody may have but this node, or nobody at all.
     ///
     /// # Errors
-    /// What the kernel refused; the peers before it are in force.
+    /// What the kernel refused; all other peers are in force.
     pub async fn set_peers(&self, peers: Vec<Peer>) -> Result<()> {
-        self.overlay.set_peers(&self.links, self.node.ip, &peers).await.context("updating the overlay")
+        let own = self.proxy.lock().await.own_pods();
+        self.overlay.set_peers(&self.links, &self.node, own, &peers).await.context("updating the overlay")
     }
 
-    /// Makes the service proxy forward exactly these ports. Called again with the same ones, it
+    /// Makes the service proxy forward exactly these ports, and lets pass what these policies allow. Called again with the same ones, it
     /// sees whether our table is still there (a firewall script may have flushed all).
     ///
     /// # Errors
     /// What nftables refused; the former rules are still in force then.
-    pub async fn set_services(&self, services: Vec<ServicePort>) -> Result<()> {
-        self.proxy.lock().await.set_services(services).await.context("updating the service proxy")
+    pub async fn set_services(&self, services: Vec<ServicePort>, policies: Policies) -> Result<()> {
+        self.health.lock().await.update(services::health(&services)).await;
+        self.proxy.lock().await.set(services, policies).await.context("updating the service proxy")
     }
 }
 
@@ -118,7 +162,7 @@ impl Network {
 pub async fn teardown(pod_cidr: IpNet, service_cidr: IpNet) -> Result<()> {
     proxy::remove().await?;
     let links = Links::new().context("opening a netlink socket")?;
-    for name in [overlay::DEVICE, BRIDGE] {
+    for name in [overlay::DEVICE, BRIDGE, dns::DEVICE] {
         links.remove(name).await.with_context(|| format!("removing {name}"))?;
     }
     for range in [pod_cidr, service_cidr] {
@@ -127,6 +171,13 @@ pub async fn teardown(pod_cidr: IpNet, service_cidr: IpNet) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Puts the name server's address on a device of its own.
+async fn address_dns(links: &Links, address: Ipv4Addr) -> Result<(), rtnetlink::Error> {
+    let device = links.ensure_bridge(dns::DEVICE, None).await?;
+    links.only_address(device, Ipv4Net::from(address)).await?;
+    links.up(device).await
 }
 
 async fn survey(config: &NetConfig, links: &Links) -> Result<Node> {
@@ -145,5 +196,6 @@ async fn survey(config: &NetConfig, links: &Links) -> Result<Node> {
     if mtu < 576 {
         bail!("a pod MTU of {mtu} is too small (the node's link less {VXLAN_OVERHEAD}); it must be 576 at least");
     }
-    Ok(Node { ip, subnet, pods: pods.trunc(), services: services.trunc(), egress: config.egress, mtu })
+    let (pods, services) = (pods.trunc(), services.trunc());
+    Ok(Node { ip, subnet, pods, services, egress: config.egress, dns: config.dns, mtu })
 }

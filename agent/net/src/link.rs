@@ -102,6 +102,22 @@ impl Links {
         mtu.ok_or(Error::RequestFailed)
     }
 
+    /// The link's hardware address.
+    pub async fn mac(&self, index: u32) -> Result<[u8; 6], Error> {
+        let mut links = std::pin::pin!(self.handle.link().get().match_index(index).execute());
+        let link = links.try_next().await?;
+        let mac = link.iter().flat_map(|link| &link.attributes).find_map(|a| match a {
+            LinkAttribute::Address(bytes) => <[u8; 6]>::try_from(bytes.as_slice()).ok(),
+            _ => None,
+        });
+        mac.ok_or(Error::RequestFailed)
+    }
+
+    /// Gives a link its hardware address for good.
+    pub async fn set_mac(&self, index: u32, mac: [u8; 6]) -> Result<(), Error> {
+        self.change(LinkUnspec::new_with_index(index).address(mac.to_vec()).build()).await
+    }
+
     /// The bridge of that name, made if it is not there.
     pub async fn ensure_bridge(&self, name: &str, mtu: Option<u32>) -> Result<u32, Error> {
         let index = self.ensure(name, LinkBridge::new(name).build()).await?;

@@ -10,8 +10,9 @@
 //! pod can have it, and it tells the node's own traffic from its pods'.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
+    sync::{Mutex, PoisonError},
 };
 
 use futures::TryStreamExt as _;
@@ -42,6 +43,8 @@ type Entries = BTreeSet<(Mac, Ipv4Addr)>;
 /// The VXLAN device.
 pub(crate) struct Overlay {
     index: u32,
+    /// Peers that are left out, as last told.
+    reported: Mutex<BTreeSet<String>>,
 }
 
 /// One peer as the kernel must know it.
@@ -67,18 +70,35 @@ fn mac(ip: Ipv4Addr) -> Mac {
     [0x0a, 0x6b, a, b, c, d]
 }
 
-/// What must be reachable through the overlay, sorted; later duplicates of a range are dropped.
-fn ways(own: Ipv4Addr, peers: &[Peer]) -> Vec<Way> {
-    let mut ways: Vec<Way> = peers
-        .iter()
-        .filter_map(|peer| match (peer.node_ip, peer.pod_cidr) {
-            (IpAddr::V4(node), IpNet::V4(pods)) if node != own => Some(Way { pods: pods.trunc(), node }),
-            _ => None,
-        })
-        .collect();
-    ways.sort();
-    ways.dedup_by_key(|way| way.pods);
-    ways
+/// What must be reachable through the overlay, sorted; and the peers that cannot be, with the reason.
+///
+/// A range that is this node's own, or none of the cluster's, would take over routes that others need.
+fn ways(node: &Node, own: Option<Ipv4Net>, peers: &[Peer]) -> (Vec<Way>, BTreeSet<String>) {
+    let (mut ways, mut refused) = (BTreeSet::new(), BTreeSet::new());
+    let mut taken: BTreeMap<Ipv4Net, Ipv4Addr> = BTreeMap::new();
+    let mut sorted: Vec<&Peer> = peers.iter().collect();
+    sorted.sort_by_key(|peer| (peer.node_ip, peer.pod_cidr));
+    for peer in sorted {
+        let (IpAddr::V4(ip), IpNet::V4(pods)) = (peer.node_ip, peer.pod_cidr) else { continue };
+        let pods = pods.trunc();
+        if ip == node.ip {
+            continue;
+        }
+        let mut refuse = |why: String| {
+            refused.insert(format!("{} with {pods}: {why}", peer.name));
+        };
+        if !node.pods.contains(&pods) {
+            refuse(format!("the cluster's pods are in {}", node.pods));
+        } else if own.is_some_and(|own| own.contains(&pods) || pods.contains(&own)) {
+            refuse("this node has it".into());
+        } else if let Some(other) = taken.get(&pods) {
+            refuse(format!("{other} has it"));
+        } else {
+            taken.insert(pods, ip);
+            ways.insert(Way { pods, node: ip });
+        }
+    }
+    (ways.into_iter().collect(), refused)
 }
 
 impl Overlay {
@@ -97,7 +117,7 @@ impl Overlay {
         let index = links.ensure(DEVICE, message).await?;
         links.change(LinkUnspec::new_with_index(index).mtu(node.mtu).build()).await?;
         links.up(index).await?;
-        Ok(Self { index })
+        Ok(Self { index, reported: Mutex::default() })
     }
 
     /// Gives the device the network address of the node's own range: the source of what the node
@@ -107,23 +127,45 @@ impl Overlay {
         links.only_address(self.index, address).await
     }
 
-    /// Makes exactly these peers reachable. What is right already is only looked at.
-    pub(crate) async fn set_peers(&self, links: &Links, own: Ipv4Addr, peers: &[Peer]) -> Result<(), Error> {
-        let ways = ways(own, peers);
+    /// Makes exactly these peers reachable. What is right already is only looked at; a peer that the kernel refuses
+    /// holds up no other.
+    pub(crate) async fn set_peers(
+        &self,
+        links: &Links,
+        node: &Node,
+        own: Option<Ipv4Net>,
+        peers: &[Peer],
+    ) -> anyhow::Result<()> {
+        let (ways, refused) = ways(node, own, peers);
+        self.report(refused);
         let routes = self.prune_routes(links, &ways).await?;
         let hops = ways.iter().map(|way| (way.mac(), way.next_hop())).collect();
         let hops = self.prune_neighbours(links, AddressFamily::Inet, &hops).await?;
         let forwards = ways.iter().map(|way| (way.mac(), way.node)).collect();
         let forwards = self.prune_neighbours(links, AddressFamily::Bridge, &forwards).await?;
+        let mut failed = Vec::new();
         for way in &ways {
             let known = routes.contains(&way.pods)
                 && hops.contains(&(way.mac(), way.next_hop()))
                 && forwards.contains(&(way.mac(), way.node));
-            if !known {
-                self.add(links, way).await?;
+            if known {
+                continue;
+            }
+            if let Err(error) = self.add(links, way).await {
+                failed.push(format!("{} at {}: {error}", way.pods, way.node));
             }
         }
+        anyhow::ensure!(failed.is_empty(), "{} of {} peers: {}", failed.len(), ways.len(), failed.join("; "));
         Ok(())
+    }
+
+    /// Says once which peers are left out.
+    fn report(&self, refused: BTreeSet<String>) {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        for peer in refused.difference(&reported) {
+            tracing::warn!(peer, "the pods of a node are left unreachable");
+        }
+        *reported = refused;
     }
 
     async fn add(&self, links: &Links, way: &Way) -> Result<(), Error> {
@@ -231,21 +273,49 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ways_leave_the_node_itself_out() {
+    fn ways_leave_out_the_node_itself_and_ranges_that_are_not_theirs() {
+        let net = |text: &str| text.parse::<Ipv4Net>().expect("range");
         let peer = |name: &str, ip: &str, pods: &str| Peer {
             name: name.into(),
             node_ip: ip.parse().expect("ip"),
             pod_cidr: pods.parse().expect("range"),
+        };
+        let node = Node {
+            ip: Ipv4Addr::new(10, 0, 0, 1),
+            subnet: net("10.0.0.0/24"),
+            pods: net("10.244.0.0/16"),
+            services: net("10.96.0.0/16"),
+            egress: true,
+            dns: None,
+            mtu: 1450,
         };
         let peers = [
             peer("c", "10.0.0.3", "10.244.3.0/24"),
             peer("a", "10.0.0.1", "10.244.1.0/24"),
             peer("b", "10.0.0.2", "10.244.2.0/24"),
             peer("twin", "10.0.0.9", "10.244.2.0/24"),
+            peer("thief", "10.0.0.8", "10.244.1.0/24"),
+            peer("part", "10.0.0.7", "10.244.1.128/25"),
+            peer("all", "10.0.0.6", "0.0.0.0/0"),
+            peer("part of b", "10.0.0.5", "10.244.2.0/25"),
         ];
-        let got = ways(Ipv4Addr::new(10, 0, 0, 1), &peers);
+        let (got, refused) = ways(&node, Some(net("10.244.1.0/24")), &peers);
         let shown: Vec<String> = got.iter().map(|w| format!("{} via {} at {}", w.pods, w.next_hop(), w.node)).collect();
-        assert_eq!(shown, ["10.244.2.0/24 via 10.244.2.0 at 10.0.0.2", "10.244.3.0/24 via 10.244.3.0 at 10.0.0.3"]);
+        let expect = [
+            "10.244.2.0/24 via 10.244.2.0 at 10.0.0.2",
+            "10.244.2.0/25 via 10.244.2.0 at 10.0.0.5",
+            "10.244.3.0/24 via 10.244.3.0 at 10.0.0.3",
+        ];
+        assert_eq!(shown, expect);
+        assert_eq!(
+            refused.into_iter().collect::<Vec<_>>(),
+            [
+                "all with 0.0.0.0/0: the cluster's pods are in 10.244.0.0/16",
+                "part with 10.244.1.128/25: this node has it",
+                "thief with 10.244.1.0/24: this node has it",
+                "twin with 10.244.2.0/24: 10.0.0.2 has it",
+            ]
+        );
         assert_eq!(got[0].mac(), [0x0a, 0x6b, 10, 0, 0, 2]);
     }
 }

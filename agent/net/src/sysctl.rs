@@ -7,6 +7,9 @@ use anyhow::{Context as _, Result};
 /// `key, value, required`: keys that a kernel may lack are not required.
 const WANTED: &[(&str, &str, bool)] = &[
     ("net/ipv4/ip_forward", "1", true),
+    // Pods of one bridge reach each other through it (`proxy::divert`): nobody is to be told of a shorter way.
+    ("net/ipv4/conf/all/send_redirects", "0", false),
+    ("net/ipv4/conf/default/send_redirects", "0", false),
     // A pod that reaches a pod of its own bridge through a Service needs its reply un-NATed.
     ("net/bridge/bridge-nf-call-iptables", "1", false),
     // Masqueraded and encapsulated traffic may come back by another interface.
@@ -26,6 +29,12 @@ pub(crate) fn prepare() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Nobody is told of a shorter way than through `link`, which may be older than [`prepare`].
+pub(crate) fn no_redirects(link: &str) -> Result<()> {
+    let key = format!("net/ipv4/conf/{link}/send_redirects");
+    set(&key, "0").with_context(|| format!("setting {key} to 0"))
 }
 
 /// Writes one switch, unless it has that value already.

@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kontiki_agent_plan::policy::{Allowed, Policies, PolicyKey, Ports, Way};
 use kontiki_net::{Endpoint, NetConfig, Network, Peer, Protocol, ServicePort, link::Links};
 
 type Job = Box<dyn FnOnce(&tokio::runtime::Runtime) + Send>;
@@ -157,6 +158,7 @@ fn node(space: Space, number: usize, egress: bool) -> Node {
         pod_cidr: "10.244.0.0/16".parse().expect("range"),
         service_cidr: "10.96.0.0/16".parse().expect("range"),
         egress,
+        dns: None,
         cni_conf_dir: dir.join("cni"),
         cni_bin_dir: "/usr/lib/cni".into(),
         ipam_dir: dir.join("ipam"),
@@ -182,8 +184,13 @@ fn node(space: Space, number: usize, egress: bool) -> Node {
 
 impl Node {
     fn services(&self, services: Vec<ServicePort>) {
+        self.set(services, Policies::default());
+    }
+
+    fn set(&self, services: Vec<ServicePort>, policies: Policies) {
         let network = self.network.clone();
-        self.space.run(move |runtime| runtime.block_on(network.set_services(services)).expect("set_services"));
+        self.space
+            .run(move |runtime| runtime.block_on(network.set_services(services, policies)).expect("set_services"));
     }
 }
 
@@ -197,6 +204,9 @@ fn service(ip: &str, protocol: Protocol, node_port: Option<u16>, endpoints: &[(&
         port: 80,
         node_port,
         external_ips: Vec::new(),
+        balancer_ips: Vec::new(),
+        source_ranges: None,
+        health_check_port: None,
         affinity_seconds: None,
         external_policy_local: false,
         internal_policy_local: false,
@@ -209,6 +219,7 @@ fn service(ip: &str, protocol: Protocol, node_port: Option<u16>, endpoints: &[(&
                 serving: true,
                 terminating: false,
                 local: *local,
+                near: true,
             })
             .collect(),
     }
@@ -340,6 +351,222 @@ fn udp_follows_the_endpoints() {
     assert_eq!(ask(), "p1");
     lab.everywhere(|node| udp(node, 1));
     assert_eq!(ask(), "p2", "the same flow goes to the new endpoint");
+}
+
+/// What a UDP server says to a packet, or why there is no answer.
+fn ask_udp(space: &Space, to: &'static str) -> String {
+    space.run(move |_| {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
+        socket.set_read_timeout(Some(Duration::from_secs(3))).expect("timeout");
+        socket.connect(to).expect("a route");
+        let mut buffer = [0; 16];
+        match socket.send(b"?").and_then(|_| socket.recv(&mut buffer)) {
+            Ok(n) => String::from_utf8_lossy(&buffer[..n]).into_owned(),
+            Err(error) => error.kind().to_string(),
+        }
+    })
+}
+
+#[test]
+fn udp_between_nodes_and_pods_is_answered() {
+    let Some(lab) = Lab::new(true) else { return };
+    lab.p1.serve_udp("p1");
+    lab.p2.serve_udp("p2");
+    for (name, space, to, expect) in [
+        ("node to a pod elsewhere", &lab.n1.space, "10.244.2.2:8080", "p2"),
+        ("node to its own pod", &lab.n1.space, "10.244.1.2:8080", "p1"),
+        ("pod to a pod elsewhere", &lab.p1, "10.244.2.2:8080", "p2"),
+    ] {
+        for _ in 0..5 {
+            assert_eq!(ask_udp(space, to), expect, "{name}");
+        }
+    }
+}
+
+/// Attaches a pod as containerd does it: by the plugins of the list that the node wrote, with these host ports.
+fn attach(node: &Node, pod: &Space, id: &'static str, ports: serde_json::Value) {
+    let list: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(node.dir.join("cni/10-kontiki.conflist")).expect("a list"))
+            .expect("JSON");
+    let namespace = format!("/proc/{}/fd/{}", std::process::id(), pod.file.as_raw_fd());
+    node.space.run(move |_| {
+        let mut result = serde_json::Value::Null;
+        for plugin in list["plugins"].as_array().expect("plugins") {
+            let mut conf = plugin.clone();
+            conf["cniVersion"] = list["cniVersion"].clone();
+            conf["name"] = list["name"].clone();
+            if conf["ipam"].is_object() {
+                // The lab's own pods have the first addresses.
+                conf["ipam"]["ranges"][0][0]["rangeStart"] = "10.244.1.10".into();
+            }
+            if !result.is_null() {
+                conf["prevResult"] = result;
+                conf["runtimeConfig"] = serde_json::json!({ "portMappings": ports });
+            }
+            result = add(plugin["type"].as_str().expect("a type"), id, &namespace, &conf);
+        }
+    });
+}
+
+/// One plugin's ADD, in the calling thread's namespace.
+fn add(plugin: &str, id: &str, namespace: &str, conf: &serde_json::Value) -> serde_json::Value {
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(format!("/usr/lib/cni/{plugin}"))
+        .envs([("CNI_COMMAND", "ADD"), ("CNI_CONTAINERID", id), ("CNI_NETNS", namespace), ("CNI_IFNAME", "eth0")])
+        .env("CNI_PATH", "/usr/lib/cni")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a plugin");
+    child.stdin.take().expect("stdin").write_all(conf.to_string().as_bytes()).expect("written");
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{plugin}: {}", String::from_utf8_lossy(&output.stdout));
+    serde_json::from_slice(&output.stdout).expect("a result")
+}
+
+#[test]
+fn one_host_port_is_several_pods_by_address_and_protocol() {
+    let Some(lab) = Lab::new(true) else { return };
+    let mapped = |ip: &str, protocol: &str| serde_json::json!([{"hostPort": 5432, "containerPort": 8080, "protocol": protocol, "hostIP": ip}]);
+    let pods: [Space; 3] = std::array::from_fn(|_| Space::new());
+    for (pod, (id, ports)) in pods.iter().zip([
+        ("loopback", mapped("127.0.0.1", "tcp")),
+        ("node", mapped("10.99.0.1", "tcp")),
+        ("datagrams", mapped("10.99.0.1", "udp")),
+    ]) {
+        attach(&lab.n1, pod, id, ports);
+        pod.serve(id);
+        pod.serve_udp(id);
+    }
+    assert!(lab.n1.space.ask("127.0.0.1:5432").starts_with("loopback "));
+    for (name, space) in [("its own node", &lab.n1.space), ("another", &lab.n2.space), ("a pod elsewhere", &lab.p2)] {
+        assert!(space.ask("10.99.0.1:5432").starts_with("node "), "{name}");
+        assert_eq!(ask_udp(space, "10.99.0.1:5432"), "datagrams", "{name}");
+    }
+}
+
+#[test]
+fn neighbours_are_served_whether_or_not_ip_sees_bridged_packets() {
+    let Some(lab) = Lab::new(true) else { return };
+    let p3 = Space::new();
+    p3.plug_into(&lab.n1.space, kontiki_net::BRIDGE, "pod3", "eth0", "10.244.1.3/24");
+    p3.default_via("10.244.1.1");
+    p3.serve("p3");
+    let endpoints = [("10.244.1.3", true)];
+    lab.n1.services(vec![service("10.96.0.80", Protocol::Tcp, None, &endpoints)]);
+    for on in ["1", "0"] {
+        let switch = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+        lab.n1.space.run(move |_| std::fs::write(switch, on)).expect("br_netfilter");
+        assert_eq!(lab.p1.ask("10.244.1.3:8080"), "p3 10.244.1.2", "directly, bridge-nf-call-iptables={on}");
+        assert_eq!(lab.p1.ask("10.96.0.80:80"), "p3 10.244.1.2", "by the Service, bridge-nf-call-iptables={on}");
+        assert!(p3.ask("10.96.0.80:80").starts_with("p3 "), "from itself, bridge-nf-call-iptables={on}");
+    }
+}
+
+#[test]
+fn a_peer_that_is_refused_stops_no_other() {
+    let Some(lab) = Lab::new(true) else { return };
+    let network = lab.n1.network.clone();
+    lab.n1.space.run(move |runtime| {
+        let peer = |name: &str, ip: &str, pods: &str| Peer {
+            name: name.into(),
+            node_ip: ip.parse().expect("ip"),
+            pod_cidr: pods.parse().expect("range"),
+        };
+        // A twin of this node's own range, everything, and an address that no tunnel can lead to.
+        let peers = vec![
+            peer("a", "10.99.0.3", "10.244.1.0/24"),
+            peer("b", "10.99.0.4", "0.0.0.0/0"),
+            peer("c", "224.0.0.1", "10.244.9.0/24"),
+            peer("n2", "10.99.0.2", "10.244.2.0/24"),
+        ];
+        // Whether the kernel takes the third is its own business.
+        let _ = runtime.block_on(network.set_peers(peers));
+    });
+    assert_eq!(lab.p1.ask("10.244.2.2:8080"), "p2 10.244.1.2");
+    assert!(lab.n1.space.ask("10.244.1.2:8080").starts_with("p1 "), "the node keeps its own pods");
+}
+
+/// A policy that lets exactly these peers reach this port of the pod, or the pod reach them.
+fn only(pod: &str, way: Way, peers: &[&str], port: u16) -> Policies {
+    let key = PolicyKey { namespace: "d".into(), name: "p".into(), way };
+    let ports = Ports { ranges: [(Protocol::Tcp, port, port)].into(), named: [].into() };
+    let peers = Some(peers.iter().map(|peer| peer.parse().expect("range")).collect());
+    Policies {
+        isolated: [((pod.parse().expect("ip"), way), [key.clone()].into())].into(),
+        allowed: [(key, vec![Allowed { peers, ports: Some(ports) }])].into(),
+    }
+}
+
+#[test]
+fn policies_hold_on_one_node_and_across_nodes() {
+    let Some(lab) = Lab::new(true) else { return };
+    let p3 = Space::new();
+    p3.plug_into(&lab.n1.space, kontiki_net::BRIDGE, "pod3", "eth0", "10.244.1.3/24");
+    p3.default_via("10.244.1.1");
+    p3.serve("p3");
+    let services = || vec![service("10.96.0.80", Protocol::Tcp, None, &[("10.244.1.2", true)])];
+    for on in ["1", "0"] {
+        let switch = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+        lab.n1.space.run(move |_| std::fs::write(switch, on)).expect("br_netfilter");
+        // (peers of p1 in, port) and who gets an answer: p3, p2, p3 by the Service.
+        for (peers, port, expect) in [
+            (&["10.244.1.3/32"][..], 8080, [true, false, true]),
+            (&["10.244.2.0/24"], 8080, [false, true, false]),
+            (&["10.244.0.0/16"], 8080, [true, true, true]),
+            (&["10.244.0.0/16"], 81, [false, false, false]),
+        ] {
+            lab.n1.set(services(), only("10.244.1.2", Way::In, peers, port));
+            let asked = [p3.ask("10.244.1.2:8080"), lab.p2.ask("10.244.1.2:8080"), p3.ask("10.96.0.80:80")];
+            let got = asked.each_ref().map(|answer| answer.starts_with("p1 "));
+            assert_eq!(got, expect, "{peers:?} {port} bridge-nf-call-iptables={on}: {asked:?}");
+            assert!(lab.n1.space.ask("10.244.1.2:8080").starts_with("p1 "), "its own node");
+            assert!(lab.p1.ask("10.244.2.2:8080").starts_with("p2 "), "what it asks itself is answered");
+        }
+        lab.n1.set(services(), only("10.244.1.3", Way::Out, &["10.244.1.2/32"], 8080));
+        assert!(p3.ask("10.244.1.2:8080").starts_with("p1 "), "out, to a neighbour, {on}");
+        assert!(p3.ask("10.96.0.80:80").starts_with("p1 "), "out, by a Service, {on}");
+        assert_eq!(p3.ask("10.244.2.2:8080"), "timed out", "out, elsewhere, {on}");
+        lab.n1.services(services());
+        assert!(p3.ask("10.244.2.2:8080").starts_with("p2 "), "no policy, {on}");
+    }
+}
+
+#[test]
+fn what_is_under_way_ends_when_it_is_no_longer_allowed() {
+    let Some(lab) = Lab::new(true) else { return };
+    lab.p1.serve_udp("p1");
+    let socket = lab.p2.run(|_| {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
+        socket.set_read_timeout(Some(Duration::from_secs(1))).expect("timeout");
+        socket.connect("10.244.1.2:8080").expect("a route");
+        socket
+    });
+    let ask = || {
+        let mut buffer = [0; 16];
+        socket.send(b"?").and_then(|_| socket.recv(&mut buffer)).is_ok()
+    };
+    assert!(ask());
+    lab.n1.set(Vec::new(), only("10.244.1.2", Way::In, &["10.244.9.0/24"], 8080));
+    assert!(!ask(), "the same flow is stopped");
+    lab.n1.services(Vec::new());
+    assert!(ask(), "and goes on");
+}
+
+#[test]
+fn source_ranges_close_the_balancers_address_to_others() {
+    let Some(lab) = Lab::new(true) else { return };
+    lab.outside.default_via("10.99.0.1");
+    for (range, expect) in [("10.99.0.9/32", true), ("10.98.0.0/16", false)] {
+        lab.everywhere(|node| ServicePort {
+            balancer_ips: vec!["198.51.100.7".parse().expect("ip")],
+            source_ranges: Some(vec![range.parse().expect("range")]),
+            ..web(node, &[1])
+        });
+        let answer = lab.outside.ask("198.51.100.7:80");
+        assert_eq!(answer.starts_with("p2 "), expect, "{range}: {answer}");
+        assert!(lab.outside.ask("10.99.0.1:30080").starts_with("p2 "), "{range}: the node port is not the balancer's");
+    }
 }
 
 #[test]

@@ -40,9 +40,12 @@ pub struct Config {
     /// Where the CNI configuration list is written.
     #[serde(default = "default_cni_conf_dir")]
     pub cni_conf_dir: PathBuf,
-    /// What pods use as their name server. Without it `ClusterFirst` pods use the node's own.
+    /// What pods use as their name server; the tenth address of the service range unless given.
     #[serde(default)]
     pub cluster_dns: Option<IpAddr>,
+    /// Whether the agent itself answers there. Without it the address is somebody else's.
+    #[serde(default = "yes")]
+    pub dns: bool,
     #[serde(default)]
     pub node_labels: BTreeMap<String, String>,
     /// `key=value:Effect` or `key:Effect`, set when the node first registers.

@@ -67,11 +67,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         () = stop.cancelled() => return Ok(()),
     };
     let network = Network::start(net_config(&config, &credentials)?).await.context("setting up the node's network")?;
+    let dns = network::name_server(&config, &credentials.cluster)?;
     let servers = config.servers.clone();
     let current = Arc::new(Current::new(&config, credentials.clone()));
     let node = Node::new(config, credentials.cluster, cri, host);
     let mut tasks = JoinSet::new();
-    tasks.spawn(named("network", network::run(node.clone(), network, stop.clone())));
+    tasks.spawn(named("network", network::run(node.clone(), network, dns.clone(), stop.clone())));
+    if let Some(dns) = dns {
+        tasks.spawn(named("DNS", network::serve_dns(dns, stop.clone())));
+    }
     tasks.spawn(named("session", keep_session(node.clone(), current.clone(), stop.clone())));
     let token = stop.clone();
     tasks.spawn(named("certificate", async move { current.keep_fresh(&servers, token).await }));
@@ -171,6 +175,7 @@ fn net_config(config: &Config, credentials: &Credentials) -> anyhow::Result<NetC
             .parse()
             .with_context(|| format!("service range {:?} of the cluster", cluster.service_cidr))?,
         egress: config.egress,
+        dns: network::dns_address(config, cluster),
         cni_conf_dir: config.cni_conf_dir.clone(),
         cni_bin_dir: config.cni_bin_dir.clone(),
         ipam_dir: config.data_dir.join("ipam"),

@@ -1,14 +1,21 @@
 //! Keeps the node's network equal to what the masters say: its own pod range, the other nodes,
 //! and the services.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1;
-use kontiki_net::{Network, Peer};
+use kontiki_net::{
+    Network, Peer,
+    dns::{Dns, DnsConfig},
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::node::Node;
+use crate::{config::Config, host::identity::Cluster, node::Node, runtime::settings::Settings};
 
 /// Changes come in bursts (a rollout); one pass serves a burst.
 const GATHER: Duration = Duration::from_millis(20);
@@ -16,12 +23,49 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Someone else may have changed the kernel's state.
 const AGAIN: Duration = Duration::from_secs(60);
 
+/// The machine's own resolver settings.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Where this node's name server answers; `None` if others do, or the address is none that it can take.
+pub(crate) fn dns_address(config: &Config, cluster: &Cluster) -> Option<Ipv4Addr> {
+    match (Settings { config, cluster }).name_server() {
+        Some(IpAddr::V4(address)) if config.dns => Some(address),
+        _ => None,
+    }
+}
+
+/// The name server, if it is this node's task.
+///
+/// # Errors
+/// Its port is taken.
+pub(crate) fn name_server(config: &Config, cluster: &Cluster) -> anyhow::Result<Option<Arc<Dns>>> {
+    let Some(address) = dns_address(config, cluster) else { return Ok(None) };
+    let ranges = [&cluster.pod_cidr, &cluster.service_cidr].into_iter().filter_map(|range| range.parse().ok());
+    let own = [IpAddr::from(Ipv4Addr::LOCALHOST), config.node_ip].map(IpNet::from);
+    let dns = Dns::bind(&DnsConfig {
+        address,
+        port: 53,
+        domain: cluster.cluster_domain.clone(),
+        resolv_conf: RESOLV_CONF.into(),
+        clients: ranges.chain(own).collect(),
+    })?;
+    Ok(Some(Arc::new(dns)))
+}
+
+/// Answers until `stop`.
+pub(crate) async fn serve_dns(dns: Arc<Dns>, stop: CancellationToken) {
+    tokio::select! {
+        () = dns.run() => {}
+        () = stop.cancelled() => {}
+    }
+}
+
 /// Follows the cache until `stop`.
-pub(crate) async fn run(node: Arc<Node>, network: Network, stop: CancellationToken) {
+pub(crate) async fn run(node: Arc<Node>, network: Network, dns: Option<Arc<Dns>>, stop: CancellationToken) {
     let mut changed = node.objects.network_changed();
     loop {
         changed.borrow_and_update();
-        let pause = match turn(&node, &network).await {
+        let pause = match turn(&node, &network, dns.as_deref()).await {
             Ok(()) => AGAIN,
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "the network is not as it should be yet");
@@ -37,18 +81,35 @@ pub(crate) async fn run(node: Arc<Node>, network: Network, stop: CancellationTok
     }
 }
 
-async fn turn(node: &Node, network: &Network) -> anyhow::Result<()> {
+/// Each part for itself: one that fails holds up no other.
+async fn turn(node: &Node, network: &Network, dns: Option<&Dns>) -> anyhow::Result<()> {
     if node.objects.snapshots() == 0 {
         return Ok(()); // nothing is known: what the kernel has is better
     }
+    let parts = [
+        names(node, network, dns).await,
+        pods(node, network).await,
+        network.set_services(node.service_ports(), node.objects.policies(&node.config.name)).await,
+    ];
+    let failed: Vec<String> = parts.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+    anyhow::ensure!(failed.is_empty(), "{}", failed.join("; "));
+    Ok(())
+}
+
+async fn names(node: &Node, network: &Network, dns: Option<&Dns>) -> anyhow::Result<()> {
+    let Some(dns) = dns else { return Ok(()) };
+    dns.set_services(&node.objects.services(), &node.objects.slices());
+    network.keep_dns().await
+}
+
+async fn pods(node: &Node, network: &Network) -> anyhow::Result<()> {
     let nodes = node.objects.nodes();
     let own = nodes.iter().find(|n| n.metadata.name.as_ref() == Some(&node.config.name));
-    if let Some(range) = own.and_then(|n| pod_range(n)) {
-        network.set_node(range).await?;
-        let others = nodes.iter().filter(|n| n.metadata.name.as_ref() != Some(&node.config.name));
-        network.set_peers(others.filter_map(|n| peer(n)).collect()).await?;
-    }
-    network.set_services(node.service_ports()).await
+    let Some(range) = own.and_then(|n| pod_range(n)) else { return Ok(()) };
+    let own = network.set_node(range).await;
+    let others = nodes.iter().filter(|n| n.metadata.name.as_ref() != Some(&node.config.name));
+    let peers = network.set_peers(others.filter_map(|n| peer(n)).collect()).await;
+    own.and(peers)
 }
 
 fn pod_range(node: &v1::Node) -> Option<IpNet> {

@@ -13,9 +13,12 @@ use kontiki_agent_plan::{field::Place, services};
 use crate::{
     config::Config,
     host::{facts::Host, identity::Cluster},
-    runtime::{cri::Cri, settings::Settings, watchers::Watchers},
+    runtime::{cri::Cri, settings::Settings, usage::Usage, watchers::Watchers},
     session::{node_status::NodeStatus, objects::Objects, outbox::Outbox, recorder::Recorder},
 };
+
+/// Which zone a node is in.
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// The agent's shared state.
 pub struct Node {
@@ -31,6 +34,7 @@ pub struct Node {
     /// Set when the runtime and its network answer.
     pub(crate) ready: AtomicBool,
     pub(crate) watchers: Watchers,
+    pub(crate) usage: Usage,
 }
 
 impl Node {
@@ -47,6 +51,7 @@ impl Node {
             online: AtomicBool::new(false),
             ready: AtomicBool::new(false),
             watchers: Watchers::default(),
+            usage: Usage::default(),
         })
     }
 
@@ -88,12 +93,15 @@ impl Node {
     /// Every service port of the cluster, as the proxy and environments see it.
     pub(crate) fn service_ports(&self) -> Vec<services::ServicePort> {
         let (services, slices) = (self.objects.services(), self.objects.slices());
-        services::derive(services.iter().map(Arc::as_ref), slices.iter().map(Arc::as_ref), &self.config.name)
+        let own = self.objects.node(&self.config.name);
+        let zone = own.as_ref().and_then(|node| Some(node.metadata.labels.as_ref()?.get(ZONE)?.as_str()));
+        let here = services::Here { node: &self.config.name, zone };
+        services::derive(services.iter().map(Arc::as_ref), slices.iter().map(Arc::as_ref), here)
     }
 
     /// Services without their endpoints: all that environments need.
     pub(crate) fn service_addresses(&self) -> Vec<services::ServicePort> {
         let services = self.objects.services();
-        services::derive(services.iter().map(Arc::as_ref), [], &self.config.name)
+        services::derive(services.iter().map(Arc::as_ref), [], services::Here::default())
     }
 }

@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used)] // a test may panic
 
+#[path = "support/running.rs"]
+mod running;
 mod support;
 
 use std::time::{Duration, Instant};
@@ -70,6 +72,14 @@ fn objects() -> Vec<(&'static str, Value)> {
         ("configmaps", json!({"metadata": {"name": "words", "namespace": "default"}, "data": {"greeting": "hello"}})),
         ("secrets", json!({"metadata": {"name": "keys", "namespace": "default"}, "data": {"password": "c2VzYW1l"}})),
     ]
+}
+
+#[test]
+#[ignore = "needs root and containerd"]
+fn pods_change_while_they_run() {
+    let runtime = Runtime::start("change");
+    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("starts");
+    tokio.block_on(running::check(&runtime));
 }
 
 #[test]
@@ -222,6 +232,41 @@ async fn check_tunnels(agent: &Agent, uid: &str) {
     let (answer, _) = tunnel(agent, What::Stream(exec), head, done).await;
     let answer = String::from_utf8_lossy(&answer);
     for part in ["HTTP/1.1 101", "hello", "Kubernetes-managed hosts file", "\tweb\n"] {
+        assert!(answer.contains(part), "{part:?} in {answer}");
+    }
+    check_spdy(agent, uid).await;
+}
+
+/// The runtime reads streams as masters open them for clients of WebSocket: headers in stored blocks, input that ends.
+async fn check_spdy(agent: &Agent, uid: &str) {
+    let exec = Stream {
+        namespace: "default".into(),
+        pod: "web".into(),
+        uid: uid.into(),
+        container: "main".into(),
+        verb: "exec".into(),
+        command: ["/bin/busybox", "cat"].map(str::to_owned).to_vec(),
+        stdin: true,
+        stdout: true,
+        ..Stream::default()
+    };
+    let mut sent = b"POST / HTTP/1.1\r\nHost: api\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
+                     X-Stream-Protocol-Version: v4.channel.k8s.io\r\nContent-Length: 0\r\n\r\n"
+        .to_vec();
+    for (id, kind) in [(1_u8, "error"), (3, "stdin"), (5, "stdout")] {
+        let block =
+            [&[0, 0, 0, 1, 0, 0, 0, 10][..], b"streamtype", &[0, 0, 0, kind.len() as u8], kind.as_bytes()].concat();
+        let length = (block.len() as u16).to_le_bytes();
+        let start: &[u8] = if id == 1 { &[0x78, 1] } else { &[] };
+        let stored = [start, &[0], &length, &length.map(|byte| !byte), &block, &[0, 0, 0, 0xff, 0xff]].concat();
+        let body = [&[0, 0, 0, id, 0, 0, 0, 0, 0, 0][..], &stored].concat();
+        sent.extend([&[0x80, 3, 0, 1, 0, 0, 0, body.len() as u8][..], &body].concat());
+    }
+    sent.extend([&[0, 0, 0, 3, 1, 0, 0, 12][..], b"through SPDY"].concat());
+    let done = |out: &[u8]| String::from_utf8_lossy(out).contains("Success");
+    let (answer, _) = tunnel(agent, What::Stream(exec), &sent, done).await;
+    let answer = String::from_utf8_lossy(&answer);
+    for part in ["HTTP/1.1 101", "through SPDY", "Success"] {
         assert!(answer.contains(part), "{part:?} in {answer}");
     }
 }

@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret};
+use k8s_openapi::api::{
+    certificates::v1::ClusterTrustBundle,
+    core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret},
+};
 
 use crate::{
     field::{self, FieldError, Place},
@@ -17,6 +20,16 @@ use crate::{
 pub trait Sources {
     fn config_map(&self, name: &str) -> Option<&ConfigMap>;
     fn secret(&self, name: &str) -> Option<&Secret>;
+
+    /// A bundle of trust: those are the cluster's.
+    fn trust_bundle(&self, _name: &str) -> Option<&ClusterTrustBundle> {
+        None
+    }
+
+    /// All of them.
+    fn trust_bundles(&self) -> Vec<&ClusterTrustBundle> {
+        Vec::new()
+    }
 }
 
 /// A container cannot be given its environment. The text is for its `waiting` message.
@@ -309,6 +322,9 @@ mod tests {
             port: 5432,
             node_port: None,
             external_ips: vec![],
+            balancer_ips: vec![],
+            source_ranges: None,
+            health_check_port: None,
             affinity_seconds: None,
             external_policy_local: false,
             internal_policy_local: false,

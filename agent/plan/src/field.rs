@@ -1,6 +1,6 @@
 //! `fieldRef` and `resourceFieldRef`: what a pod may ask about itself.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceFieldSelector};
 use kontiki_model::Quantity;
@@ -106,8 +106,9 @@ pub fn resource(
     let named = selector.container_name.as_deref().filter(|n| !n.is_empty());
     let container = match named {
         Some(name) => rules::definition(spec, name).ok_or_else(|| FieldError::NoContainer(name.to_owned()))?,
-        None => container.ok_or_else(|| FieldError::NoContainer(String::new()))?,
+        None => Cow::Borrowed(container.ok_or_else(|| FieldError::NoContainer(String::new()))?),
     };
+    let container = container.as_ref();
     let (is_limit, name) = match selector.resource.split_once('.') {
         Some(("limits", name)) => (true, name),
         Some(("requests", name)) => (false, name),

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 
 use crate::{
     backoff::{self, Backoff},
+    granted::Resizing,
     probe::Probed,
     start_failure::StartFailure,
 };
@@ -152,6 +153,22 @@ pub struct Memory {
     pub fresh: BTreeSet<String>,
     /// Termination messages by container id.
     pub messages: BTreeMap<String, String>,
+    /// Why the node ends the pod, or does not begin it, if so.
+    pub ended_by_node: Option<EndedByNode>,
+    /// Resources that change while the pod runs.
+    pub resizing: Resizing,
+}
+
+/// Why the node itself ends a pod or does not take it, as its status says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedByNode {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+impl EndedByNode {
+    /// The reason of a pod that took more of the node than it may.
+    pub const EVICTED: &'static str = "Evicted";
 }
 
 impl Memory {
@@ -194,6 +211,7 @@ impl Memory {
         self.condemned.retain(|id, _| known(id));
         self.messages.retain(|id, _| known(id));
         self.fresh.retain(|id| known(id));
+        self.resizing.applied.retain(|id, _| known(id));
     }
 }
 

@@ -4,15 +4,21 @@
 //! - The result depends on nothing but the given objects and the node's name; its order is stable,
 //!   so equal input gives equal output and the proxy can compare.
 //! - A headless, `ExternalName` or address-less Service yields nothing.
+//! - Which endpoints a packet may be sent to is decided here ([`ServicePort::cluster_targets`],
+//!   [`ServicePort::local_targets`]), as `pkg/proxy/topology.go` of upstream does.
 //!
 //! Not here: packet rules (see kontiki-net).
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
 
+use ipnet::IpNet;
 use k8s_openapi::{
     api::{
         core::v1::{Service, ServicePort as SpecPort, ServiceSpec},
-        discovery::v1::EndpointSlice,
+        discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice},
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
@@ -59,8 +65,14 @@ pub struct ServicePort {
     pub cluster_ips: Vec<IpAddr>,
     pub port: u16,
     pub node_port: Option<u16>,
-    /// External IPs and load balancer addresses.
+    /// `spec.externalIPs`.
     pub external_ips: Vec<IpAddr>,
+    /// Addresses of the load balancer that lead to nodes unchanged (`ipMode: VIP`).
+    pub balancer_ips: Vec<IpAddr>,
+    /// Who may use `balancer_ips`; `None`: everybody.
+    pub source_ranges: Option<Vec<IpNet>>,
+    /// Where a load balancer asks this node whether it has endpoints of its own.
+    pub health_check_port: Option<u16>,
     /// `sessionAffinity: ClientIP` with this time-out.
     pub affinity_seconds: Option<u32>,
     pub external_policy_local: bool,
@@ -78,6 +90,72 @@ pub struct Endpoint {
     pub terminating: bool,
     /// It runs on this node.
     pub local: bool,
+    /// The hints of its Service mean it for this node, or there are none to follow.
+    pub near: bool,
+}
+
+impl Endpoint {
+    fn drains(&self) -> bool {
+        self.serving && self.terminating
+    }
+}
+
+impl ServicePort {
+    /// Where traffic of the `Cluster` policy goes: ready endpoints that are meant for this node; failing any,
+    /// those that still serve while they terminate. Sorted, each once.
+    #[must_use]
+    pub fn cluster_targets(&self) -> Vec<SocketAddr> {
+        self.first_of(|e| e.ready && e.near, Endpoint::drains)
+    }
+
+    /// As [`Self::cluster_targets`], for the `Local` policy: this node's own endpoints, whatever hints say.
+    #[must_use]
+    pub fn local_targets(&self) -> Vec<SocketAddr> {
+        self.first_of(|e| e.local && e.ready, |e| e.local && e.drains())
+    }
+
+    fn first_of(&self, best: impl Fn(&Endpoint) -> bool, other: impl Fn(&Endpoint) -> bool) -> Vec<SocketAddr> {
+        let pick = |wanted: &dyn Fn(&Endpoint) -> bool| -> BTreeSet<SocketAddr> {
+            self.endpoints.iter().filter(|e| wanted(e)).map(|e| SocketAddr::new(e.ip, e.port)).collect()
+        };
+        let found = pick(&best);
+        if found.is_empty() { pick(&other) } else { found }.into_iter().collect()
+    }
+}
+
+/// The node that rules are derived for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Here<'a> {
+    pub node: &'a str,
+    /// Its `topology.kubernetes.io/zone`.
+    pub zone: Option<&'a str>,
+}
+
+/// What a load balancer is told of a Service at its health check port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    pub namespace: String,
+    pub name: String,
+    /// Ready endpoints on this node.
+    pub local: usize,
+}
+
+/// The answers at the health check ports of this node.
+#[must_use]
+pub fn health(services: &[ServicePort]) -> BTreeMap<u16, Health> {
+    let mut found: BTreeMap<u16, (&ServicePort, BTreeSet<IpAddr>)> = BTreeMap::new();
+    for service in services {
+        if let Some(port) = service.health_check_port {
+            let ready = service.endpoints.iter().filter(|e| e.local && e.ready).map(|e| e.ip);
+            found.entry(port).or_insert_with(|| (service, BTreeSet::new())).1.extend(ready);
+        }
+    }
+    let answer = |(service, ips): (&ServicePort, BTreeSet<IpAddr>)| Health {
+        namespace: service.namespace.clone(),
+        name: service.name.clone(),
+        local: ips.len(),
+    };
+    found.into_iter().map(|(port, found)| (port, answer(found))).collect()
 }
 
 /// Every service port that some packet can be sent to, sorted.
@@ -88,7 +166,7 @@ pub struct Endpoint {
 pub fn derive<'a>(
     services: impl IntoIterator<Item = &'a Service>,
     slices: impl IntoIterator<Item = &'a EndpointSlice>,
-    node: &str,
+    here: Here<'_>,
 ) -> Vec<ServicePort> {
     let mut by_service: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
     for slice in slices {
@@ -107,7 +185,7 @@ pub fn derive<'a>(
         };
         let slices = by_service.get(&(namespace, name)).map_or(&[][..], Vec::as_slice);
         for port in spec.ports.iter().flatten() {
-            out.extend(service_port(namespace, name, service, spec, port, slices, node));
+            out.extend(service_port(namespace, name, service, spec, port, slices, here));
         }
     }
     out.sort();
@@ -121,7 +199,7 @@ fn service_port(
     spec: &ServiceSpec,
     port: &SpecPort,
     slices: &[&EndpointSlice],
-    node: &str,
+    here: Here<'_>,
 ) -> Option<ServicePort> {
     let cluster_ips = cluster_ips(spec);
     let protocol = Protocol::from_api(port.protocol.as_deref())?;
@@ -135,13 +213,16 @@ fn service_port(
     Some(ServicePort {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
-        endpoints: endpoints(slices, &port_name, protocol, node),
+        endpoints: endpoints(slices, &port_name, protocol, here),
         port_name,
         protocol,
         cluster_ips,
         port: u16::try_from(port.port).ok()?,
-        node_port: port.node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0),
-        external_ips: external_ips(service, spec),
+        node_port: port_number(port.node_port),
+        external_ips: spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok()).collect(),
+        balancer_ips: balancer_ips(service),
+        source_ranges: source_ranges(spec),
+        health_check_port: port_number(spec.health_check_node_port),
         affinity_seconds: sticky.then_some(seconds),
         external_policy_local: spec.external_traffic_policy.as_deref() == Some("Local"),
         internal_policy_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
@@ -154,38 +235,105 @@ fn cluster_ips(spec: &ServiceSpec) -> Vec<IpAddr> {
     texts.into_iter().filter_map(|ip| ip.parse().ok()).collect()
 }
 
-fn external_ips(service: &Service, spec: &ServiceSpec) -> Vec<IpAddr> {
-    let balancer = service.status.as_ref().and_then(|s| s.load_balancer.as_ref()?.ingress.as_ref());
-    let balancer = balancer.into_iter().flatten().filter_map(|i| i.ip.as_ref());
-    spec.external_ips.iter().flatten().chain(balancer).filter_map(|ip| ip.parse().ok()).collect()
+fn port_number(port: Option<i32>) -> Option<u16> {
+    port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0)
 }
 
-fn endpoints(slices: &[&EndpointSlice], port_name: &str, protocol: Protocol, node: &str) -> Vec<Endpoint> {
-    let mut out = Vec::new();
+fn balancer_ips(service: &Service) -> Vec<IpAddr> {
+    let ingress = service.status.as_ref().and_then(|s| s.load_balancer.as_ref()?.ingress.as_ref());
+    let vip = ingress.into_iter().flatten().filter(|i| i.ip_mode.as_deref() != Some("Proxy"));
+    vip.filter_map(|i| i.ip.as_ref()?.parse().ok()).collect()
+}
+
+fn source_ranges(spec: &ServiceSpec) -> Option<Vec<IpNet>> {
+    let ranges = spec.load_balancer_source_ranges.as_ref().filter(|ranges| !ranges.is_empty())?;
+    Some(ranges.iter().filter_map(|range| range.trim().parse().ok()).collect())
+}
+
+fn endpoints(slices: &[&EndpointSlice], port_name: &str, protocol: Protocol, here: Here<'_>) -> Vec<Endpoint> {
+    let mut found: Vec<(Endpoint, Hints<'_>)> = Vec::new();
     for slice in slices {
         let matching = slice.ports.iter().flatten().find(|p| {
             p.name.as_deref().unwrap_or_default() == port_name
                 && Protocol::from_api(p.protocol.as_deref()) == Some(protocol)
         });
-        let Some(port) = matching.and_then(|p| u16::try_from(p.port?).ok()) else { continue };
+        let Some(port) = matching.and_then(|p| port_number(p.port)) else { continue };
         for endpoint in slice.endpoints.iter().flatten() {
             let conditions = endpoint.conditions.clone().unwrap_or_default();
             let ready = conditions.ready != Some(false);
             // Upstream forwards to the first address of an endpoint only.
             let Some(ip) = endpoint.addresses.first().and_then(|a| a.parse().ok()) else { continue };
-            out.push(Endpoint {
+            let endpoint_of = Endpoint {
                 ip,
                 port,
                 ready,
                 serving: conditions.serving.unwrap_or(ready),
                 terminating: conditions.terminating == Some(true),
-                local: endpoint.node_name.as_deref() == Some(node),
-            });
+                local: endpoint.node_name.as_deref() == Some(here.node),
+                near: true,
+            };
+            found.push((endpoint_of, Hints::of(endpoint)));
         }
     }
+    // While an endpoint moves between slices it is in both; the one that says more good of it counts.
+    let rank = |e: &Endpoint| (e.ip, e.port, !e.ready, !e.serving, !e.local);
+    found.sort_by_key(|(e, _)| rank(e));
+    found.dedup_by_key(|(e, _)| (e.ip, e.port));
+    let mode = Mode::of(&found, here);
+    let near = |(e, hints): (Endpoint, Hints<'_>)| Endpoint { near: mode.takes(&hints, here), ..e };
+    let mut out: Vec<Endpoint> = found.into_iter().map(near).collect();
     out.sort();
-    out.dedup_by_key(|e| (e.ip, e.port));
     out
+}
+
+/// Whom an endpoint is meant for.
+#[derive(Default)]
+struct Hints<'a> {
+    nodes: Vec<&'a str>,
+    zones: Vec<&'a str>,
+}
+
+impl<'a> Hints<'a> {
+    fn of(endpoint: &'a SliceEndpoint) -> Self {
+        let Some(hints) = &endpoint.hints else { return Self::default() };
+        Self {
+            nodes: hints.for_nodes.iter().flatten().map(|node| node.name.as_str()).collect(),
+            zones: hints.for_zones.iter().flatten().map(|zone| zone.name.as_str()).collect(),
+        }
+    }
+
+    fn zone(&self, here: Here<'_>) -> bool {
+        here.zone.is_some_and(|zone| self.zones.contains(&zone))
+    }
+}
+
+/// Which hints are followed: those that every ready endpoint has, if one is meant for this node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Any,
+    Zone,
+    Node,
+}
+
+impl Mode {
+    fn of(found: &[(Endpoint, Hints<'_>)], here: Here<'_>) -> Self {
+        let ready: Vec<&Hints<'_>> = found.iter().filter(|(e, _)| e.ready).map(|(_, hints)| hints).collect();
+        if ready.iter().all(|h| !h.nodes.is_empty()) && ready.iter().any(|h| h.nodes.contains(&here.node)) {
+            Self::Node
+        } else if ready.iter().all(|h| !h.zones.is_empty()) && ready.iter().any(|h| h.zone(here)) {
+            Self::Zone
+        } else {
+            Self::Any
+        }
+    }
+
+    fn takes(self, hints: &Hints<'_>, here: Here<'_>) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Zone => hints.zone(here),
+            Self::Node => hints.nodes.contains(&here.node),
+        }
+    }
 }
 
 /// The port that a probe or hook means: a number, or the name of one of the container's ports.
@@ -205,52 +353,5 @@ pub fn container_port(container: &k8s_openapi::api::core::v1::Container, port: &
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn show(service: &str, slices: &[&str]) -> String {
-        let yaml = |text: &str| {
-            format!("{{metadata: {{namespace: d, name: web, labels: {{kubernetes.io/service-name: web}}}}, {text}}}")
-        };
-        let service: Service = serde_yaml_ng::from_str(&yaml(&format!("spec: {{{service}}}"))).expect("a service");
-        let slices: Vec<EndpointSlice> = slices
-            .iter()
-            .map(|s| serde_yaml_ng::from_str(&yaml(&format!("addressType: IPv4, {s}"))).expect("a slice"))
-            .collect();
-        let line = |p: ServicePort| {
-            let ends: Vec<_> = p
-                .endpoints
-                .iter()
-                .map(|e| {
-                    format!("{}:{}{}{}", e.ip, e.port, if e.ready { "" } else { "!" }, if e.local { "*" } else { "" })
-                })
-                .collect();
-            format!("{:?}/{} {} -> {}", p.cluster_ips, p.port, p.node_port.unwrap_or(0), ends.join(" "))
-        };
-        derive([&service], &slices, "n1").into_iter().map(line).collect::<Vec<_>>().join("; ")
-    }
-
-    #[test]
-    fn ports_meet_their_endpoints() {
-        let slice = "ports: [{port: 8080}], endpoints: [{addresses: [10.1.0.2], nodeName: n1}, {addresses: [10.1.1.3], nodeName: n2, conditions: {ready: false}}]";
-        for (name, service, slices, expect) in [
-            (
-                "plain",
-                "clusterIP: 10.96.0.5, ports: [{port: 80, nodePort: 30080}]",
-                vec![slice],
-                "[10.96.0.5]/80 30080 -> 10.1.0.2:8080* 10.1.1.3:8080!",
-            ),
-            ("no endpoints", "clusterIP: 10.96.0.5, ports: [{port: 80}]", vec![], "[10.96.0.5]/80 0 -> "),
-            ("headless", "clusterIP: None, ports: [{port: 80}]", vec![slice], ""),
-            ("external name", "type: ExternalName, externalName: a.b", vec![], ""),
-            (
-                "port names must match",
-                "clusterIP: 10.96.0.5, ports: [{port: 80, name: http}]",
-                vec![slice],
-                "[10.96.0.5]/80 0 -> ",
-            ),
-        ] {
-            assert_eq!(show(service, &slices), expect, "{name}");
-        }
-    }
-}
+#[path = "services_tests.rs"]
+mod tests;

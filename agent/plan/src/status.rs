@@ -35,19 +35,22 @@ pub mod sync;
 pub fn status(view: &View<'_>, host_ips: &[IpAddr]) -> PodStatus {
     let old = view.pod.status.clone().unwrap_or_default();
     let Some(spec) = &view.pod.spec else { return old };
-    let init = spec.init_containers.iter().flatten().map(|c| container_status(view, spec, c, &old)).collect::<Vec<_>>();
-    let regular = spec.containers.iter().map(|c| container_status(view, spec, c, &old)).collect::<Vec<_>>();
+    let of = |container: &Container, sort| container_status(view, spec, container, sort, &old);
+    let init = spec.init_containers.iter().flatten().map(|c| of(c, Sort::Init)).collect::<Vec<_>>();
+    let regular = spec.containers.iter().map(|c| of(c, Sort::Regular)).collect::<Vec<_>>();
+    let ephemeral = rules::ephemeral(spec).map(|c| of(&c, Sort::Ephemeral)).collect::<Vec<_>>();
     let outcome = rules::outcome(view.pod, view.seen, view.now);
     let settled = view.seen.containers.iter().all(|c| !c.alive());
     let terminal = settled && (view.ending.is_some() || outcome.is_some());
     let phase = match old.phase.as_deref() {
         Some(done @ ("Succeeded" | "Failed")) => done.to_owned(),
-        _ if outcome == Some(PodEnd::DeadlineExceeded) => "Failed".to_owned(),
+        _ if outcome == Some(PodEnd::DeadlineExceeded) || view.memory.ended_by_node.is_some() => "Failed".to_owned(),
         _ => phase::phase(spec, &init, &regular, terminal).to_owned(),
     };
     let ips = pod_ips(view, spec, host_ips, &old);
-    let (reason, message) = match outcome {
-        Some(PodEnd::DeadlineExceeded) => deadline_text(),
+    let (reason, message) = match (outcome, &view.memory.ended_by_node) {
+        (_, Some(why)) => (Some(why.reason.to_owned()), Some(why.message.clone())),
+        (Some(PodEnd::DeadlineExceeded), _) => deadline_text(),
         _ => (old.reason.clone(), old.message.clone()),
     };
     let mut new = PodStatus {
@@ -61,6 +64,7 @@ pub fn status(view: &View<'_>, host_ips: &[IpAddr]) -> PodStatus {
         start_time: Some(old.start_time.clone().unwrap_or(Time(whole_seconds(view.now)))),
         init_container_statuses: (!init.is_empty()).then_some(init),
         container_statuses: Some(regular),
+        ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         reason,
         message,
         phase: Some(phase),
@@ -85,9 +89,26 @@ fn pod_ips(view: &View<'_>, spec: &PodSpec, host_ips: &[IpAddr], old: &PodStatus
     ips.iter().map(IpAddr::to_string).collect()
 }
 
-fn container_status(view: &View<'_>, spec: &PodSpec, container: &Container, old: &PodStatus) -> ContainerStatus {
-    let is_init = rules::is_init(spec, &container.name);
-    let list = if is_init { &old.init_container_statuses } else { &old.container_statuses };
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    Init,
+    Regular,
+    Ephemeral,
+}
+
+fn container_status(
+    view: &View<'_>,
+    spec: &PodSpec,
+    container: &Container,
+    sort: Sort,
+    old: &PodStatus,
+) -> ContainerStatus {
+    let is_init = sort == Sort::Init;
+    let list = match sort {
+        Sort::Init => &old.init_container_statuses,
+        Sort::Regular => &old.container_statuses,
+        Sort::Ephemeral => &old.ephemeral_container_statuses,
+    };
     let known = list.iter().flatten().find(|s| s.name == container.name);
     let Some(latest) = view.seen.latest(&container.name) else {
         return unseen(view, spec, container, known);
@@ -96,19 +117,31 @@ fn container_status(view: &View<'_>, spec: &PodSpec, container: &Container, old:
     let running = latest.state == State::Running && !view.memory.post_start.contains(&latest.id);
     let started = running && probed.started(container);
     let finished_init = is_init && !rules::sidecar(container) && latest.state == State::Exited && latest.exit_code == 0;
-    let serves = !is_init || rules::sidecar(container);
+    let serves = sort == Sort::Regular || (is_init && rules::sidecar(container));
     let (state, last) = states(view, spec, container, latest);
     ContainerStatus {
         name: container.name.clone(),
         state: Some(state),
         last_state: Some(last.or_else(|| remembered(known?, latest)).unwrap_or_default()),
         ready: finished_init || (serves && started && probed.ready(container)),
-        started: Some(started),
+        started: (sort != Sort::Ephemeral).then_some(started),
         restart_count: i32::try_from(latest.attempt).unwrap_or(i32::MAX),
         image: image_name(container, latest),
         image_id: latest.image_id.clone(),
         container_id: Some(format!("containerd://{}", latest.id)),
+        resources: Some(resources(view, container, latest)),
         ..skeleton(container)
+    }
+}
+
+/// What the container has; what it is granted, if it does not run.
+fn resources(view: &View<'_>, container: &Container, latest: &observed::Container) -> ResourceRequirements {
+    let applied = view.memory.resizing.applied.get(&latest.id).filter(|_| latest.state == State::Running);
+    let declared = applied.or(container.resources.as_ref()).cloned().unwrap_or_default();
+    ResourceRequirements {
+        limits: declared.limits.filter(|m| !m.is_empty()),
+        requests: declared.requests.filter(|m| !m.is_empty()),
+        claims: None,
     }
 }
 
@@ -246,13 +279,9 @@ fn comes_back(
     container: &Container,
     latest: &observed::Container,
 ) -> Option<ContainerState> {
-    let policy = match (rules::is_init(spec, &container.name), rules::sidecar(container)) {
-        (true, true) => rules::Policy::Always,
-        (true, false) => rules::init_policy(spec),
-        (false, _) => rules::policy(spec, container),
-    };
-    let done = view.ending.is_some() || rules::outcome(view.pod, view.seen, view.now).is_some();
-    if done || !rules::should_start(policy, Some(latest)) {
+    let once = spec.ephemeral_containers.iter().flatten().any(|c| c.name == container.name);
+    let done = once || view.ending.is_some() || rules::outcome(view.pod, view.seen, view.now).is_some();
+    if done || !rules::should_start(spec, container, Some(latest)) {
         return None;
     }
     if let Some(failure) = start_failure(view, container) {

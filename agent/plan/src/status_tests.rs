@@ -3,7 +3,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::*;
 use crate::{
-    observed::{Container as Seen, Memory, Observed, Sandbox, Volumes},
+    observed::{Container as Seen, EndedByNode, Memory, Observed, Sandbox, Volumes},
     step::Ending,
     testing::pod,
 };
@@ -160,4 +160,24 @@ fn a_run_that_the_runtime_forgot_stays_in_the_status() {
         format!("Running | a+ running Error=3 1 | {READY}"),
         "it had ended"
     );
+}
+
+#[test]
+fn a_pod_that_took_too_much_has_failed() {
+    let memory = Memory {
+        ended_by_node: Some(EndedByNode { reason: EndedByNode::EVICTED, message: "too much".into() }),
+        volumes: Volumes::Ready,
+        ..Memory::default()
+    };
+    let pod = pod("containers: [{name: a}]");
+    let seen = Observed { sandboxes: vec![], containers: vec![seen("a", 0, State::Running, 0)] };
+    let ending = Some(Ending { deadline: at(11), remove: false });
+    let status = status(&View { pod: &pod, seen: &seen, memory: &memory, ending, now: at(10) }, &[]);
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    assert_eq!(
+        [text(&status.phase), text(&status.reason), text(&status.message)],
+        ["Failed", "Evicted", "too much"].map(str::to_owned)
+    );
+    let target = status.conditions.iter().flatten().find(|c| c.type_ == "DisruptionTarget");
+    assert_eq!(target.and_then(|c| c.reason.as_deref()), Some("TerminationByKubelet"));
 }

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use crate::{
     observed::{self, Memory, Observed, Sandbox, State, Volumes},
-    probe, rules,
+    probe, resize, rules,
 };
 
 /// How many containers of one name are kept: the current one and one for `logs --previous`.
@@ -71,6 +71,11 @@ pub enum Step {
         id: String,
     },
     StopContainers(Vec<Stop>),
+    /// Give a running container the resources that it is granted.
+    UpdateResources {
+        container: String,
+        id: String,
+    },
     RemoveContainer {
         id: String,
     },
@@ -96,6 +101,7 @@ pub enum Why {
     PodEnds,
     Unhealthy(probe::Kind),
     Changed,
+    Resized,
     SandboxLost,
     Other(String),
 }
@@ -124,7 +130,7 @@ pub fn next_step(view: &View<'_>) -> Step {
         return end(view, spec, Ending { deadline: view.now + rules::grace(view.pod), remove: false });
     }
     match run(view, spec) {
-        Step::Wait(wake) => Step::Wait(sooner(wake, rules::active_deadline(view.pod))),
+        Step::Wait(wake) => Step::Wait(sooner(sooner(wake, rules::active_deadline(view.pod)), resize_due(view))),
         step => step,
     }
 }
@@ -134,6 +140,13 @@ fn sooner(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     }
+}
+
+/// When a change of resources that could not be is looked at again.
+fn resize_due(view: &View<'_>) -> Option<Timestamp> {
+    let resizing = &view.memory.resizing;
+    let deferred = resizing.pending.as_ref().filter(|pending| !pending.infeasible).map(|pending| pending.retry);
+    sooner(deferred, resizing.failed.as_ref().map(|(_, retry)| *retry))
 }
 
 fn run(view: &View<'_>, spec: &PodSpec) -> Step {
@@ -148,6 +161,9 @@ fn run(view: &View<'_>, spec: &PodSpec) -> Step {
         lost => return replace_sandbox(view, lost),
     };
     if let Some(step) = stop_misfits(view, spec, sandbox).or_else(|| sweep(view, sandbox)) {
+        return step;
+    }
+    if let Some(step) = update_resources(view, spec) {
         return step;
     }
     start_containers(view, spec, sandbox)
@@ -209,7 +225,7 @@ fn stop_misfits(view: &View<'_>, spec: &PodSpec, sandbox: &Sandbox) -> Option<St
             return Some(Step::RemoveContainer { id: seen.id.clone() });
         }
         let Some(definition) = rules::definition(spec, &seen.name) else { continue };
-        if let Some((why, grace)) = misfit(view, definition, seen, sandbox) {
+        if let Some((why, grace)) = misfit(view, &definition, seen, sandbox) {
             stops.push(stop(seen, view.now + grace, why));
         }
     }
@@ -232,9 +248,28 @@ fn misfit(
     if !seen.definition.is_empty() && seen.definition != rules::definition_hash(definition) {
         return Some((Why::Changed, grace));
     }
+    if resize::needs_restart(definition, &view.memory.resizing.outstanding(definition, &seen.id)) {
+        return Some((Why::Resized, grace));
+    }
     let kind = view.memory.probed.get(&seen.id)?.condemned(definition)?;
     let own = kind.of(definition).and_then(|p| p.termination_grace_period_seconds);
     Some((Why::Unhealthy(kind), own.map_or(grace, SignedDuration::from_secs)))
+}
+
+/// Gives a running container what it is granted, unless the runtime refused that a moment ago.
+fn update_resources(view: &View<'_>, spec: &PodSpec) -> Option<Step> {
+    let resizing = &view.memory.resizing;
+    if resizing.failed.as_ref().is_some_and(|(_, retry)| view.now < *retry) {
+        return None;
+    }
+    let due = |seen: &&observed::Container| {
+        let definition = rules::definition(spec, &seen.name);
+        seen.state == State::Running
+            && !view.memory.stopping.contains_key(&seen.id)
+            && definition.is_some_and(|definition| !resizing.outstanding(&definition, &seen.id).is_empty())
+    };
+    let seen = view.seen.containers.iter().find(due)?;
+    Some(Step::UpdateResources { container: seen.name.clone(), id: seen.id.clone() })
 }
 
 /// Removes what nobody will ask for again: attempts before the previous one, and old sandboxes.
@@ -272,12 +307,19 @@ fn start_containers(view: &View<'_>, spec: &PodSpec, sandbox: &Sandbox) -> Step 
     let in_sandbox = |c: &observed::Container| c.sandbox == sandbox.id;
     let initialized = spec.containers.iter().any(|c| view.seen.latest(&c.name).is_some_and(in_sandbox));
     let mut wake = None;
+    for container in rules::ephemeral(spec) {
+        match start_ephemeral(view, &container) {
+            Progress::Fine => {}
+            Progress::Do(step) => return step,
+            Progress::Held(until) => wake = sooner(wake, until),
+        }
+    }
     for container in spec.init_containers.iter().flatten() {
         match start_init(view, spec, container, sandbox, initialized) {
             Progress::Fine => {}
             Progress::Do(step) => return step,
             Progress::Held(until) if initialized => wake = sooner(wake, until),
-            Progress::Held(until) => return Step::Wait(until),
+            Progress::Held(until) => return Step::Wait(sooner(wake, until)),
         }
     }
     // Containers start in their order; only images may be fetched ahead.
@@ -295,6 +337,19 @@ fn start_containers(view: &View<'_>, spec: &PodSpec, sandbox: &Sandbox) -> Step 
         }
     }
     Step::Wait(wake)
+}
+
+/// An ephemeral container runs once, whatever else the pod does.
+fn start_ephemeral(view: &View<'_>, container: &Container) -> Progress {
+    let latest = view.seen.latest(&container.name);
+    let statuses = view.pod.status.as_ref().and_then(|s| s.ephemeral_container_statuses.as_ref());
+    let known = statuses.into_iter().flatten().find(|s| s.name == container.name);
+    let ran = known.is_some_and(|s| s.container_id.as_deref().is_some_and(|id| !id.is_empty()));
+    match latest {
+        None if !ran => start(view, container, None),
+        Some(seen) if seen.state == State::Created => start(view, container, Some(seen)),
+        _ => Progress::Fine,
+    }
 }
 
 fn start_init(
@@ -320,7 +375,7 @@ fn start_init(
         _ if initialized => Progress::Fine,
         Some(seen) if seen.state == State::Exited && seen.exit_code == 0 => Progress::Fine,
         Some(seen) if seen.state == State::Running => Progress::Held(None),
-        Some(_) if !rules::should_start(rules::init_policy(spec), here) => Progress::Held(None),
+        Some(_) if !rules::should_start(spec, container, here) => Progress::Held(None),
         _ => start(view, container, latest),
     }
 }
@@ -329,7 +384,7 @@ fn start_regular(view: &View<'_>, spec: &PodSpec, container: &Container) -> Prog
     let latest = view.seen.latest(&container.name);
     match latest {
         Some(seen) if view.memory.post_start.contains(&seen.id) => Progress::Held(None),
-        _ if rules::should_start(rules::policy(spec, container), latest) => start(view, container, latest),
+        _ if rules::should_start(spec, container, latest) => start(view, container, latest),
         _ => Progress::Fine,
     }
 }

@@ -59,6 +59,7 @@ fn show(step: &Step) -> String {
             let ids: Vec<_> = stops.iter().map(|s| format!("{}@{}", s.id, s.deadline.as_second() - 1_000)).collect();
             format!("stop {}", ids.join(","))
         }
+        Step::UpdateResources { id, .. } => format!("update {id}"),
         Step::TearDown => "release".to_owned(),
         Step::Gone => "gone".to_owned(),
     }
@@ -241,5 +242,44 @@ fn sandboxes_wait_for_the_nodes_network() {
     ] {
         let until = sandbox_waits(&pod(spec), ready, at(0));
         assert_eq!(until.map(|until| until.duration_since(at(0)).as_millis()), expect, "{name}");
+    }
+}
+
+#[test]
+fn granted_resources_reach_running_containers() {
+    let anew = "resizePolicy: [{resourceName: memory, restartPolicy: RestartContainer}],";
+    let retry = |second| Some(("refused".to_owned(), at(second)));
+    for (name, policy, applied, failed, seen, expect) in [
+        ("as granted", "", "100m", None, "s0 a0:run", "wait"),
+        ("more CPU", "", "50m", None, "s0 a0:run", "update a0"),
+        ("refused a moment ago", "", "50m", retry(15), "s0 a0:run", "wait 15"),
+        ("refused earlier", "", "50m", retry(9), "s0 a0:run", "update a0"),
+        ("memory only anew, but this is CPU", anew, "50m", None, "s0 a0:run", "update a0"),
+    ] {
+        let spec = format!("containers: [{{name: a, {policy} resources: {{requests: {{cpu: 100m}}}}}}]");
+        let mut memory = ready();
+        let applied = format!("{{requests: {{cpu: {applied}}}}}");
+        memory.resizing.applied.insert("a0".into(), serde_yaml_ng::from_str(&applied).expect("resources"));
+        memory.resizing.failed = failed;
+        assert_eq!(decide(&spec, seen, &memory, None), expect, "{name}");
+    }
+    let spec = format!("containers: [{{name: a, {anew} resources: {{limits: {{memory: 2Gi}}}}}}]");
+    let mut memory = ready();
+    memory.resizing.applied.insert("a0".into(), serde_yaml_ng::from_str("{limits: {memory: 1Gi}}").expect("resources"));
+    assert_eq!(decide(&spec, "s0 a0:run", &memory, None), "stop a0@40");
+}
+
+#[test]
+fn an_ephemeral_container_runs_once() {
+    let debugged = |more: &str| format!("{more}, ephemeralContainers: [{{name: d, image: x, targetContainerName: a}}]");
+    for (name, spec, seen, expect) in [
+        ("beside the others", TWO, "s0 a0:run b0:run", "image d0"),
+        ("before init containers are done", INIT, "s0 i0:run", "image d0"),
+        ("it runs", TWO, "s0 a0:run b0:run d0:run", "wait"),
+        ("it failed", TWO, "s0 a0:run b0:run d0:exit1", "wait"),
+        ("its end is not the pod's", NEVER, "s0 a0:run d0:exit1", "wait"),
+        ("the pod's end is its own", NEVER, "s0 a0:exit0 d0:run", "stop d0@40"),
+    ] {
+        assert_eq!(decide(&debugged(spec), seen, &ready(), None), expect, "{name}");
     }
 }

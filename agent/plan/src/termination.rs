@@ -44,7 +44,7 @@ pub fn ending(
         return known;
     };
     match known {
-        Some(known) if known.deadline <= deadline => Some(known),
+        Some(known) if known.deadline <= deadline => Some(Ending { remove: true, ..known }),
         _ => Some(Ending { deadline, remove: true }),
     }
 }

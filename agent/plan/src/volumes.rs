@@ -14,8 +14,10 @@ use k8s_openapi::api::core::v1::{
 use kontiki_model::Quantity;
 
 use crate::{
+    certificates::CertificateFiles,
     env::Sources,
     field::{self, FieldError, Place},
+    trust::{self, TrustError},
 };
 
 /// Mode of generated files unless told otherwise.
@@ -69,6 +71,8 @@ pub struct TokenFile {
 pub struct Payload {
     pub files: BTreeMap<String, File>,
     pub tokens: Vec<TokenFile>,
+    /// What the shell has made by a signer.
+    pub certificates: Vec<CertificateFiles>,
 }
 
 /// A volume cannot be filled. The text is for the `FailedMount` event.
@@ -85,6 +89,8 @@ pub enum VolumeError {
     #[error("invalid path {0:?}")]
     Path(String),
     #[error("{0}")]
+    Trust(#[from] TrustError),
+    #[error("{0}")]
     Field(#[from] FieldError),
 }
 
@@ -92,7 +98,7 @@ impl VolumeError {
     /// Whether an object that may yet arrive would help.
     #[must_use]
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::NoConfigMap(_) | Self::NoSecret(_) | Self::NoKey { .. })
+        matches!(self, Self::NoConfigMap(_) | Self::NoSecret(_) | Self::NoKey { .. } | Self::Trust(_))
     }
 }
 
@@ -134,7 +140,7 @@ pub fn downward_api(source: &DownwardAPIVolumeSource, pod: &Pod, place: &Place) 
     out.checked()
 }
 
-/// The files of a projected volume, and the tokens that it needs.
+/// The files of a projected volume, and the tokens and certificates that it needs.
 ///
 /// # Errors
 /// The first thing missing that is not optional.
@@ -151,10 +157,10 @@ pub fn projected(
 
 impl Payload {
     fn checked(self) -> Result<Self, VolumeError> {
-        match self.files.keys().chain(self.tokens.iter().map(|t| &t.path)).find(|path| !safe(path)) {
-            Some(path) => Err(VolumeError::Path(path.clone())),
-            None => Ok(self),
-        }
+        let certificates = self.certificates.iter().flat_map(CertificateFiles::paths);
+        let paths = self.files.keys().chain(self.tokens.iter().map(|t| &t.path)).chain(certificates);
+        let unsafe_path = { paths }.find(|path| !safe(path)).cloned();
+        unsafe_path.map_or(Ok(self), |path| Err(VolumeError::Path(path)))
     }
 }
 
@@ -173,9 +179,8 @@ fn add_projected(
     projected: &ProjectedVolumeSource,
     mode: u32,
 ) -> Result<(), VolumeError> {
-    for VolumeProjection { config_map, secret, downward_api, service_account_token, cluster_trust_bundle, .. } in
-        projected.sources.iter().flatten()
-    {
+    for (index, source) in projected.sources.iter().flatten().enumerate() {
+        let VolumeProjection { config_map, secret, downward_api, service_account_token, .. } = source;
         if let Some(map) = config_map {
             add_config_map(out, sources.config_map(&map.name), &map.name, map.items.as_deref(), map.optional, mode)?;
         } else if let Some(secret) = secret {
@@ -191,11 +196,23 @@ fn add_projected(
                 // Others than root must read it only through fsGroup or their own uid.
                 mode: if runs_as_other(pod) { 0o644 } else { 0o600 } & mode,
             });
-        } else if cluster_trust_bundle.as_ref().is_none_or(|b| b.optional != Some(true)) {
+        } else if let Some(bundle) = &source.cluster_trust_bundle {
+            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
+            let data = trust::anchors(bundle, sources, node)?.into_bytes();
+            out.files.insert(bundle.path.clone(), File { data, mode: credential_mode(pod, mode) });
+        } else if let Some(certificate) = &source.pod_certificate {
+            out.certificates.push(CertificateFiles::new(index, certificate, credential_mode(pod, mode)));
+        } else {
             return Err(VolumeError::Unsupported);
         }
     }
     Ok(())
+}
+
+/// With an fsGroup only the group reads them beside the owner (the writer of the files sees to that).
+fn credential_mode(pod: &Pod, mode: u32) -> u32 {
+    let group = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()?.fs_group);
+    if group.is_some() { 0o600 } else { mode }
 }
 
 /// Whether some container may run as another user than root, so that a token of mode 0600 owned
@@ -354,6 +371,21 @@ mod tests {
             ("a way out", "configMap: {name: cm, items: [{key: a, path: ../x}]}", Err("invalid path \"../x\"")),
             ("downward", "downwardAPI: {items: [{path: n, fieldRef: {fieldPath: metadata.name}}]}", Ok("n:644")),
             (
+                "a missing bundle",
+                "projected: {sources: [{clusterTrustBundle: {name: b, path: p}}]}",
+                Err("while getting ClusterTrustBundle: clustertrustbundle.certificates.k8s.io \"b\" not found"),
+            ),
+            (
+                "an optional bundle",
+                "projected: {sources: [{clusterTrustBundle: {name: b, path: p, optional: true}}]}",
+                Ok("p:644"),
+            ),
+            (
+                "a certificate",
+                "projected: {defaultMode: 256, sources: [{podCertificate: {signerName: s, keyType: ED25519, keyPath: k}}]}",
+                Ok("*k:400"),
+            ),
+            (
                 "token",
                 "projected: {sources: [{serviceAccountToken: {path: token}}, {configMap: {name: cm}}]}",
                 Ok("a:644 b:644 +token"),
@@ -362,7 +394,10 @@ mod tests {
             let pod = pod(&format!("containers: [], volumes: [{{name: v, {volume}}}]"));
             let got = payload(&pod, &One(map.clone())).map(|p| {
                 let files = p.files.iter().map(|(path, f)| format!("{path}:{:o}", f.mode));
-                files.chain(p.tokens.iter().map(|t| format!("+{}", t.path))).collect::<Vec<_>>().join(" ")
+                let certificates =
+                    p.certificates.iter().flat_map(|c| c.paths().map(move |path| format!("*{path}:{:o}", c.mode)));
+                let tokens = p.tokens.iter().map(|t| format!("+{}", t.path));
+                files.chain(tokens).chain(certificates).collect::<Vec<_>>().join(" ")
             });
             assert_eq!(got.map_err(|e| e.to_string()), expect.map(str::to_owned).map_err(str::to_owned), "{name}");
         }

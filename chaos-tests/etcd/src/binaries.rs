@@ -59,7 +59,7 @@ pub fn etcd34() -> Result<EtcdBinaries> {
 /// It cannot be built.
 pub fn etcd37() -> Result<Option<EtcdBinaries>> {
     static BUILT: OnceLock<Result<Option<PathBuf>, String>> = OnceLock::new();
-    let dir = BUILT.get_or_init(|| build("get-etcd.sh").map_err(|error| format!("{error:#}")));
+    let dir = BUILT.get_or_init(|| build("get-etcd.sh", &[]).map_err(|error| format!("{error:#}")));
     Ok(dir.as_ref().map_err(|error| anyhow!("{error}"))?.as_deref().map(EtcdBinaries::of))
 }
 
@@ -68,13 +68,14 @@ pub fn etcd37() -> Result<Option<EtcdBinaries>> {
 /// # Errors
 /// It cannot be built.
 pub fn kube_apiserver() -> Result<Option<PathBuf>> {
-    Ok(build("get-kube-apiserver.sh")?.map(|dir| dir.join("kube-apiserver")))
+    Ok(build("get-kubernetes.sh", &["kube-apiserver"])?.map(|dir| dir.join("kube-apiserver")))
 }
 
 /// What a script of ours has built, or `None` where there is no Go for it.
-fn build(script_name: &str) -> Result<Option<PathBuf>> {
+fn build(script_name: &str, arguments: &[&str]) -> Result<Option<PathBuf>> {
     let script = script(script_name);
-    let built = Command::new(&script).output().with_context(|| format!("starting {}", script.display()))?;
+    let built =
+        Command::new(&script).args(arguments).output().with_context(|| format!("starting {}", script.display()))?;
     if built.status.code() == Some(WITHOUT_GO) {
         // Past what the test harness captures: a skip is to be seen.
         std::io::stderr().write_all(&[b"skipped: ", &built.stderr[..]].concat())?;

@@ -66,7 +66,13 @@ pub fn address(member: u64) -> String {
 }
 
 fn config(member: u64) -> Config {
-    let tls = PeerTls { ca_pem: String::new(), cert_pem: String::new(), key_pem: String::new(), organization: None };
+    let tls = PeerTls {
+        ca_pem: String::new(),
+        cert_pem: String::new(),
+        key_pem: String::new(),
+        organization: None,
+        names: Vec::new(),
+    };
     Config {
         id: member,
         name: format!("s{member}"),

@@ -113,6 +113,9 @@ impl<'a> Visit<'a> for Paths {
         }
     }
 
+    /// Who may see an item is no use of it.
+    fn visit_visibility(&mut self, _: &'a syn::Visibility) {}
+
     fn visit_path(&mut self, path: &'a syn::Path) {
         self.0.push(path.segments.iter().map(|segment| segment.ident.to_string()).collect());
         visit::visit_path(self, path);

@@ -151,14 +151,13 @@ async fn servers(saved: &Saved) -> Result<Client> {
     // At once, so that a person can look into what goes wrong from here on.
     publish_kubeconfig(saved, &members)?;
     wait("a leader", SERVERS, async || ready(saved, &client, &started).await).await?;
-    if !newcomers.is_empty() {
+    for server in newcomers {
+        // A token admits one server.
         let admission = token::create(&client, Purpose::Server, SignedDuration::from_mins(30), "kontiki up").await?;
-        for server in newcomers {
-            start_server(saved, &server, Some(&admission))?;
-            started.push(server.clone());
-            let what = format!("{} joining", server.name);
-            wait(&what, SERVERS, async || joined(saved, &client, &started, &server).await).await?;
-        }
+        start_server(saved, &server, Some(&admission))?;
+        started.push(server.clone());
+        let what = format!("{} joining", server.name);
+        wait(&what, SERVERS, async || joined(saved, &client, &started, &server).await).await?;
     }
     let leader = wait("the servers", SERVERS, async || all_there(saved, &client, &members).await).await?;
     let names: Vec<&str> = members.iter().map(|m| m.name.as_str()).collect();

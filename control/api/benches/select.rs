@@ -8,7 +8,7 @@ use kontiki_store::{Op, Txn};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/api/common/mod.rs"]
 mod common;
 
 const PODS: GroupResource<'static> = GroupResource { group: "", resource: "pods" };

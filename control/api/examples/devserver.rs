@@ -15,6 +15,7 @@ use clap::Parser;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kontiki_api::{Api, Config, NodeProxy, NodeProxyError, NodeStream, User};
+use kontiki_gate::Gate;
 use kontiki_kinds::rows::service::Ranges;
 use kontiki_model::GroupResource;
 use kontiki_proto::node::Open;
@@ -103,7 +104,7 @@ async fn main() -> Result<()> {
     if args.accounts {
         tokio::spawn(make_accounts(api.clone(), stop.clone()));
     }
-    api.serve(listener, tls(&authority)?, stop).await?;
+    api.serve(listener, tls(&authority)?, Gate::default(), stop).await?;
     store.shutdown().await;
     Ok(())
 }
@@ -117,7 +118,13 @@ async fn open_store(args: &Args, authority: &Authority) -> Result<Store> {
         dir: args.dir.join("raft"),
         listen,
         advertise: listen.to_string(),
-        tls: PeerTls { ca_pem: authority.0.pem(), cert_pem, key_pem, organization: Some(PeerTls::SERVERS.to_owned()) },
+        tls: PeerTls {
+            ca_pem: authority.0.pem(),
+            cert_pem,
+            key_pem,
+            organization: Some(PeerTls::SERVERS.to_owned()),
+            names: Vec::new(),
+        },
         heartbeat: kontiki_store::Config::HEARTBEAT,
         election: kontiki_store::Config::ELECTION,
         max_feature_level: None,
@@ -139,6 +146,7 @@ fn config(args: &Args) -> Result<Config> {
         }),
         admission: kontiki_kinds::admission::chain(&kontiki_kinds::admission::Settings {
             default_toleration_seconds: args.toleration_seconds,
+            ..kontiki_kinds::admission::Settings::default()
         }),
         authorizers: kontiki_kinds::authorize::chain(),
         clock: Arc::new(kontiki_api::clock::System),
@@ -146,7 +154,11 @@ fn config(args: &Args) -> Result<Config> {
         version: env!("CARGO_PKG_VERSION").into(),
         service_account_key_pem: KeyPair::generate()?.serialize_pem(),
         issuer: "https://kubernetes.default.svc".into(),
+        front_proxy: None,
         node_proxy: Arc::new(NoNodes),
+        caller: None,
+        aggregation: None,
+        limits: kontiki_api::fairness::Limits::default(),
         writes: kontiki_api::Writes::default(),
         extra_routes: axum::Router::new(),
     })

@@ -1,22 +1,35 @@
 //! The shared state of the API: what every part of it reads and writes the cluster through. Its front doors are
 //! [`crate::server`] and [`crate::client`].
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
-use kontiki_cache::Cache;
+use kontiki_cache::{Backend, Cache, Registration, Snapshot};
 use kontiki_machinery::Registry;
+use kontiki_machinery::access::Member;
+use kontiki_machinery::admission;
 use kontiki_model::metrics::{Kind, single};
-use kontiki_store::{Snapshot, Store};
+use kontiki_store::Store;
+use parking_lot::Mutex;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::Auditor;
 use crate::auth::keys::{KeyError, Keys};
+use crate::budget::Budget;
 use crate::clock::Entropy;
+use crate::fairness::Fairness;
+use crate::kinds;
+use crate::ledger::Ledger;
 use crate::metrics::{Metrics, Source};
 use crate::pages::Pages;
+use crate::recent::Recent;
+use crate::specs::Specs;
 use crate::state::read_error;
-use crate::{Config, Status};
+use crate::usage::Answers;
+use crate::{Aggregation, Config, Status};
 
 /// The API of one master. Cheap to clone.
 #[derive(Clone)]
@@ -25,12 +38,28 @@ pub struct Api {
 }
 
 pub(crate) struct Inner {
-    pub store: Store,
+    pub store: Backend,
     pub config: Config,
     pub keys: Keys,
     pub cache: Cache,
+    /// Tell authorizers, steps of admission and the registry of the objects that they follow.
+    pub following: Vec<Registration>,
     pub pages: Pages,
+    /// Objects that watches were told of in another version.
+    pub recent: Recent,
+    pub ledger: Ledger,
+    pub fairness: Fairness,
+    /// Of the memory for bodies.
+    pub budget: Budget,
     pub metrics: Metrics,
+    /// Who records requests, if anybody does.
+    pub audit: OnceLock<Auditor>,
+    /// What servers behind say that they serve, by group and version.
+    pub behind: Mutex<HashMap<(String, String), Arc<Value>>>,
+    /// And what they say of it in OpenAPI.
+    pub specs: Specs,
+    /// What nodes said of what they use.
+    pub usage: Answers,
     /// Connections and tunnels.
     pub tasks: TaskTracker,
     /// Ends watches and connections.
@@ -38,22 +67,38 @@ pub(crate) struct Inner {
 }
 
 impl Api {
-    /// An API over `store`.
+    /// An API over `store`. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// The ServiceAccount key is not one.
-    pub fn new(store: Store, config: Config) -> Result<Self, KeyError> {
+    pub fn new(store: impl Into<Backend>, config: Config) -> Result<Self, KeyError> {
+        let store = store.into();
         let keys = Keys::from_pem(&config.service_account_key_pem)?;
+        let cache = Cache::new(store.clone());
+        let stop = CancellationToken::new();
+        let mut following: Vec<_> = config.authorizers.iter().flat_map(|member| follow(&cache, member)).collect();
+        following.extend(config.admission.iter().flat_map(|member| follow_for(&cache, member)));
+        following.extend(config.aggregation.iter().flat_map(|groups| follow_servers(&cache, groups)));
+        following.extend(kinds::follow(&cache, &config.registry, &stop));
         Ok(Self {
             inner: Arc::new(Inner {
-                cache: Cache::new(store.clone()),
+                following,
+                cache,
+                fairness: Fairness::new(config.limits),
+                budget: Budget::new(config.limits.bytes_in_flight),
                 store,
                 config,
                 keys,
                 pages: Pages::default(),
+                recent: Recent::default(),
+                ledger: Ledger::default(),
                 metrics: Metrics::default(),
+                audit: OnceLock::new(),
+                behind: Mutex::default(),
+                specs: Specs::default(),
+                usage: Answers::default(),
                 tasks: TaskTracker::new(),
-                stop: CancellationToken::new(),
+                stop,
             }),
         })
     }
@@ -70,16 +115,38 @@ impl Api {
         &self.inner.config.registry
     }
 
-    /// The store below.
+    /// Who gets at the API when many want to.
+    #[must_use]
+    pub fn fairness(&self) -> &Fairness {
+        &self.inner.fairness
+    }
+
+    /// The store below, in which values of sealed kinds are ciphertext.
     #[must_use]
     pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// The store below, with the values of sealed kinds open.
+    pub(crate) fn backend(&self) -> &Backend {
         &self.inner.store
     }
 
     /// A snapshot that holds everything acknowledged before this call.
     pub(crate) async fn fresh(&self) -> Result<Snapshot, Status> {
         self.store().barrier().await.map_err(read_error)?;
-        Ok(self.store().snapshot())
+        Ok(self.backend().snapshot())
+    }
+
+    /// Waits until the rows are those of all that was acknowledged; whether that can be said.
+    pub(crate) async fn catch_up(&self) -> bool {
+        if self.registry().source().is_none() {
+            return false;
+        }
+        let Ok(revision) = self.store().barrier().await else { return false };
+        self.cache().wait_for(revision).await;
+        let registry = self.registry().clone();
+        tokio::task::spawn_blocking(move || registry.settle()).await.is_ok()
     }
 
     /// The time.
@@ -102,6 +169,7 @@ impl Api {
         let mut out = String::with_capacity(8 << 10);
         self.inner.metrics.write(&mut out);
         self.inner.config.writes.write(&mut out);
+        self.inner.fairness.write_metrics(&mut out);
         let status = self.store().status().borrow().clone();
         let snapshot = self.store().snapshot();
         let (level, newest) = self.store().feature_level();
@@ -115,6 +183,7 @@ impl Api {
             ("kontiki_raft_applied_index", "Last applied log entry.", status.applied),
             ("kontiki_raft_last_log_index", "Last log entry.", status.last_log),
             ("kontiki_raft_members", "Members of the group.", status.members.len() as u64),
+            ("kontiki_api_body_bytes_charged", "Memory charged for bodies.", self.inner.budget.charged() as u64),
         ];
         for (name, help, value) in gauges {
             single(&mut out, name, Kind::Gauge, help, value);
@@ -122,4 +191,33 @@ impl Api {
         self.inner.metrics.write_sources(&mut out);
         out
     }
+}
+
+/// Tells an authorizer of what it follows.
+fn follow(cache: &Cache, member: &Member) -> Vec<Registration> {
+    let Member::Pure(authorizer) = member else { return Vec::new() };
+    let follow = |resource| {
+        let told = Arc::clone(authorizer);
+        cache.on_stored(resource, move |key, stored| told.changed(key, stored.map(|stored| &stored[..])))
+    };
+    authorizer.follows().iter().copied().map(follow).collect()
+}
+
+/// Tells a member of admission of what it follows.
+fn follow_for(cache: &Cache, member: &admission::Member) -> Vec<Registration> {
+    let follow = |resource| {
+        let told = member.clone();
+        cache.on_stored(resource, move |key, stored| told.changed(key, stored.map(|stored| &stored[..])))
+    };
+    member.follows().iter().copied().map(follow).collect()
+}
+
+/// Tells who knows other servers of the objects that name these.
+fn follow_servers(cache: &Cache, aggregation: &Aggregation) -> Vec<Registration> {
+    let delegates = &aggregation.delegates;
+    let follow = |resource| {
+        let told = Arc::clone(delegates);
+        cache.on_stored(resource, move |key, stored| told.changed(key, stored.map(|stored| &stored[..])))
+    };
+    delegates.follows().iter().copied().map(follow).collect()
 }

@@ -8,8 +8,10 @@ use http::{HeaderMap, HeaderName};
 use http_body_util::{BodyExt, Limited};
 use kontiki_machinery::Status;
 
-/// The largest body of a request.
-const MAX_BODY: usize = 3 << 20;
+use crate::budget::{Charge, weight};
+
+/// The largest body of a request whose kind has no smaller limit.
+pub(crate) const MAX_BODY: usize = 3 << 20;
 /// How much of a larger one is read before the connection is given up.
 const MAX_DISCARDED: usize = 16 << 20;
 /// How long a client may take to send its body.
@@ -29,9 +31,9 @@ pub(crate) fn header(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     (!values.is_empty()).then(|| values.join(","))
 }
 
-/// The whole body, within limits of size and time.
-pub(crate) async fn whole(body: Body) -> Result<Bytes, Status> {
-    match tokio::time::timeout(BODY_TIME, read_body(body)).await {
+/// The whole body, of at most `limit` bytes and within a time. `charge` is raised to what it may become.
+pub(crate) async fn whole(body: Body, limit: usize, charge: &mut Charge) -> Result<Bytes, Status> {
+    match tokio::time::timeout(BODY_TIME, read_body(body, limit, charge)).await {
         Ok(read) => read,
         Err(_) => Err(Status::failure(408, "Timeout", "the body took too long to arrive")),
     }
@@ -39,17 +41,25 @@ pub(crate) async fn whole(body: Body) -> Result<Bytes, Status> {
 
 /// Of a body that is too large a little more is read and thrown away: a client that is still
 /// writing would otherwise never see the answer.
-async fn read_body(mut body: Body) -> Result<Bytes, Status> {
-    let (mut kept, mut seen) = (BytesMut::new(), 0usize);
+async fn read_body(mut body: Body, limit: usize, charge: &mut Charge) -> Result<Bytes, Status> {
+    let (mut kept, mut seen, mut refused) = (BytesMut::new(), 0usize, Ok(()));
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Status::bad_request(format!("the body could not be read: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         seen += data.len();
-        if seen <= MAX_BODY {
-            kept.extend_from_slice(&data);
-        } else if seen > MAX_DISCARDED {
-            break;
+        if seen > limit && refused.is_ok() {
+            refused = Err(Status::too_large(format!("limit is {limit}")));
+        }
+        if refused.is_ok() {
+            refused = charge.raise(seen);
+        }
+        match &refused {
+            Ok(()) => kept.extend_from_slice(&data),
+            Err(_) if seen > MAX_DISCARDED => break,
+            Err(_) => kept = BytesMut::new(),
         }
     }
-    if seen > MAX_BODY { Err(Status::too_large(format!("limit is {MAX_BODY}"))) } else { Ok(kept.freeze()) }
+    refused?;
+    charge.raise(weight(&kept))?;
+    Ok(kept.freeze())
 }

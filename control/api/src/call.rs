@@ -1,5 +1,6 @@
 //! One request to a resource, whichever way it came in, and what a verb answers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,15 +9,17 @@ use bytes::Bytes;
 use http::Response;
 use kontiki_cache::Filter;
 use kontiki_machinery::subresource::View;
-use kontiki_machinery::{FieldError, Handler, ResourceDef, Subresource, access::Attributes};
+use kontiki_machinery::{FieldError, Handler, Name, ResourceDef, Subresource, access::Attributes};
+use kontiki_model::resource::NAMESPACES;
 use kontiki_store::{Entry, Revision, Term};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::object;
 use crate::params::Params;
 use crate::state::served;
 use crate::writes::{Effect, Writer};
-use crate::{Api, Status, User};
+use crate::{Api, Status, User, corrupt};
 
 /// One request to a resource.
 pub(crate) struct Call {
@@ -32,13 +35,20 @@ pub(crate) struct Call {
     /// When it stops waiting for others than the store.
     pub deadline: Instant,
     pub fence: Option<Term>,
+    /// Who owns what it writes.
+    pub manager: Name,
     /// Whom its writes are counted for.
     pub writer: Writer,
     /// What its write came to, once it is done.
     pub effect: Effect,
     /// Texts for `Warning` headers.
     pub warnings: Vec<String>,
+    /// What the audit log is to say of it.
+    pub notes: Notes,
 }
+
+/// Annotations of a record of the audit log, by their keys.
+pub(crate) type Notes = Arc<Mutex<BTreeMap<String, String>>>;
 
 /// A body as it came, or as an in-process caller gave it.
 pub(crate) enum Input {
@@ -59,6 +69,7 @@ impl Object {
         if def.is_view() {
             return Ok(Self::Built(served(def, entry)?));
         }
+        corrupt::check(entry)?;
         Ok(Self::Stored { bytes: entry.value.clone(), revision: entry.mod_revision })
     }
 
@@ -72,7 +83,7 @@ impl Object {
     pub fn json(&self) -> Bytes {
         match self {
             Self::Stored { bytes, revision } => object::splice(bytes, *revision),
-            Self::Built(value) => serde_json::to_vec(value).expect("a Value is JSON").into(),
+            Self::Built(value) => object::to_json(value),
         }
     }
 }
@@ -92,6 +103,8 @@ pub(crate) enum Answer {
         object: Object,
     },
     List(List),
+    /// A list of objects that were made for this answer.
+    Made(Vec<Value>),
     /// A Status that is no failure, e.g. of a delete.
     Status {
         code: u16,
@@ -136,15 +149,19 @@ impl Call {
         self.filter.as_ref().map(Filter::exact_fields).unwrap_or_default()
     }
 
-    /// What authorization is asked about.
+    /// What authorization is asked about: as upstream has it, a namespace lies in itself, and a collection that is
+    /// narrowed to one name is asked for by it.
     pub fn attributes<'a>(&'a self, verb: &'a str, fields: &'a [(&'a str, &'a str)]) -> Attributes<'a> {
+        let narrowed = fields.iter().find(|(path, _)| *path == "metadata.name" && matches!(verb, "list" | "watch"));
+        let name = self.name.as_deref().or(narrowed.map(|(_, name)| *name)).unwrap_or_default();
+        let own = (self.def.group_resource() == NAMESPACES).then_some(self.name());
         Attributes {
             verb,
             resource: &self.def.plural,
             group: &self.def.group,
             subresource: self.sub_name().unwrap_or_default(),
-            namespace: self.namespace().unwrap_or_default(),
-            name: self.name(),
+            namespace: self.namespace().or(own).unwrap_or_default(),
+            name,
             path: "",
             fields,
         }
@@ -163,10 +180,18 @@ impl Call {
             filter: Ok(Filter::default()),
             deadline: self.deadline,
             fence: self.fence,
+            manager: self.manager.clone(),
             writer: self.writer,
             effect: Effect::default(),
             warnings: Vec::new(),
+            notes: Arc::clone(&self.notes),
         }
+    }
+
+    /// From now on the call is `user`'s.
+    pub fn act_as(&mut self, user: User) {
+        self.writer = Writer::of(&user.groups);
+        self.user = user;
     }
 
     /// A failed validation.

@@ -3,17 +3,23 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::body::{Body, to_bytes};
+use http::Request as HttpRequest;
+use http::header::ACCEPT;
 use jiff::Timestamp;
 use kontiki_cache::Filter;
-use kontiki_machinery::{Registry, Verb};
+use kontiki_machinery::{Registry, ResourceDef, Table, Verb};
 use kontiki_model::{GroupResource, Term};
 use serde_json::Value;
 
-use crate::call::{Answer, Call, Input};
+use crate::call::{Answer, Call, Input, Notes};
 use crate::params::Params;
 use crate::verbs::delete::Request;
 use crate::writes::{Effect, Writer};
 use crate::{Api, DeleteOptions, PatchKind, Status, Target, User, deadline};
+
+/// The longest answer of another server that is read.
+const MOST: usize = 64 << 20;
 
 /// Acts as one user. Reads are linearizable; writes carry the fence, if any.
 #[derive(Clone)]
@@ -60,6 +66,26 @@ impl Client {
     pub async fn get(&self, target: Target<'_>) -> Result<Value, Status> {
         let mut call = self.call(target, Verb::Get).await?;
         value_of(call.read_object().await?)
+    }
+
+    /// Reads what a path shows, as JSON, whoever serves it: this master, or a server behind it.
+    ///
+    /// # Errors
+    /// What was answered instead.
+    pub async fn read(&self, path: &str) -> Result<Value, Status> {
+        let request = HttpRequest::get(path).header(ACCEPT, "application/json").body(Body::empty());
+        let response = self.api.answer(Some(self.user.clone()), request.map_err(Status::internal)?).await;
+        let code = response.status();
+        let body = to_bytes(response.into_body(), MOST).await.map_err(Status::internal)?;
+        let said: Option<Value> = serde_json::from_slice(&body).ok();
+        match said {
+            Some(said) if code.is_success() => Ok(said),
+            said => {
+                let message = said.as_ref().and_then(|said| said["message"].as_str()).map(str::to_owned);
+                let message = message.unwrap_or_else(|| String::from_utf8_lossy(&body).trim().to_owned());
+                Err(Status::failure(code.as_u16(), "", message))
+            }
+        }
     }
 
     /// Creates an object.
@@ -125,7 +151,8 @@ impl Client {
     /// A call to `target`, authorized.
     async fn call(&self, target: Target<'_>, verb: Verb) -> Result<Call, Status> {
         let table = self.api.registry().table();
-        let def = Arc::clone(table.find_resource(target.resource).ok_or_else(Status::no_such_resource)?);
+        let def = table.find_resource(target.resource).ok_or_else(Status::no_such_resource)?;
+        let def = Arc::clone(as_stored(&table, def, target.subresource));
         let sub = match target.subresource {
             None => None,
             Some(name) => Some(Arc::clone(def.subresource(name).ok_or_else(Status::no_such_resource)?)),
@@ -145,19 +172,31 @@ impl Client {
             filter: Ok(Filter::default()),
             deadline: deadline::longest(Instant::now()),
             fence: self.fence,
+            manager: self.writer.manager(),
             writer: self.writer,
             effect: Effect::default(),
             warnings: Vec::new(),
+            notes: Notes::default(),
         };
         self.api.authorize(&self.user, &call.attributes(verb.as_str(), &[]), call.deadline).await?;
         Ok(call)
     }
 }
 
+/// Of a kind that somebody outside converts the row that shows objects as they are stored: whoever that is need not be
+/// there for the cluster to go on.
+fn as_stored<'t>(table: &'t Table, def: &'t Arc<ResourceDef>, sub: Option<&str>) -> &'t Arc<ResourceDef> {
+    if def.strategy.conversion().is_none() {
+        return def;
+    }
+    let has = |row: &&Arc<ResourceDef>| !row.is_converted() && sub.is_none_or(|sub| row.subresource(sub).is_some());
+    table.views(def).iter().find(has).unwrap_or(def)
+}
+
 fn value_of(answer: Answer) -> Result<Value, Status> {
     match answer {
         Answer::Object { object, .. } => object.value(),
         Answer::Status { status, .. } => serde_json::to_value(status).map_err(Status::internal),
-        Answer::List(_) | Answer::Raw(_) => Err(Status::internal("this answer has no value")),
+        Answer::List(_) | Answer::Made(_) | Answer::Raw(_) => Err(Status::internal("this answer has no value")),
     }
 }

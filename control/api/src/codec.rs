@@ -1,8 +1,10 @@
 //! Bodies into objects: format, type, unknown fields, canonical form, defaults.
 
-use kontiki_machinery::decode::{DecodeError, Decoded, Findings, decode_json, decode_protobuf, decode_yaml};
+use kontiki_machinery::decode::{
+    DecodeError, Decoded, Findings, decode_cbor, decode_json, decode_protobuf, decode_yaml,
+};
 use kontiki_machinery::schema::{self, Schema};
-use kontiki_machinery::{GroupVersionKind, ResourceDef};
+use kontiki_machinery::{FieldError, GroupVersionKind, ResourceDef, apply};
 use serde_json::Value;
 
 use crate::Status;
@@ -48,19 +50,13 @@ pub(crate) fn wanted(call: &Call) -> Wanted {
     own(def)
 }
 
-/// Whether a body is in Kubernetes' protobuf form, as kubectl's typed commands send it. Answers are
-/// never in it: such clients take JSON too.
-fn is_protobuf(content_type: Option<&str>) -> bool {
-    let media = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    media.eq_ignore_ascii_case("application/vnd.kubernetes.protobuf")
-}
-
 fn decode(input: &Input) -> Result<Result<Decoded, DecodeError>, Status> {
     match input {
-        Input::Bytes { content_type, data } if is_protobuf(content_type.as_deref()) => Ok(decode_protobuf(data)),
         Input::Bytes { content_type, data } => Ok(match body_media(content_type.as_deref())? {
             Media::Json => decode_json(data),
             Media::Yaml => decode_yaml(data),
+            Media::Protobuf => decode_protobuf(data),
+            Media::Cbor => decode_cbor(data),
         }),
         Input::Value(value) => {
             let bytes = serde_json::to_vec(value).map_err(Status::internal)?;
@@ -118,8 +114,22 @@ fn check_type(decoded: &Decoded, wanted: &Wanted) -> Result<(), Status> {
         return Ok(());
     }
     let got = GroupVersionKind::new(version, kind);
+    if wanted.schema.structural().is_some() {
+        return Err(other_type(decoded, wanted, version, &got));
+    }
     let detail = format!("no kind \"{kind}\" is registered for version \"{version}\" as a {}", wanted.gvk.kind);
     Err(Status::undecodable(kind, &got.version, &wanted.gvk.kind, detail))
+}
+
+/// Of a kind that came at run time anything is read, and then compared.
+fn other_type(decoded: &Decoded, wanted: &Wanted, version: &str, got: &GroupVersionKind) -> Status {
+    let own = wanted.gvk.api_version();
+    if version != own {
+        let text = format!("the API version in the data ({version}) does not match the expected API version ({own})");
+        return Status::bad_request(text);
+    }
+    let error = FieldError::invalid("kind", got.kind.as_str(), format!("must be {}", wanted.gvk.kind));
+    Status::invalid(&wanted.gvk.group, &got.kind, meta_str(&decoded.value, "name"), &[error])
 }
 
 /// Types, canonical form, type names, defaults.
@@ -131,14 +141,18 @@ fn finish(def: &ResourceDef, wanted: &Wanted, value: &mut Value) -> Result<(), S
     Ok(())
 }
 
-/// The same for an object that the API itself has changed.
-pub(crate) fn settle_own(def: &ResourceDef, value: &mut Value) -> Result<(), Status> {
-    finish(def, &own(def), value)
+/// The same for what the request brings, which need not be of the resource's own type.
+pub(crate) fn settle_sent(call: &Call, value: &mut Value) -> Result<(), Status> {
+    finish(&call.def, &wanted(call), value)
 }
 
 /// Brings an object of the right type into canonical form and gives it its defaults.
 pub(crate) fn settle(def: &ResourceDef, wanted: &Wanted, value: &mut Value) {
-    wanted.schema.normalize(value);
+    apply::keep_reset(value);
+    match wanted.own {
+        true => def.normalize(value),
+        false => wanted.schema.normalize(value),
+    }
     value["apiVersion"] = wanted.gvk.api_version().into();
     value["kind"] = wanted.gvk.kind.as_str().into();
     if wanted.own {

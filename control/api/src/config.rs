@@ -3,11 +3,16 @@
 use std::sync::Arc;
 
 use kontiki_machinery::Registry;
+use kontiki_machinery::delegate::Delegates;
+use kontiki_machinery::outcall::Caller;
 use kontiki_machinery::{access, admission};
 use kontiki_model::GroupResource;
 
+use crate::User;
 use crate::clock::{Clock, Entropy};
+use crate::fairness::Limits;
 use crate::node_proxy::NodeProxy;
+use crate::outbound::Outbound;
 use crate::writes::Writes;
 
 /// What the API is assembled from.
@@ -28,12 +33,29 @@ pub struct Config {
     pub service_account_key_pem: String,
     /// Issuer of ServiceAccount tokens.
     pub issuer: String,
+    /// The user of the certificate whose requests name whom they are for in `X-Remote-*` headers: its name, and the group
+    /// that it must be in.
+    pub front_proxy: Option<User>,
     /// The way to the nodes, for logs, exec, attach and port-forward.
     pub node_proxy: Arc<dyn NodeProxy>,
+    /// Calls servers that convert objects; without it a kind that needs one is served as it is stored alone.
+    pub caller: Option<Arc<dyn Caller>>,
+    /// Groups that other servers serve, and the way to these.
+    pub aggregation: Option<Aggregation>,
+    /// How much is done at once.
+    pub limits: Limits,
     /// Where committed writes are counted.
     pub writes: Writes,
     /// Routes outside the Kubernetes API, reached after authentication by `system:masters` only.
     pub extra_routes: axum::Router,
+}
+
+/// Groups that other servers serve.
+pub struct Aggregation {
+    /// Who serves what.
+    pub delegates: Arc<dyn Delegates>,
+    /// The way there.
+    pub outbound: Arc<Outbound>,
 }
 
 /// The address of one object, or of one of its subresources.

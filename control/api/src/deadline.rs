@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use kontiki_machinery::admission::Waiting;
+use kontiki_machinery::schema::duration::GoDuration;
 
 use crate::Status;
 use crate::params::Params;
@@ -22,10 +23,10 @@ pub(crate) fn longest(started: Instant) -> Instant {
 /// 400 if its `timeout` is no duration.
 pub(crate) fn of(params: &Params, started: Instant) -> Result<Instant, Status> {
     let Some(text) = params.get("timeout") else { return Ok(longest(started)) };
-    let asked = go_duration(text)
+    let asked = GoDuration::parse(text)
         .map_err(|why| Status::bad_request(format!("invalid timeout specified in the request URL - {why}")))?;
     // None at all, or one of the past, is the client's way to leave it to us.
-    let asked = asked.filter(|asked| !asked.is_zero()).unwrap_or(LONGEST);
+    let asked = u64::try_from(asked.0).ok().filter(|nanos| *nanos > 0).map_or(LONGEST, Duration::from_nanos);
     Ok(started + asked.min(LONGEST))
 }
 
@@ -37,48 +38,6 @@ pub(crate) async fn within<T>(deadline: Instant, waiting: Waiting<'_, T>) -> Res
     let answered = tokio::time::timeout_at(deadline.into(), waiting).await;
     answered.map_err(|_| {
         Status::timeout("request did not complete within requested timeout - context deadline exceeded", 0)
-    })
-}
-
-/// A duration in Go's notation (`1m30s`, `1.5h`, `250ms`); `None`: it is negative.
-fn go_duration(text: &str) -> Result<Option<Duration>, String> {
-    let invalid = || format!("time: invalid duration {text:?}");
-    let (negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest == "0" {
-        return Ok(Some(Duration::ZERO));
-    }
-    let mut seconds = 0.0;
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    while !rest.is_empty() {
-        let (number, after) = split(rest, |c| c.is_ascii_digit() || c == '.');
-        let (unit, after) = split(after, |c| !(c.is_ascii_digit() || c == '.'));
-        let number: f64 = number.parse().map_err(|_| invalid())?;
-        seconds += number * unit_seconds(unit, text)?;
-        rest = after;
-    }
-    let length = Duration::try_from_secs_f64(seconds).map_err(|_| invalid())?;
-    Ok((!negative).then_some(length))
-}
-
-fn split(text: &str, belongs: impl Fn(char) -> bool) -> (&str, &str) {
-    text.split_at(text.find(|c| !belongs(c)).unwrap_or(text.len()))
-}
-
-fn unit_seconds(unit: &str, text: &str) -> Result<f64, String> {
-    Ok(match unit {
-        "ns" => 1e-9,
-        "us" | "µs" | "μs" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        "" => return Err(format!("time: missing unit in duration {text:?}")),
-        _ => return Err(format!("time: unknown unit {unit:?} in duration {text:?}")),
     })
 }
 

@@ -6,9 +6,6 @@ use std::net::IpAddr;
 use kontiki_machinery::{ResourceDef, Subresource, Table, Verb};
 use serde_json::{Value, json};
 
-/// The content type of aggregated discovery.
-pub(crate) const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-
 fn group_version(group: &str, version: &str) -> String {
     if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }
@@ -58,15 +55,36 @@ pub(crate) fn resource_list(table: &Table, group: &str, version: &str) -> Value 
     list
 }
 
+/// The verbs of a resource, as upstream lists them: those of kinds that came at run time in an order of their own, and of
+/// one that goes only those with which it does.
+fn verbs(def: &ResourceDef) -> Value {
+    const CUSTOM: [Verb; 8] = [
+        Verb::Delete,
+        Verb::DeleteCollection,
+        Verb::Get,
+        Verb::List,
+        Verb::Patch,
+        Verb::Create,
+        Verb::Update,
+        Verb::Watch,
+    ];
+    if def.schema.structural().is_none() {
+        return json!(def.verbs);
+    }
+    let goes = !def.verbs.contains(Verb::Create);
+    let listed = |verb: &Verb| def.verbs.contains(*verb) && !(goes && matches!(verb, Verb::Patch | Verb::Update));
+    CUSTOM.into_iter().filter(listed).map(Verb::as_str).collect()
+}
+
 fn resource_row(def: &ResourceDef) -> Value {
-    let mut row = json!({"name": def.plural, "singularName": def.singular, "namespaced": def.namespaced(), "kind": def.kind, "verbs": def.verbs});
+    let mut row = json!({"name": def.plural, "singularName": def.singular, "namespaced": def.namespaced(), "kind": def.kind, "verbs": verbs(def)});
     if !def.short.is_empty() {
         row["shortNames"] = json!(def.short);
     }
     if !def.categories.is_empty() {
         row["categories"] = json!(def.categories);
     }
-    if def.verbs.contains(Verb::Get) {
+    if def.verbs.contains(Verb::Get) && def.measured.is_none() {
         row["storageVersionHash"] = storage_hash(def).into();
     }
     row
@@ -124,7 +142,7 @@ fn aggregated_row(def: &ResourceDef) -> Value {
     let scope = if def.namespaced() { "Namespaced" } else { "Cluster" };
     // Upstream leaves group and version empty where they are the list's own.
     let mut row = json!({"resource": def.plural, "responseKind": {"group": "", "version": "", "kind": def.kind},
-                         "scope": scope, "singularResource": def.singular, "verbs": def.verbs});
+                         "scope": scope, "singularResource": def.singular, "verbs": verbs(def)});
     if !def.short.is_empty() {
         row["shortNames"] = json!(def.short);
     }

@@ -1,6 +1,11 @@
-//! `/livez`, `/readyz`, `/healthz`.
+//! `/livez`, `/readyz`, `/healthz`, and each check below them, as upstream's `pkg/server/healthz` has it.
+//!
+//! Invariants
+//! - Alive is who would not be helped by a restart: a member without a leader is, one whose store has stopped is not.
+//! - Ready is who answers. So the store is asked, for no longer than [`PATIENCE`].
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use axum::body::Body;
 use http::Response;
@@ -9,48 +14,90 @@ use http::header::CONTENT_TYPE;
 use crate::Api;
 use crate::params::Params;
 
-type Check = (&'static str, fn(&Api) -> Result<(), String>);
+/// How long the store may take to answer. Probes wait for a second or more.
+const PATIENCE: Duration = Duration::from_secs(2);
 
-const LIVE: &[Check] = &[("ping", |_| Ok(())), ("log", |_| Ok(()))];
-const READY: &[Check] =
-    &[("ping", |_| Ok(())), ("log", |_| Ok(())), ("raft-leader", has_leader), ("shutdown", not_stopping)];
+/// One thing that is looked at.
+#[derive(Clone, Copy)]
+enum Check {
+    /// That somebody answers.
+    Answers,
+    /// Whether the store runs.
+    Runs,
+    /// Whether a linearizable read is answered.
+    Reads,
+    /// Whether a leader is known.
+    Leader,
+    /// Whether the server is not about to end.
+    Stays,
+}
 
-fn has_leader(api: &Api) -> Result<(), String> {
-    match api.store().status().borrow().leader {
-        Some(_) => Ok(()),
-        None => Err("no leader is known".to_owned()),
+/// Under upstream's names where it has one: `etcd` is the store.
+type Checks = &'static [(&'static str, Check)];
+
+const LIVE: Checks = &[("ping", Check::Answers), ("log", Check::Answers), ("etcd", Check::Runs)];
+const READY: Checks = &[
+    ("ping", Check::Answers),
+    ("log", Check::Answers),
+    ("etcd", Check::Runs),
+    ("etcd-readiness", Check::Reads),
+    ("raft-leader", Check::Leader),
+    ("shutdown", Check::Stays),
+];
+
+impl Check {
+    /// What is wrong, if anything.
+    async fn run(self, api: &Api) -> Result<(), String> {
+        let fail = |wrong: bool, text: &str| if wrong { Err(text.to_owned()) } else { Ok(()) };
+        match self {
+            Self::Answers => Ok(()),
+            Self::Runs if api.store().has_stopped() => {
+                Err(api.store().halted().unwrap_or("the store has stopped").to_owned())
+            }
+            Self::Runs => Ok(()),
+            Self::Reads => match tokio::time::timeout(PATIENCE, api.store().barrier()).await {
+                Ok(read) => read.map(|_| ()).map_err(|error| error.to_string()),
+                Err(_) => Err(format!("the store does not answer within {} s", PATIENCE.as_secs())),
+            },
+            Self::Leader => fail(api.store().status().borrow().leader.is_none(), "no leader is known"),
+            Self::Stays => fail(api.inner.stop.is_cancelled(), "the process is shutting down"),
+        }
     }
 }
 
-fn not_stopping(api: &Api) -> Result<(), String> {
-    if api.inner.stop.is_cancelled() { Err("the process is shutting down".to_owned()) } else { Ok(()) }
-}
-
 /// Answers one of the health paths, or one check below it.
-pub(crate) fn answer(api: &Api, endpoint: &str, check: Option<&str>, params: &Params) -> Response<Body> {
+pub(crate) async fn answer(api: &Api, endpoint: &str, check: Option<&str>, params: &Params) -> Response<Body> {
     let checks = if endpoint == "livez" { LIVE } else { READY };
     if let Some(name) = check {
         return match checks.iter().find(|(known, _)| *known == name) {
             None => text(404, "404 page not found\n".into()),
-            Some((name, run)) => match run(api) {
+            Some((name, check)) => match check.run(api).await {
                 Ok(()) => text(200, "ok".into()),
                 Err(why) => text(500, format!("internal server error: {name}: {why}\n")),
             },
         };
     }
     let excluded: Vec<&str> = params.all("exclude").collect();
-    let (mut lines, mut failed) = (String::new(), Vec::new());
-    for (name, run) in checks {
+    let (mut lines, mut failed) = (String::new(), false);
+    for (name, check) in checks {
         if excluded.contains(name) {
             let _ = writeln!(lines, "[+]{name} excluded: ok");
-        } else if let Err(why) = run(api) {
+        } else if let Err(why) = check.run(api).await {
             let _ = writeln!(lines, "[-]{name} failed: {why}");
-            failed.push(*name);
+            failed = true;
         } else {
             let _ = writeln!(lines, "[+]{name} ok");
         }
     }
-    if !failed.is_empty() {
+    let unknown: Vec<String> = excluded
+        .iter()
+        .filter(|name| !checks.iter().any(|(known, _)| known == *name))
+        .map(|n| format!("{n:?}"))
+        .collect();
+    if !unknown.is_empty() {
+        let _ = writeln!(lines, "warn: some health checks cannot be excluded: no matches for {}", unknown.join(", "));
+    }
+    if failed {
         let _ = writeln!(lines, "{endpoint} check failed");
         return text(500, lines);
     }

@@ -23,6 +23,18 @@ pub struct LeaderContext {
     pub stop: CancellationToken,
     /// Cluster settings.
     pub settings: Arc<Settings>,
+    /// The cluster's CA.
+    pub signer: Arc<dyn Signer>,
+}
+
+/// Signs certificates with the key of the cluster's CA.
+pub trait Signer: Send + Sync {
+    /// The certificate for a request (RFC 2986, PEM) that others have checked, as PEM: with its subject and alternative
+    /// names, for `usages` (named as a CertificateSigningRequest does) and no longer than `life`.
+    ///
+    /// # Errors
+    /// Why it is not signed.
+    fn sign(&self, request_pem: &str, usages: &[String], life: Duration) -> Result<String, String>;
 }
 
 /// Settings of the leader's work.

@@ -6,12 +6,13 @@
 //! bytes of another layout are scanned for their top-level `metadata`, which only costs time.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use kontiki_machinery::apply::write_entries;
 use kontiki_store::{Entry, Revision};
 use serde_json::{Map, Value};
 
 use crate::Status;
 
-/// The object's stored form. `resourceVersion` and `managedFields` are left out.
+/// The object's stored form. `resourceVersion` is left out.
 #[must_use]
 pub fn encode(object: &Value) -> Bytes {
     let empty = Map::new();
@@ -40,14 +41,52 @@ fn put_metadata(out: &mut Vec<u8>, metadata: Option<&Value>) {
     out.extend_from_slice(b"\"metadata\":{");
     let start = out.len();
     for (key, value) in metadata.and_then(Value::as_object).into_iter().flatten() {
-        if key != "resourceVersion" && key != "managedFields" {
+        if key != "resourceVersion" {
             if out.len() > start {
                 out.push(b',');
             }
-            put_pair(out, key, value);
+            put_meta(out, key, value);
         }
     }
     out.push(b'}');
+}
+
+/// Owners are written in upstream's order, which a map does not have.
+fn put_meta(out: &mut Vec<u8>, key: &str, value: &Value) {
+    if key == "managedFields" {
+        out.extend_from_slice(b"\"managedFields\":");
+        write_entries(value, out);
+    } else {
+        put_pair(out, key, value);
+    }
+}
+
+/// The object as a client gets it.
+#[must_use]
+pub fn to_json(object: &Value) -> Bytes {
+    let mut out = Vec::with_capacity(512);
+    let Some(fields) = object.as_object() else {
+        return serde_json::to_vec(object).expect("a Value is JSON").into();
+    };
+    out.push(b'{');
+    for (key, value) in fields {
+        match value.as_object().filter(|_| key == "metadata") {
+            None => put_field(&mut out, key, value),
+            Some(metadata) => {
+                out.extend_from_slice(if out.len() > 1 { b",\"metadata\":{" } else { b"\"metadata\":{" });
+                let start = out.len();
+                for (key, value) in metadata {
+                    if out.len() > start {
+                        out.push(b',');
+                    }
+                    put_meta(&mut out, key, value);
+                }
+                out.push(b'}');
+            }
+        }
+    }
+    out.push(b'}');
+    Bytes::from(out)
 }
 
 fn put_field(out: &mut Vec<u8>, key: &str, value: &Value) {
@@ -282,9 +321,20 @@ mod tests {
     #[test]
     fn stored_bytes_begin_with_type_and_metadata() {
         let object = json!({"data": {"a": "b"}, "kind": "ConfigMap", "apiVersion": "v1",
-                            "metadata": {"name": "x", "resourceVersion": "7", "managedFields": []}});
+                            "metadata": {"name": "x", "resourceVersion": "7"}});
         let stored = encode(&object);
         assert_eq!(stored, &br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"data":{"a":"b"}}"#[..]);
+    }
+
+    #[test]
+    fn owners_are_written_in_their_order() {
+        let fields = r#"{"f:ports":{".":{},"k:{\"port\":80}":{},"k:{\"port\":443}":{}}}"#;
+        let entries = format!(r#"[{{"fieldsV1":{fields},"manager":"m"}}]"#);
+        let metadata = format!(r#"{{"managedFields":{entries},"name":"x"}}"#);
+        let object: Value = serde_json::from_str(&format!(r#"{{"metadata":{metadata},"a":[1]}}"#)).expect("JSON");
+        assert_eq!(encode(&object), format!(r#"{{"metadata":{metadata},"a":[1]}}"#));
+        assert_eq!(to_json(&object), format!(r#"{{"a":[1],"metadata":{metadata}}}"#));
+        assert_eq!(to_json(&json!([1])), "[1]");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use kontiki_store::{Revision, Snapshot};
+use kontiki_cache::Snapshot;
+use kontiki_store::Revision;
 use parking_lot::Mutex;
 
 /// Snapshots kept for the next pages; each costs what has changed since.

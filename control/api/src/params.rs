@@ -16,6 +16,26 @@ pub(crate) enum FieldValidation {
     Strict,
 }
 
+/// The longest name of a manager, in bytes.
+const MAX_NAME: usize = 128;
+
+/// Whether a name may hold `c`: what Go takes for printable.
+fn is_printable(c: char) -> bool {
+    !c.is_control() && (c == ' ' || !c.is_whitespace())
+}
+
+/// The manager that a client is which does not name one: the beginning of its user agent.
+pub(crate) fn of_agent(agent: &str) -> String {
+    let mut out = String::new();
+    for c in agent.split('/').next().unwrap_or_default().chars().filter(|c| is_printable(*c)) {
+        if out.len() + c.len_utf8() > MAX_NAME {
+            break;
+        }
+        out.push(c);
+    }
+    out
+}
+
 impl Params {
     pub fn parse(query: Option<&str>) -> Self {
         Self(form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect())
@@ -66,23 +86,45 @@ impl Params {
         }
     }
 
-    /// `fieldManager` is accepted and checked, and not used yet.
+    /// Checks `fieldManager`, if it is there.
     pub fn check_field_manager(&self, options: &str) -> Result<(), Status> {
-        const MAX: usize = 128;
-        let Some(manager) = self.get("fieldManager") else { return Ok(()) };
+        refuse(options, self.field_manager_errors())
+    }
+
+    /// The same for a patch, which may force nothing.
+    pub fn check_patch(&self, options: &str) -> Result<(), Status> {
+        let forced =
+            self.raw("force").map(|_| FieldError::forbidden("force", "may not be specified for non-apply patch"));
+        refuse(options, forced.into_iter().chain(self.field_manager_errors()).collect())
+    }
+
+    /// The same for an apply, which names who applies. Whether it takes what others own.
+    pub fn check_apply(&self, options: &str) -> Result<bool, Status> {
+        let mut errors = self.field_manager_errors();
+        if self.get("fieldManager").is_none() {
+            errors.push(FieldError::required("fieldManager", "is required for apply patch"));
+        }
+        refuse(options, errors)?;
+        Ok(self.flag("force").unwrap_or(false))
+    }
+
+    fn field_manager_errors(&self) -> Vec<FieldError> {
+        let Some(manager) = self.get("fieldManager") else { return Vec::new() };
         let mut errors = Vec::new();
-        if manager.len() > MAX {
-            errors.push(FieldError::too_long("fieldManager", MAX));
+        if manager.len() > MAX_NAME {
+            errors.push(FieldError::too_long("fieldManager", MAX_NAME));
         }
-        if manager.chars().any(|c| !is_printable(c)) {
-            errors.push(FieldError::invalid("fieldManager", manager, "should only contain printable characters"));
-        }
-        if errors.is_empty() { Ok(()) } else { Err(options_error(options, &errors)) }
+        let unprintable = manager.char_indices().filter(|(_, c)| !is_printable(*c));
+        errors.extend(unprintable.map(|(at, c)| {
+            let detail = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
+            FieldError::invalid("fieldManager", manager, detail)
+        }));
+        errors
     }
 }
 
-fn is_printable(c: char) -> bool {
-    !c.is_control() && (c == ' ' || !c.is_whitespace())
+fn refuse(options: &str, errors: Vec<FieldError>) -> Result<(), Status> {
+    if errors.is_empty() { Ok(()) } else { Err(options_error(options, &errors)) }
 }
 
 pub(crate) fn check_dry_run(values: &[&str], options: &str) -> Result<bool, Status> {
@@ -96,4 +138,23 @@ pub(crate) fn check_dry_run(values: &[&str], options: &str) -> Result<bool, Stat
 /// 422 about an options type such as `ListOptions`.
 pub(crate) fn options_error(options: &str, errors: &[FieldError]) -> Status {
     Status::invalid("meta.k8s.io", options, "", errors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn managers_are_the_beginning_of_user_agents() {
+        for (agent, manager) in [
+            ("kubectl/v1.37 (linux/amd64) kubernetes/abc", "kubectl"),
+            ("oracle", "oracle"),
+            ("a b\u{7}c", "a bc"),
+            ("", ""),
+            ("/x", ""),
+        ] {
+            assert_eq!(of_agent(agent), manager);
+        }
+        assert_eq!(of_agent(&"\u{e9}".repeat(100)).len(), MAX_NAME);
+    }
 }

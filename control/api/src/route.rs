@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use kontiki_machinery::{ResourceDef, Subresource, Table};
+use kontiki_machinery::{Handler, ResourceDef, Subresource, Table};
 use kontiki_model::resource::NAMESPACES;
 use percent_encoding::percent_decode_str;
 
@@ -23,6 +23,9 @@ pub(crate) enum Route {
     OpenApiV2,
     OpenApiV3(Option<String>),
     Version,
+    /// `/.well-known/openid-configuration`, `/openid/v1/jwks`: how to check ServiceAccount tokens.
+    OpenIdConfiguration,
+    OpenIdKeys,
     /// `/livez`, `/readyz`, `/healthz`, and one check below them
     Health(&'static str, Option<String>),
     Metrics,
@@ -54,6 +57,8 @@ pub(crate) fn route(table: &Table, path: &str) -> Route {
         "/apis" => return Route::Groups,
         "/version" => return Route::Version,
         "/metrics" => return Route::Metrics,
+        "/.well-known/openid-configuration" => return Route::OpenIdConfiguration,
+        "/openid/v1/jwks" => return Route::OpenIdKeys,
         "/openapi/v2" => return Route::OpenApiV2,
         "/openapi/v3" => return Route::OpenApiV3(None),
         _ => {}
@@ -134,6 +139,11 @@ fn object(def: &Arc<ResourceDef>, namespace: Option<&str>, rest: &[&str], watch:
         [] => Some(path(None, None)),
         [name] if !name.is_empty() => Some(path(Some(name), None)),
         [name, sub] if !name.is_empty() && !watch => Some(path(Some(name), Some(def.subresource(sub)?))),
+        // What follows is the path behind the object, which nobody here reads.
+        [name, sub, ..] if !name.is_empty() && !watch => {
+            let sub = def.subresource(sub).filter(|sub| matches!(sub.handler, Handler::Proxy(_)))?;
+            Some(path(Some(name), Some(sub)))
+        }
         _ => None,
     }
 }

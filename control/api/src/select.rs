@@ -18,11 +18,7 @@ pub(crate) fn parse(def: &ResourceDef, params: &Params, name: Option<&str>) -> R
 }
 
 fn label_selector(text: &str) -> Result<Selector, Status> {
-    let selector = Selector::parse(text).map_err(|e| Status::bad_request(parse_message(&e.0)))?;
-    for requirement in &selector.requirements {
-        check_requirement(requirement).map_err(|e| Status::bad_request(format!("unable to parse requirement: {e}")))?;
-    }
-    Ok(selector)
+    Selector::parse_with(text, check_requirement).map_err(|e| Status::bad_request(parse_message(&e.0)))
 }
 
 /// Upstream prefixes what is wrong inside a requirement, not what is wrong between two.
@@ -44,8 +40,14 @@ fn check_requirement(requirement: &Requirement) -> Result<(), String> {
     if let Some(error) = meta::qualified_name(&requirement.key).into_iter().next() {
         return Err(format!("<nil>: Invalid value: \"{}\": {error}", requirement.key));
     }
-    let values = match &requirement.operator {
-        Operator::In(values) | Operator::NotIn(values) => values.as_slice(),
+    let number;
+    let values: &[String] = match &requirement.operator {
+        Operator::In(values) | Operator::NotIn(values) => values,
+        // A bound is a label's value too: it cannot be negative.
+        Operator::Gt(bound) | Operator::Lt(bound) => {
+            number = [bound.to_string()];
+            &number
+        }
         _ => &[],
     };
     for (i, value) in values.iter().enumerate() {
@@ -62,7 +64,7 @@ fn field_selector(def: &ResourceDef, text: &str) -> Result<Vec<Term>, Status> {
         let term = field_term(&part).map_err(Status::bad_request)?;
         let known = match term.path.as_str() {
             "metadata.name" => true,
-            "metadata.namespace" => def.namespaced(),
+            "metadata.namespace" => def.namespaced() || def.fields.is_empty(),
             path => def.fields.iter().any(|field| field == path),
         };
         if !known {
@@ -124,8 +126,67 @@ fn unescape(text: &str) -> Result<String, String> {
 }
 
 #[cfg(test)]
+#[allow(dead_code)]
+#[path = "../../../chaos-tests/src/ratchet.rs"]
+mod ratchet;
+
+#[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    use kontiki_kinds::Settings;
+    use serde_json::Value;
+
     use super::*;
+
+    /// The recorded cases of a library: what is read, what it is held against, and what upstream says.
+    fn recorded(name: &str) -> Vec<(String, String, String)> {
+        let here = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo test runs this"));
+        let dir = ratchet::recorded(&here.join("../..")).unwrap_or_else(|missing| panic!("{missing}"));
+        let Some(dir) = dir else { return Vec::new() };
+        let text = std::fs::read_to_string(dir.join("libraries").join(format!("{name}.jsonl"))).expect("a file");
+        let case = |line: &str| {
+            let case: Value = serde_json::from_str(line).expect("JSON");
+            let text = |field: &str| case[field].as_str().unwrap_or_default().to_owned();
+            (text("in"), text("text"), text("upstream"))
+        };
+        text.lines().map(case).collect()
+    }
+
+    /// Upstream's error, or whether it matches; how it prints a selector is nothing that we show.
+    fn verdict(upstream: &str) -> Result<bool, String> {
+        match upstream.strip_prefix("ERR ") {
+            Some(error) => Err(error.to_owned()),
+            None => Ok(upstream.ends_with(" true")),
+        }
+    }
+
+    #[test]
+    fn label_selectors_are_judged_as_upstream_does() {
+        for (text, labels, upstream) in recorded("label") {
+            let labels = labels.split(',').filter_map(|pair| pair.split_once('='));
+            let labels: BTreeMap<String, String> = labels.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+            let found = label_selector(&text).map(|selector| selector.matches(&labels));
+            assert_eq!(found.map_err(|status| status.message), verdict(&upstream), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn field_selectors_are_judged_as_upstream_does() {
+        let services = kontiki_kinds::rows::service::Ranges {
+            addresses: "10.96.0.0/28".parse().expect("a range"),
+            node_ports: 30000..=30003,
+        };
+        let table = kontiki_kinds::registry(&Settings { services }).table();
+        let pods = table.find("", "v1", "pods").expect("pods are served");
+        for (text, value, upstream) in recorded("field") {
+            let found = field_selector(pods, &text).map(|terms| {
+                terms.iter().all(|term| (term.path == "metadata.name" && term.value == value) == term.equal)
+            });
+            assert_eq!(found.map_err(|status| status.message), verdict(&upstream), "{text:?}");
+        }
+    }
 
     #[test]
     fn field_terms_read_as_upstream_does() {

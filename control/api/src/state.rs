@@ -8,20 +8,38 @@ use kontiki_model::{ObjectKey, key};
 use kontiki_store::{Compare, Entry, HistoryError, Op, ReadError, WriteError};
 use serde_json::Value;
 
-use crate::Status;
 use crate::object;
+use crate::{Status, corrupt};
 
 /// What has to hold, and what is written, beside the object itself.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Extra {
     pub compares: Vec<Compare>,
     pub ops: Vec<Op>,
+    /// Other objects that are written if they are as they were seen.
+    pub along: Vec<Along>,
+}
+
+/// Another object that is written.
+#[derive(Clone, Debug)]
+pub(crate) struct Along {
+    pub key: Bytes,
+    /// Its value, which the write depends on.
+    pub seen: Bytes,
+    pub new: Bytes,
 }
 
 impl Extra {
     pub fn append(&mut self, mut other: Extra) {
         self.compares.append(&mut other.compares);
         self.ops.append(&mut other.ops);
+        self.along.append(&mut other.along);
+    }
+
+    /// Both.
+    pub fn and(mut self, other: Extra) -> Self {
+        self.append(other);
+        self
     }
 }
 
@@ -81,6 +99,7 @@ pub(crate) fn collection_prefix(def: &ResourceDef, namespace: Option<&str>) -> B
 
 /// The object in its served form, `resourceVersion` included.
 pub(crate) fn served(def: &ResourceDef, entry: &Entry) -> Result<Value, Status> {
+    corrupt::check(entry)?;
     let mut value = kontiki_cache::served(def, &entry.value).map_err(Status::internal)?;
     object::set_resource_version(&mut value, Some(entry.mod_revision));
     Ok(value)
@@ -96,6 +115,23 @@ pub(crate) fn stored(def: &ResourceDef, object: &Value) -> Bytes {
     value["apiVersion"] = def.storage.api_version.as_ref().into();
     value["kind"] = def.storage.kind.as_ref().into();
     object::encode(&value)
+}
+
+/// An object that was written, as it is read from now on: what its stored version does not have is not there.
+pub(crate) fn as_read(def: &ResourceDef, object: Value) -> Value {
+    if !def.is_converted() {
+        return object;
+    }
+    let version = object::meta_str(&object, "resourceVersion").to_owned();
+    match kontiki_cache::served(def, &stored(def, &object)) {
+        Ok(mut read) => {
+            if !version.is_empty() {
+                object::metadata_mut(&mut read).insert("resourceVersion".into(), version.into());
+            }
+            read
+        }
+        Err(_) => object,
+    }
 }
 
 /// The put of an object, with the time at which it is forgotten if its kind has one.

@@ -13,13 +13,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kontiki_machinery::ResourceDef;
 use kontiki_model::Revision;
-use kontiki_store::{Entry, Event, EventKind, Snapshot};
+use kontiki_store::{Entry, Event, EventKind};
 use parking_lot::{Mutex, RwLock, RwLockUpgradableReadGuard};
 
+use crate::backend::Snapshot;
 use crate::dispatch::{Change, Dispatch, Interest, Queue};
 use crate::filter::Filter;
 use crate::index::{Extract, Index, Path, by_facts};
 use crate::object::{Held, Object};
+use crate::vault::unreadable;
 
 /// Paths that selectors may have made indexes of. Objects are looked at one by one for others.
 const SELECTED_PATHS: usize = 64;
@@ -52,6 +54,8 @@ struct State {
     objects: Vec<Option<Arc<Object>>>,
     /// Numbers of objects that are gone.
     free: Vec<u32>,
+    /// Keys of objects that nobody can read.
+    unreadable: BTreeSet<Bytes>,
     indexes: HashMap<Path, Index>,
 }
 
@@ -70,6 +74,9 @@ impl State {
             let values = (index.extract)(&object);
             index.add(number, &values);
         }
+        if unreadable(&object.entry().value).is_some() {
+            self.unreadable.insert(object.entry().key.clone());
+        }
         self.numbers.insert(object.entry().key.clone(), number);
         self.objects[number as usize] = Some(object);
         old
@@ -83,6 +90,7 @@ impl State {
             index.remove(number, &values);
         }
         self.free.push(number);
+        self.unreadable.remove(key);
         Some(old)
     }
 
@@ -144,6 +152,14 @@ impl Collection {
     #[must_use]
     pub fn under(&self, prefix: &[u8]) -> Vec<Arc<Object>> {
         self.state.read().under(prefix).cloned().collect()
+    }
+
+    /// Those under `prefix` that nobody can read, in order: no selector finds them.
+    #[must_use]
+    pub fn unreadable(&self, prefix: &[u8]) -> Vec<Arc<Entry>> {
+        let state = self.state.read();
+        let under = state.unreadable.iter().filter(|key| key.starts_with(prefix));
+        under.filter_map(|key| state.get(key).map(|object| Arc::clone(object.entry()))).collect()
     }
 
     /// All, in order.

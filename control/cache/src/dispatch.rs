@@ -43,11 +43,16 @@ pub struct Change {
     /// As it is; `None` once it is gone.
     pub new: Option<Arc<Object>>,
     lines: [OnceLock<Bytes>; 3],
+    /// In the forms that are seldom asked for.
+    others: OnceLock<Box<[[OnceLock<Bytes>; 3]; FORMS - 1]>>,
 }
+
+/// How many forms an event may have whose text is kept with it.
+const FORMS: usize = 6;
 
 impl Change {
     pub(crate) fn new(revision: Revision, old: Option<Arc<Object>>, new: Option<Arc<Object>>) -> Self {
-        Self { revision, old, new, lines: Default::default() }
+        Self { revision, old, new, lines: Default::default(), others: OnceLock::new() }
     }
 
     /// Of an event that no collection has seen.
@@ -84,9 +89,19 @@ impl Change {
         }
     }
 
-    /// The change as text, made by the first who asks for it.
-    pub fn line(&self, shown: Shown, encode: impl FnOnce() -> Bytes) -> Bytes {
-        self.lines[shown as usize].get_or_init(encode).clone()
+    /// The change in a form, made by the first who asks for it. Callers number the forms, the most frequent one 0; beyond
+    /// six of them nothing is kept. `None`: it could not be made.
+    pub fn line(&self, shown: Shown, form: usize, encode: impl FnOnce() -> Option<Bytes>) -> Option<Bytes> {
+        let lines = match form.checked_sub(1) {
+            None => Some(&self.lines),
+            Some(other) => self.others.get_or_init(Default::default).get(other),
+        };
+        let Some(line) = lines.map(|lines| &lines[shown as usize]) else { return encode() };
+        if let Some(line) = line.get() {
+            return Some(line.clone());
+        }
+        let made = encode()?;
+        Some(line.get_or_init(|| made).clone())
     }
 }
 

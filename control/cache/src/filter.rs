@@ -97,8 +97,16 @@ impl Filter {
             && (self.is_told_by_key() || Facts::of_entry(def, entry).is_some_and(|facts| self.passes_facts(&facts)))
     }
 
-    fn is_told_by_key(&self) -> bool {
+    /// Whether the key of an object tells that it passes.
+    #[must_use]
+    pub fn is_told_by_key(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()
+    }
+
+    /// What of it the key of an object tells.
+    #[must_use]
+    pub fn by_key(&self) -> Self {
+        Self { names: self.names.clone(), ..Self::default() }
     }
 
     fn passes_names(&self, key: &[u8]) -> bool {

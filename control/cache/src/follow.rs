@@ -14,12 +14,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kontiki_model::{ObjectKey, Revision};
-use kontiki_store::{Event, Snapshot, Store, Watch, WatchItem};
+use kontiki_store::{Event, WatchItem};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
+use crate::backend::{Backend, Snapshot, Watch};
 use crate::collection::{Collection, Handler, tell_each};
 use crate::dispatch::Change;
 use crate::index::{Extract, Path};
@@ -41,7 +42,7 @@ struct Everywhere {
 }
 
 pub(crate) struct Hub {
-    store: Store,
+    store: Backend,
     collections: RwLock<HashMap<Bytes, Arc<Collection>>>,
     everywhere: RwLock<Everywhere>,
     seen: watch::Sender<Revision>,
@@ -59,10 +60,10 @@ pub struct Cache {
 impl Cache {
     /// A cache over `store`; nothing is read before a kind is asked for.
     #[must_use]
-    pub fn new(store: Store) -> Self {
+    pub fn new(store: impl Into<Backend>) -> Self {
         let (seen, _) = watch::channel(Revision(0));
         let hub = Hub {
-            store,
+            store: store.into(),
             collections: RwLock::default(),
             everywhere: RwLock::default(),
             seen,
@@ -116,7 +117,7 @@ impl Cache {
         snapshot
     }
 
-    pub(crate) fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Backend {
         &self.hub.store
     }
 
@@ -245,7 +246,7 @@ pub(crate) fn kind_prefix(key: &[u8]) -> &[u8] {
 }
 
 /// Follows the store until the hub is gone.
-async fn follow(hub: Weak<Hub>, store: Store, mut after: Revision) {
+async fn follow(hub: Weak<Hub>, store: Backend, mut after: Revision) {
     loop {
         // All keys, not only objects: every revision moves the collections on, so that whoever waits for one never waits
         // for the next write of an object.

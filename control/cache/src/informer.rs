@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use kontiki_model::{ObjectKey, Revision};
+use bytes::Bytes;
+use kontiki_model::{GroupResource, ObjectKey, Revision, key};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -13,7 +14,7 @@ use crate::contain::contained;
 use crate::dispatch::Change;
 use crate::follow::Cache;
 use crate::index::{Extract, Path};
-use crate::object::{Cached, Object, ROOT};
+use crate::object::{Cached, Object, PartialObjectMetadata, ROOT};
 
 /// A change of an object that can be read as a `K`.
 pub struct TypedChange<K> {
@@ -52,6 +53,31 @@ impl Cache {
             return Informer::of_all(self.clone());
         }
         Informer::of_one(self.clone(), self.collection(prefix.as_bytes()))
+    }
+}
+
+impl Cache {
+    /// Tells of every object of a resource that is there, then after each change what is there now, as it is stored
+    /// (`None`: it is gone), until the registration is dropped. What was told of an object last is how it is shown.
+    /// `told` runs on the task that follows the store: it must be quick, never block, and never ask for a kind.
+    pub fn on_stored(
+        &self,
+        resource: GroupResource<'_>,
+        told: impl Fn(&ObjectKey, Option<&Bytes>) + Send + Sync + 'static,
+    ) -> Registration {
+        let collection = self.collection(key::prefix(resource, None).as_bytes());
+        let informer = Informer::<PartialObjectMetadata>::of_one(self.clone(), Arc::clone(&collection));
+        let (shown, turn) = (Arc::downgrade(&collection), Mutex::new(()));
+        informer.tell(
+            &(Arc::new(move |change: &Change| {
+                let (Some(collection), Some(key)) = (shown.upgrade(), change.key()) else { return };
+                // Looked up and told in one go: an older state is never told after a newer one.
+                let _turn = turn.lock();
+                let object = collection.get(change.store_key());
+                let stored = object.as_ref().map(|object| &object.entry().value);
+                let _ = contained("a follower", change.store_key(), || told(&key, stored));
+            }) as Handler),
+        )
     }
 }
 
@@ -107,6 +133,13 @@ impl<K: Cached> Informer<K> {
     #[must_use]
     pub fn get_key(&self, key: &ObjectKey) -> Option<Arc<K>> {
         self.object(&key.encode())?.get()
+    }
+
+    /// The objects of one resource.
+    #[must_use]
+    pub fn list_of(&self, resource: GroupResource<'_>) -> Vec<Arc<K>> {
+        let known = self.cache.known(key::prefix(resource, None).as_bytes());
+        known.map(|collection| typed(&collection.list())).unwrap_or_default()
     }
 
     /// All objects, those of a kind in the order of their keys.
@@ -166,8 +199,12 @@ impl<K: Cached> Informer<K> {
                 let _ = contained("a handler", change.store_key(), || handler(&typed));
             }
         });
+        self.tell(&tell)
+    }
+
+    fn tell(&self, tell: &Handler) -> Registration {
         let id = self.cache.next_handler();
-        let remove = self.register(id, &tell);
+        let remove = self.register(id, tell);
         for collection in self.collections() {
             for object in collection.list() {
                 tell(&Change::new(object.revision(), None, Some(Arc::clone(&object))));

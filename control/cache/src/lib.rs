@@ -1,15 +1,16 @@
 //! The one cache of objects that a master has: each version of each object once, whoever looks at it.
 //!
 //! ```text
-//! store ──► follow ──► collection (one a kind) ──► informer     typed views: controllers, scheduler, gateway
+//! store ──► backend (opens what is sealed) ──► follow ──► collection (one a kind) ──► informer     typed views: controllers, scheduler, gateway
 //!                        │  object  facts  index └► subscription  watches of clients, found by what they select
 //! ```
 //!
-//! A module knows only those before it: `contain`, `facts`, `object`, `index`, `filter`, `dispatch`, `collection`, `follow`,
+//! A module knows only those before it: `vault`, `backend`, `contain`, `facts`, `object`, `index`, `filter`, `dispatch`, `collection`, `follow`,
 //! `informer`, `subscription`.
 //!
 //! Not here: HTTP, selectors as text, what anything means.
 
+mod backend;
 mod collection;
 mod contain;
 mod dispatch;
@@ -20,7 +21,9 @@ mod index;
 mod informer;
 mod object;
 mod subscription;
+mod vault;
 
+pub use backend::{Backend, Snapshot, Watch};
 pub use collection::Collection;
 pub use dispatch::{Change, Shown};
 pub use facts::{Facts, served};
@@ -29,3 +32,4 @@ pub use follow::Cache;
 pub use informer::{Changes, Informer, Registration, TypedChange};
 pub use object::{Cached, Object, Part, PartialObjectMetadata};
 pub use subscription::{Ended, Subscription};
+pub use vault::{Vault, VaultError, unreadable};

@@ -6,7 +6,7 @@
 
 use std::any::{Any, TypeId};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -18,6 +18,7 @@ use kontiki_store::Entry;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
 use tracing::warn;
 
 use crate::contain::contained;
@@ -171,6 +172,8 @@ pub struct Object {
     held: Held,
     read: Mutex<Option<Box<Read>>>,
     shown: Mutex<Option<Box<Shown>>>,
+    /// The type that it was compared with, and whether that shows it as it is stored (the lowest bit); 0: none yet.
+    compared: AtomicU64,
 }
 
 /// The cells of its row.
@@ -215,7 +218,8 @@ impl Drop for Read {
 
 impl Object {
     pub(crate) fn new(entry: Arc<Entry>, held: &Held) -> Self {
-        Self { entry, held: held.clone(), read: Mutex::new(None), shown: Mutex::new(None) }
+        let (read, shown) = (Mutex::new(None), Mutex::new(None));
+        Self { entry, held: held.clone(), read, shown, compared: AtomicU64::new(0) }
     }
 
     /// As it lies in the store.
@@ -267,6 +271,23 @@ impl Object {
         self.held.0.shown.fetch_add(1, Ordering::Relaxed);
         *self.shown.lock() = Some(Box::new(shown));
         Some(cells)
+    }
+
+    /// Whether `def` shows it just as it is stored. Of a kind that came at run time that is found out once for each of its
+    /// types: the definition may have changed since it was written.
+    pub fn is_as_stored(&self, def: &ResourceDef) -> bool {
+        if !def.is_view() {
+            return true;
+        }
+        let Some(digest) = def.schema.digest().filter(|_| !def.is_converted()) else { return false };
+        let type_ = digest | 1;
+        let known = self.compared.load(Ordering::Relaxed);
+        if known != 0 && known | 1 == type_ {
+            return known == type_;
+        }
+        let same = contained("comparing", &self.entry.key, || is_settled(def, &self.entry.value)).unwrap_or_default();
+        self.compared.store(if same { type_ } else { type_ - 1 }, Ordering::Relaxed);
+        same
     }
 
     /// What `find` finds, else what `make` makes without the lock being held.
@@ -322,9 +343,17 @@ impl Object {
     }
 }
 
+/// Whether an object is shown by `def` as it is stored.
+fn is_settled(def: &ResourceDef, stored: &[u8]) -> bool {
+    let Ok(shown) = served(def, stored) else { return false };
+    serde_json::from_slice::<Value>(stored).is_ok_and(|stored| stored == shown)
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use k8s_openapi::api::core::v1::ConfigMap;
+    use kontiki_machinery::Strategy;
+    use kontiki_machinery::schema::{Schema, structural::Structural};
     use serde_json::json;
 
     use super::*;
@@ -379,6 +408,46 @@ pub(crate) mod tests {
             object.tire();
         }
         assert!(held.is_nothing());
+    }
+
+    /// Gives objects a colour, and counts for how many.
+    struct Painted(&'static str, Arc<AtomicUsize>);
+
+    impl Strategy for Painted {
+        fn from_storage(&self, obj: &mut Value) {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            obj["color"] = self.0.into();
+        }
+    }
+
+    #[test]
+    fn an_object_is_compared_with_a_type_once() {
+        let compared = Arc::new(AtomicUsize::new(0));
+        let row = |color: &'static str, digest: u64| {
+            let schema = Schema::custom("things", Structural::new(Arc::new(|| json!({"type": "object"}))), digest);
+            let names = ("things", "thing", "Thing");
+            let row =
+                ResourceDef::new(("", "v1"), names, "io.k8s.api.core.v1.ConfigMap", Painted(color, compared.clone()));
+            ResourceDef { schema, settles_on_read: true, ..row }
+        };
+        let stored = json!({"apiVersion": "v1", "kind": "Thing", "metadata": {"name": "x"}, "color": "red"});
+        let object = Object::new(entry("/registry/core/things/x", 7, &stored), &Held::default());
+        let (red, green, again) = (row("red", 6), row("green", 8), row("red", 10));
+        for (what, def, expect, times) in [
+            ("as it is", &red, true, 1),
+            ("still", &red, true, 1),
+            ("by another definition", &green, false, 2),
+            ("still not", &green, false, 2),
+            ("by one that says the same", &again, true, 3),
+        ] {
+            assert_eq!((object.is_as_stored(def), compared.load(Ordering::Relaxed)), (expect, times), "{what}");
+        }
+        let converted = ResourceDef { version: "v2".into(), ..row("red", 6) };
+        assert!(!object.is_as_stored(&converted), "its type is another");
+        assert!(object.is_as_stored(&crate::facts::tests::row()), "a kind that is shown as it is stored");
+        let garbage =
+            Object::new(Arc::new(Entry { value: "{".into(), ..Entry::clone(object.entry()) }), &Held::default());
+        assert!(!garbage.is_as_stored(&red));
     }
 
     /// A reader with a mistake.

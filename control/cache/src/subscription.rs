@@ -12,8 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use kontiki_machinery::ResourceDef;
 use kontiki_model::Revision;
-use kontiki_store::{HistoryError, Watch, WatchItem};
+use kontiki_store::{HistoryError, WatchItem};
 
+use crate::backend::Watch;
 use crate::collection::Collection;
 use crate::dispatch::{Change, End, Interest, Item, Queue};
 use crate::filter::Filter;

@@ -2,10 +2,12 @@
 //!
 //! Invariants
 //! - Nothing here decides: views are looked up, plans come from `kontiki-plan`.
-//! - A view costs what the indexes give for its key, never all objects of a kind.
+//! - A view costs what the indexes give for its key, never all objects of a kind. What lies in no cache is asked for before
+//!   ([`Controller::learn`]): a view waits for nothing.
 //! - What a controller keeps between plans (its fields) it can lose: a new leader begins without it.
 
 use std::fmt::Display;
+use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -50,6 +52,13 @@ pub(crate) trait Controller: Send + Sync + Sized + 'static {
 
     /// Says which changes concern which keys.
     fn inputs(&self, inputs: &mut Inputs<Self>);
+
+    /// Asks for what lies in no cache and the view of a key is made from, before each view. It has to end, whoever does
+    /// not answer, and keeps what it heard itself. What it was told of is no reason for another turn: a plan says when to
+    /// look again.
+    fn learn(&self, _key: &Self::Key) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 
     /// Builds the view of a key; `None` if there is nothing that a plan could be about.
     fn view(&self, key: &Self::Key, context: &Context<'_, Self::Failure>) -> Option<Self::View>;

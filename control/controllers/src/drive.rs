@@ -81,10 +81,11 @@ pub(crate) async fn run<C: Controller>(shell: Shell) {
 }
 
 impl<C: Controller> Driver<C> {
-    /// One pass: wait for what the key wrote last, plan, apply.
+    /// One pass: wait for what the key wrote last, ask for what lies in no cache, plan, apply.
     #[instrument(name = "reconcile", level = "debug", skip_all, fields(controller = C::NAME, key = %turn.key))]
     async fn turn(self: Arc<Self>, turn: Turn<C::Key>) -> TurnEnd {
         self.shell.api.cache().wait_for(turn.floor).await;
+        self.controller.learn(&turn.key).await;
         let (began, now) = (Instant::now(), Timestamp::now());
         let plan = self.decide(&turn.key, now);
         self.shell.metrics.planned(plan.why);

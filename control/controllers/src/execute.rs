@@ -11,16 +11,19 @@
 //! - Creations start slowly, so that a refusal costs one request, not hundreds.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kontiki_api::leader::LeaderContext;
+use kontiki_api::leader::{LeaderContext, Signer};
 use kontiki_api::recorder::Recorder;
 use kontiki_api::{Client, DeleteOptions, Effect, PatchKind, Propagation, Registry, Status, Target, Writer};
 use kontiki_model::{GroupResource, ObjectKey, Revision};
-use kontiki_plan::{Action, Announce, DeleteHow, EventRecord, Patch, Refusal, Verb, action};
+use kontiki_plan::{Action, Announce, Condition, DeleteHow, EventRecord, Order, Patch, Refusal, Verb, action};
 use kontiki_store::Store;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tracing::{debug, warn};
 
 /// The reason of the event about actions that come to nothing.
@@ -63,6 +66,7 @@ pub struct Executor {
     client: Client,
     store: Store,
     recorder: Recorder,
+    signer: Arc<dyn Signer>,
 }
 
 impl Executor {
@@ -74,6 +78,7 @@ impl Executor {
             client: context.client.counted_for(writer),
             store: context.api.store().clone(),
             recorder: recorder.counted_for(writer),
+            signer: context.signer.clone(),
         }
     }
 
@@ -82,7 +87,7 @@ impl Executor {
         let mut applied = Applied::default();
         let (mut blocked, mut unknown) = (false, false);
         for batch in batches(actions) {
-            if blocked && !matches!(batch[0], Action::Patch(_) | Action::Event(_)) {
+            if blocked && !matches!(batch[0], Action::Patch(_) | Action::FirstOf(_) | Action::Event(_)) {
                 continue;
             }
             applied.actions += batch.len();
@@ -131,18 +136,21 @@ impl Executor {
         let result = match action {
             Action::Create { group, resource, namespace, object, announce } => {
                 let resource = GroupResource { group, resource };
+                let wanted = name_of(&object);
                 let result = self.client.create(resource, namespace.as_deref(), object).await;
-                self.announce(announce.as_ref(), result.as_ref().map(name_of));
+                let outcome = result.as_ref().map(|_| ());
+                self.announce(announce.as_ref(), &result.as_ref().map_or(wanted, name_of), outcome);
                 result.map(|_| Effect::Changed).map_err(judge)
             }
             Action::Delete { key, uid, how, announce } => {
                 let result = self.client.delete_effect(target(&key, None), options(uid, how)).await;
                 if !matches!(result, Ok(Effect::Nothing)) {
-                    self.announce(announce.as_ref(), result.as_ref().map(|_| key.name.clone()));
+                    self.announce(announce.as_ref(), &key.name, result.as_ref().map(|_| ()));
                 }
                 gone_is_fine(result)
             }
             Action::Patch(patch) => self.patch(patch).await,
+            Action::FirstOf(choices) => self.first_of(choices).await,
             Action::FinalizeNamespace { name, object } => {
                 let resource = GroupResource { group: "", resource: "namespaces" };
                 let target = Target { resource, namespace: None, name: &name, subresource: Some("finalize") };
@@ -163,6 +171,34 @@ impl Executor {
             self.record(event);
         }
         Ok(effect)
+    }
+
+    async fn first_of(&self, choices: Vec<(Condition, Patch)>) -> Result<Effect, ActionError> {
+        for (condition, mut patch) in choices {
+            let holds = match condition {
+                Condition::Allowed(spec) => self.allowed(spec).await?,
+                Condition::Signed(order) => {
+                    patch.body["status"]["certificate"] = STANDARD.encode(self.sign(&order)?).into();
+                    true
+                }
+            };
+            if holds {
+                return self.patch(patch).await;
+            }
+        }
+        Ok(Effect::Nothing)
+    }
+
+    async fn allowed(&self, spec: Value) -> Result<bool, ActionError> {
+        let resource = GroupResource { group: "authorization.k8s.io", resource: "subjectaccessreviews" };
+        let review = self.client.create(resource, None, json!({ "spec": spec })).await.map_err(judge)?;
+        Ok(review["status"]["allowed"] == true)
+    }
+
+    fn sign(&self, order: &Order) -> Result<String, ActionError> {
+        let life = Duration::from_secs(u64::try_from(order.seconds).unwrap_or_default());
+        let signed = self.signer.sign(&order.request_pem, &order.usages, life);
+        signed.map_err(|why| ActionError::Refused(Status::bad_request(format!("error auto signing csr: {why}"))))
     }
 
     /// Tells people that what this controller asks for comes to nothing.
@@ -186,10 +222,10 @@ impl Executor {
         self.recorder.record(&event.regarding, event.component, event.warning, &event.reason, &event.message);
     }
 
-    fn announce(&self, announce: Option<&Announce>, result: Result<String, &Status>) {
+    fn announce(&self, announce: Option<&Announce>, object: &str, outcome: Result<(), &Status>) {
         let Some(announce) = announce else { return };
-        let (warning, (reason, before), what) = match result {
-            Ok(name) => (false, announce.done, name),
+        let error = match outcome {
+            Ok(()) => None,
             // Somebody else was faster, or the leadership is over, or the namespace goes: nothing that a person
             // should act on.
             Err(status) if status.is_not_found() => return,
@@ -198,9 +234,9 @@ impl Executor {
             {
                 return;
             }
-            Err(status) => (true, announce.failed, status.message.clone()),
+            Err(status) => Some(status.message.as_str()),
         };
-        self.recorder.record(&announce.regarding, announce.component, warning, reason, &format!("{before}{what}"));
+        self.record(&announce.event(object, error));
     }
 }
 
@@ -285,7 +321,7 @@ fn batches(actions: Vec<Action>) -> Vec<Vec<Action>> {
     let mut seen: HashSet<ObjectKey> = HashSet::new();
     for action in actions {
         let key = match &action {
-            Action::Patch(patch) => Some(patch.key.clone()),
+            Action::Patch(_) | Action::FirstOf(_) => action.subject().map(|(key, _)| key),
             Action::Delete { key, .. } => Some(key.clone()),
             _ => None,
         };

@@ -7,12 +7,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kontiki_api::Api;
 use kontiki_cache::{Cached, Informer, Part, PartialObjectMetadata};
 use kontiki_model::pod::Placement;
+use kontiki_plan::action::Kind;
+use kontiki_plan::key::NamespacedName;
 use kontiki_plan::lifecycle::gc::Item;
-use kontiki_plan::object::deleting;
+use kontiki_plan::object::{deleting, namespace, uid};
 use kontiki_plan::selection::{Selects, label_entries, selector_entries};
+use kontiki_plan::storage::protection::claims_of;
 
 /// Pods by node.
 const BY_NODE: &str = "node";
+/// Pods by claim.
+const BY_CLAIM: &str = "claim";
 /// Objects by the uid of their manager.
 const BY_CONTROLLER: &str = "controller";
 /// Objects that nobody manages, by namespace.
@@ -56,6 +61,17 @@ impl<K: Cached> Managed<K> {
         self.all.by_index(BY_CONTROLLER, uid)
     }
 
+    /// Those that `set` manages, and those that it may adopt.
+    pub fn around<S: Selects>(&self, set: &S) -> Vec<Arc<K>>
+    where
+        K: Kind,
+    {
+        let meta = set.metadata();
+        let mut all = self.of(uid(meta));
+        all.extend(self.unmanaged(namespace(meta)).into_iter().filter(|object| set.selects(object.metadata())));
+        all
+    }
+
     /// Those of a namespace that nobody manages.
     pub fn unmanaged(&self, namespace: &str) -> Vec<Arc<K>> {
         self.all.by_index(UNMANAGED, namespace)
@@ -76,6 +92,23 @@ impl PodsByNode {
     /// Those bound to a node, be it there or not.
     pub fn on(&self, node: &str) -> Vec<Arc<Pod>> {
         self.0.by_index(BY_NODE, node)
+    }
+}
+
+/// Pods, by the claims that their volumes name.
+#[derive(Clone)]
+pub(crate) struct PodsByClaim(pub Informer<Pod>);
+
+impl PodsByClaim {
+    pub fn new(api: &Api) -> Self {
+        let pods: Informer<Pod> = api.cache().get();
+        pods.add_index(BY_CLAIM, |pod: &Pod| claims_of(pod));
+        Self(pods)
+    }
+
+    /// Those that name a claim, be it there or not.
+    pub fn of(&self, claim: &NamespacedName) -> Vec<Arc<Pod>> {
+        self.0.by_index(BY_CLAIM, &claim.to_string())
     }
 }
 

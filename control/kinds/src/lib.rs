@@ -6,13 +6,23 @@
 //! - A kind is one [`ResourceDef`] row plus its [`Strategy`]: adding one touches one file of [`rows`] and its list.
 
 pub mod admission;
+pub mod api_services;
 pub mod authorize;
+pub mod backends;
+pub mod bootstrap;
+pub mod custom;
+mod expressions;
+pub mod matching;
+pub mod policies;
 pub mod rows;
+pub mod webhooks;
 
 pub use kontiki_machinery::{
     Bad, FieldError, GroupResource, Handler, Path, ResourceDef, Scope, Status, Strategy, Subresource, Verb, Verbs,
 };
-use kontiki_machinery::{Registry, allocation, field_error, meta, resource, schema, status, subresource, table};
+use std::sync::Arc;
+
+use kontiki_machinery::{Registry, allocation, apply, field_error, meta, resource, schema, status, subresource, table};
 
 /// What the rows depend on in a cluster.
 #[derive(Clone, Debug)]
@@ -21,15 +31,16 @@ pub struct Settings {
     pub services: rows::service::Ranges,
 }
 
-/// All built-in kinds, in discovery order: the core group first, then the groups as upstream lists them.
+/// All built-in kinds, in discovery order: the core group first, then the groups as upstream lists them; after them those
+/// that CustomResourceDefinitions define.
 #[must_use]
 pub fn registry(settings: &Settings) -> Registry {
-    Registry::new(rows::all(settings.services.clone()))
+    Registry::with_source(rows::all(settings.services.clone()), Arc::new(custom::Definitions::default()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashSet, sync::Arc};
+    use std::collections::HashSet;
 
     use jiff::Timestamp;
     use kontiki_machinery::{Table, decode::message_fields, openapi, schema::Type};
@@ -108,10 +119,13 @@ mod tests {
     #[test]
     fn every_type_can_be_sent_as_protobuf() {
         let table = table();
-        let mut waiting: Vec<&schema::Schema> = table.rows().iter().map(|def| &def.schema).collect();
+        // What is measured has durations, which are messages in protobuf and texts in JSON: it comes as JSON.
+        let stored = table.rows().iter().filter(|def| def.measured.is_none());
+        let mut waiting: Vec<&schema::Schema> = stored.map(|def| &def.schema).collect();
         let mut seen = HashSet::new();
         while let Some(schema) = waiting.pop() {
-            if !seen.insert(schema.name()) {
+            // Schemas of custom kinds have unions, whose form in protobuf is not known here yet: they come as JSON.
+            if !seen.insert(schema.name()) || schema.name().ends_with(".JSONSchemaProps") {
                 continue;
             }
             let numbered = message_fields(schema.name()).unwrap_or_else(|| panic!("no numbers for {}", schema.name()));
@@ -135,7 +149,7 @@ mod tests {
     }
 
     fn document(table: &Table, name: &str) -> Value {
-        parsed(&table.documents().v3(name).expect("a row has a document"))
+        parsed(&table.documents().v3(name).expect("a row has a document").json())
     }
 
     /// Every `$ref` in `value`.
@@ -157,7 +171,7 @@ mod tests {
         let table = table();
         let names = table.rows().iter().map(|def| openapi::document_name(def));
         let mut documents: Vec<Value> = names.map(|name| document(&table, &name)).collect();
-        documents.push(parsed(&table.documents().v2("v1.37.0")));
+        documents.push(parsed(&table.documents().v2("v1.37.0").json()));
         for document in &documents {
             let mut found = Vec::new();
             refs(document, &mut found);
@@ -212,8 +226,8 @@ mod tests {
     #[test]
     fn the_index_names_every_document() {
         let table = table();
-        for (name, entry) in parsed(&table.documents().v3_index())["paths"].as_object().expect("an object") {
-            let text = table.documents().v3(name).expect("a document");
+        for (name, entry) in parsed(&table.documents().v3_index().json())["paths"].as_object().expect("an object") {
+            let text = table.documents().v3(name).expect("a document").json();
             let url = format!("/openapi/v3/{name}?hash={}", openapi::hash(std::str::from_utf8(&text).expect("text")));
             assert_eq!(entry["serverRelativeURL"], url);
         }

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use kontiki_model::ObjectKey;
+pub use kontiki_model::Rule;
 use serde_json::Value;
 
 use crate::{GroupResource, admission::Waiting};
@@ -68,6 +70,40 @@ impl Attributes<'_> {
     }
 }
 
+/// A question about a resource that is asked later than it is put together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Question {
+    /// The verb.
+    pub verb: String,
+    /// API group.
+    pub group: String,
+    /// Plural name of the resource, which need not exist (`signers`).
+    pub resource: String,
+    /// Empty for the object itself.
+    pub subresource: String,
+    /// Empty across namespaces and for what has none.
+    pub namespace: String,
+    /// Empty for a collection.
+    pub name: String,
+}
+
+impl Question {
+    /// What authorizers are asked.
+    #[must_use]
+    pub fn attributes(&self) -> Attributes<'_> {
+        Attributes {
+            verb: &self.verb,
+            resource: &self.resource,
+            group: &self.group,
+            subresource: &self.subresource,
+            namespace: &self.namespace,
+            name: &self.name,
+            path: "",
+            fields: &[],
+        }
+    }
+}
+
 /// Objects as of one state, for those who judge by them.
 pub trait Objects {
     /// One object.
@@ -92,6 +128,25 @@ pub enum Decision {
 pub trait Authorizer: Send + Sync {
     /// Judges a request.
     fn authorize(&self, user: &User, asked: &Attributes<'_>, objects: &dyn Objects) -> Decision;
+
+    /// Why it decides so, for people; empty if there is nothing to say.
+    fn explain(&self, _user: &User, _asked: &Attributes<'_>, _objects: &dyn Objects) -> String {
+        String::new()
+    }
+
+    /// The rules by which it allows something in a namespace; empty: outside of namespaces.
+    fn rules(&self, _user: &User, _namespace: &str) -> Vec<Rule> {
+        Vec::new()
+    }
+
+    /// The resources whose objects it keeps in a form of its own, to judge by them. Whoever runs it tells it of each
+    /// that is there, then of each change ([`Self::changed`]), in order.
+    fn follows(&self) -> &'static [GroupResource<'static>] {
+        &[]
+    }
+
+    /// An object is so now, as it is stored; `None`: it is gone.
+    fn changed(&self, _key: &ObjectKey, _object: Option<&[u8]>) {}
 
     /// Why what a user may do cannot be listed; `None` if it can.
     fn unlisted(&self, _user: &User) -> Option<&'static str> {
@@ -127,6 +182,15 @@ impl Member {
         match self {
             Self::Pure(authorizer) => authorizer.unlisted(user),
             Self::Async(authorizer) => authorizer.unlisted(user),
+        }
+    }
+
+    /// The rules by which `user` may do something in a namespace, as far as they can be listed.
+    #[must_use]
+    pub fn rules(&self, user: &User, namespace: &str) -> Vec<Rule> {
+        match self {
+            Self::Pure(authorizer) => authorizer.rules(user, namespace),
+            Self::Async(_) => Vec::new(),
         }
     }
 }

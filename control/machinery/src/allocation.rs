@@ -5,11 +5,16 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
+use crate::GroupResource;
+
 /// The claims of one object that is being written.
 pub struct Pool<'a> {
     /// Whether nobody has a claim, as of the state that the write is decided on.
     free: &'a dyn Fn(&str) -> bool,
     random: &'a mut dyn FnMut() -> u64,
+    objects: &'a dyn Fn(GroupResource<'_>) -> Vec<Value>,
     held: BTreeSet<String>,
     wanted: BTreeSet<String>,
     /// Nothing will be written.
@@ -33,13 +38,31 @@ impl<'a> Pool<'a> {
         random: &'a mut dyn FnMut() -> u64,
         dry_run: bool,
     ) -> Self {
-        Self { free, random, held, wanted: BTreeSet::new(), dry_run }
+        Self { free, random, objects: &|_| Vec::new(), held, wanted: BTreeSet::new(), dry_run }
+    }
+
+    /// The same pool, with what there is in the cluster as of the same state.
+    #[must_use]
+    pub fn seeing(self, objects: &'a dyn Fn(GroupResource<'_>) -> Vec<Value>) -> Self {
+        Self { objects, ..self }
+    }
+
+    /// All objects of a resource: they say what may be taken. They guard nothing.
+    #[must_use]
+    pub fn objects(&self, resource: GroupResource<'_>) -> Vec<Value> {
+        (self.objects)(resource)
     }
 
     /// Whether the object could have `claim`.
     #[must_use]
     pub fn is_free(&self, claim: &str) -> bool {
         !self.wanted.contains(claim) && (self.held.contains(claim) || (self.free)(claim))
+    }
+
+    /// Whether the object has `claim` already.
+    #[must_use]
+    pub fn holds(&self, claim: &str) -> bool {
+        self.held.contains(claim)
     }
 
     /// The object is to have `claim`.

@@ -7,15 +7,25 @@
 //!   OpenAPI, decoding, patches, tables) reads the row and the schema.
 //! - Objects are `serde_json::Value`s that have passed [`schema::Schema::normalize`]: every field has the type of its
 //!   schema, unknown fields are gone, and what upstream's typed round trip would drop (nulls, empty optional fields)
-//!   is absent. Strategies rely on that.
+//!   is absent. Strategies rely on that, and name the empty lists that they want to see ([`Strategy::tells_empty`]).
 
 pub mod access;
 pub mod admission;
 pub mod allocation;
+pub mod apply;
+pub mod audit;
+pub mod conversion;
 pub mod decode;
+pub mod delegate;
+mod empty;
+pub mod encode;
 pub mod field_error;
+pub mod jsonpath;
+pub mod measured;
 pub mod meta;
 pub mod openapi;
+pub mod outcall;
+pub mod ownership;
 pub mod patch;
 pub mod registry;
 pub mod resource;
@@ -24,10 +34,13 @@ pub mod status;
 pub mod subresource;
 pub mod table;
 pub mod verb;
+mod wire;
+pub mod x509;
 
 pub use field_error::{Bad, FieldError, FieldErrorKind, Path};
 pub use kontiki_model::{GroupResource, GroupVersionKind};
-pub use registry::{Registry, Table};
+pub use ownership::Ownership;
+pub use registry::{Registry, Source, Table};
 pub use resource::{Name, ResourceDef, Scope, Strategy, validate_create, validate_update};
 pub use status::Status;
 pub use subresource::{Handler, Subresource};

@@ -172,6 +172,14 @@ pub fn name_is_dns_subdomain(name: &str, prefix: bool) -> Vec<String> {
     dns1123_subdomain(&mask_dash(name, prefix))
 }
 
+/// The same rule where a type declares it (`k8s-long-name`): what is too long is told in bytes.
+#[must_use]
+pub fn long_name_errors(name: &str, prefix: bool) -> Vec<String> {
+    let told =
+        |error: String| if error == max_length_rule(253) { "must be no more than 253 bytes".into() } else { error };
+    name_is_dns_subdomain(name, prefix).into_iter().map(told).collect()
+}
+
 /// `NameIsDNSLabel`: namespaces, services and others.
 #[must_use]
 pub fn name_is_dns_label(name: &str, prefix: bool) -> Vec<String> {
@@ -316,6 +324,14 @@ fn validate_namespace(meta: &Value, namespaced: bool, path: &Path) -> Vec<FieldE
 /// Checks the metadata of a new object whose name has been generated already.
 #[must_use]
 pub fn validate_object_meta(obj: &Value, namespaced: bool, rule: NameRule<'_>) -> Vec<FieldError> {
+    let mut out = validate_generic_meta(obj, namespaced, rule);
+    out.extend(validate_finalizer_domains(&obj["metadata"]["finalizers"], &Path::new("metadata").child("finalizers")));
+    out
+}
+
+/// The same where finalizers need no domain: custom kinds, and the kinds that say which kinds there are.
+#[must_use]
+pub fn validate_generic_meta(obj: &Value, namespaced: bool, rule: NameRule<'_>) -> Vec<FieldError> {
     validate_meta_at(&obj["metadata"], namespaced, rule, &Path::new("metadata"))
 }
 
@@ -341,9 +357,7 @@ pub fn validate_meta_at(meta: &Value, namespaced: bool, rule: NameRule<'_>, path
     out.extend(validate_labels(&meta["labels"], &path.child("labels")));
     out.extend(validate_annotations(&meta["annotations"], &path.child("annotations")));
     out.extend(validate_owners(&meta["ownerReferences"], &path.child("ownerReferences")));
-    let finalizers = path.child("finalizers");
-    out.extend(validate_finalizers(&meta["finalizers"], &finalizers));
-    out.extend(validate_finalizer_domains(&meta["finalizers"], &finalizers));
+    out.extend(validate_finalizers(&meta["finalizers"], &path.child("finalizers")));
     out
 }
 
@@ -428,7 +442,7 @@ fn meta_mut(obj: &mut Value) -> Option<&mut Map<String, Value>> {
 /// Sets the metadata that the server owns on a new object. `now` is an RFC 3339 time in whole seconds.
 pub fn fill_system_fields(obj: &mut Value, uid: &str, now: &str) {
     let Some(meta) = meta_mut(obj) else { return };
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
         meta.remove(field);
     }
     meta.insert("creationTimestamp".into(), now.into());
@@ -440,9 +454,7 @@ pub fn fill_system_fields(obj: &mut Value, uid: &str, now: &str) {
 pub fn keep_system_fields(new: &mut Value, old: &Value) {
     let Some(meta) = meta_mut(new) else { return };
     let old = &old["metadata"];
-    for field in ["selfLink", "managedFields"] {
-        meta.remove(field);
-    }
+    meta.remove("selfLink");
     for field in ["creationTimestamp", "generation"] {
         match &old[field] {
             Value::Null => meta.remove(field),

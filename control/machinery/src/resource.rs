@@ -9,10 +9,21 @@
 
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use kontiki_model::GroupResource;
 use serde_json::Value;
 
-use crate::{FieldError, Handler, Subresource, Verbs, allocation::Pool, meta, schema, schema::Schema, table::Cell};
+use crate::{
+    FieldError, Handler, Subresource, Verbs,
+    access::User,
+    allocation::Pool,
+    apply::{Counted, Element, Set},
+    conversion::Conversion,
+    measured::Measured,
+    meta, schema,
+    schema::Schema,
+    table::Cell,
+};
 
 /// A name of a row: fixed for a built-in kind, of its own for one that came at run time.
 pub type Name = Cow<'static, str>;
@@ -86,6 +97,8 @@ pub struct ResourceDef {
     pub singular: Name,
     /// Kind.
     pub kind: Name,
+    /// Kind of a list of its objects.
+    pub list_kind: Name,
     /// Namespaced or not.
     pub scope: Scope,
     /// Its verbs. A virtual kind has only `create`.
@@ -100,6 +113,8 @@ pub struct ResourceDef {
     pub schema: Schema,
     /// Where and as what its objects are stored.
     pub storage: Storage,
+    /// Whether objects are brought into form when they are read: the type may have changed since they were stored.
+    pub settles_on_read: bool,
     /// Paths of fields that selectors may name besides name and namespace, sorted.
     pub fields: Vec<Name>,
     /// How long an object lives after it was written last.
@@ -112,6 +127,8 @@ pub struct ResourceDef {
     pub delete_returns_object: bool,
     /// What becomes of an object that is POSTed to the collection.
     pub creation: Creation,
+    /// For a kind whose objects are not stored but measured: how they are made.
+    pub measured: Option<Arc<dyn Measured>>,
     /// Its behaviour.
     pub strategy: Arc<dyn Strategy>,
 }
@@ -120,6 +137,12 @@ pub struct ResourceDef {
 #[must_use]
 pub fn names(names: &[&'static str]) -> Vec<Name> {
     names.iter().map(|name| Cow::Borrowed(*name)).collect()
+}
+
+/// All but what lies at these paths (`metadata.labels`) and below.
+#[must_use]
+pub fn without(paths: &[&str]) -> Counted {
+    Counted::Without(Set::of(paths.iter().map(|path| path.split('.').map(Element::field).collect())))
 }
 
 impl ResourceDef {
@@ -142,6 +165,7 @@ impl ResourceDef {
             plural: plural.into(),
             singular: singular.into(),
             kind: kind.into(),
+            list_kind: format!("{kind}List").into(),
             scope: Scope::Namespaced,
             verbs: Verbs::ALL,
             short: Vec::new(),
@@ -149,12 +173,14 @@ impl ResourceDef {
             subresources: Vec::new(),
             schema: schema::known(schema),
             storage: Storage { group: group.into(), plural: plural.into(), api_version, kind: kind.into() },
+            settles_on_read: false,
             fields: Vec::new(),
             time_to_live: None,
             deprecation: None,
             protected: None,
             delete_returns_object: false,
             creation: Creation::Stored,
+            measured: None,
             strategy: Arc::new(strategy),
         }
     }
@@ -180,6 +206,15 @@ impl ResourceDef {
         if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
     }
 
+    /// Whether `text` is the `apiVersion` of its objects.
+    #[must_use]
+    pub fn api_version_is(&self, text: &str) -> bool {
+        match text.split_once('/') {
+            Some((group, version)) => !group.is_empty() && group == self.group && version == self.version,
+            None => self.group.is_empty() && text == self.version,
+        }
+    }
+
     /// Group and plural, as errors name it.
     #[must_use]
     pub fn group_resource(&self) -> GroupResource<'_> {
@@ -192,10 +227,46 @@ impl ResourceDef {
         GroupResource { group: &self.storage.group, resource: &self.storage.plural }
     }
 
-    /// Whether it shows objects that are stored in another form.
+    /// What a write of the object (`None`) or through a part of it counts for, if it is asked who owns what.
+    #[must_use]
+    pub fn counted(&self, sub: Option<&str>) -> Counted {
+        if let Some(counted) = self.strategy.counted(sub) {
+            return counted;
+        }
+        match sub {
+            Some("status") => without(&["spec"]),
+            _ if self.subresource("status").is_some() => without(&["status"]),
+            _ => Counted::All,
+        }
+    }
+
+    /// Whether it shows objects that may be stored in another form.
     #[must_use]
     pub fn is_view(&self) -> bool {
-        self.stored_as() != self.group_resource()
+        self.settles_on_read || self.is_converted()
+    }
+
+    /// Whether its objects are stored as another version or kind than its own.
+    #[must_use]
+    pub fn is_converted(&self) -> bool {
+        self.stored_as() != self.group_resource() || self.storage.api_version != self.api_version()
+    }
+
+    /// An object of this row as another row that shows the same objects has it, if nobody outside has to be asked: see
+    /// [`crate::conversion::shown_as`].
+    #[must_use]
+    pub fn shown_as(&self, other: &ResourceDef, mut object: Value) -> Value {
+        if self.is_view() {
+            self.strategy.to_storage(&mut object);
+            object["apiVersion"] = self.storage.api_version.as_ref().into();
+            object["kind"] = self.storage.kind.as_ref().into();
+        }
+        if other.is_view() {
+            other.strategy.from_storage(&mut object);
+            object["apiVersion"] = other.api_version().into();
+            object["kind"] = other.kind.as_ref().into();
+        }
+        object
     }
 
     /// Whether its objects live in a namespace.
@@ -211,6 +282,15 @@ impl ResourceDef {
     }
 }
 
+/// Who writes, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Author<'a> {
+    /// The user of the request.
+    pub user: &'a User,
+    /// The time of the request, RFC 3339 in whole seconds.
+    pub now: &'a str,
+}
+
 /// The behaviour of one kind. Every method has a default that suits a kind without rules of its own.
 ///
 /// `sub` names the subresource of an update (`status`, `finalize`, …); `None` is the object itself.
@@ -218,12 +298,27 @@ pub trait Strategy: Send + Sync {
     /// Upstream's versioned defaulting. Idempotent; also run on what an update sends.
     fn default(&self, _obj: &mut Value) {}
 
+    /// Paths of lists that defaults or validation tell from none when they were sent empty: fields joined by dots, `*` for
+    /// each item of a list or map. Validation and [`Self::stamp`] see them so; nobody else does.
+    fn tells_empty(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Fields a client may not set when creating: drops status, sets generation 1 where upstream does.
     fn prepare_create(&self, _obj: &mut Value) {}
 
     /// Copies from `old` what this update may not change (status on a spec update, everything
     /// but status on a status update) and raises the generation when the spec changed.
     fn prepare_update(&self, _new: &mut Value, _old: &Value, _sub: Option<&str>) {}
+
+    /// Writes into a prepared object who writes it and when, for kinds that keep that. `old` is `None` on create.
+    fn stamp(&self, _obj: &mut Value, _old: Option<&Value>, _sub: Option<&str>, _by: Author<'_>) {}
+
+    /// What a write counts for, if it is asked who owns what, where that is not what is usual: `spec` but not `status` for
+    /// the object, `status` but not `spec` for its status.
+    fn counted(&self, _sub: Option<&str>) -> Option<Counted> {
+        None
+    }
 
     /// Checks a new object, metadata excepted. Upstream's wording, order and paths.
     fn validate(&self, _obj: &Value) -> Vec<FieldError> {
@@ -240,6 +335,11 @@ pub trait Strategy: Send + Sync {
     /// Why a name (`prefix`: a `generateName`) is not legal for this kind; empty if it is.
     fn name_errors(&self, name: &str, prefix: bool) -> Vec<String> {
         meta::name_is_dns_subdomain(name, prefix)
+    }
+
+    /// Whether finalizers may be without a domain, as those of operators often are.
+    fn any_finalizers(&self) -> bool {
+        false
     }
 
     /// Whether `prepare_create`/`prepare_update` manage `metadata.generation`. For other kinds
@@ -263,6 +363,11 @@ pub trait Strategy: Send + Sync {
         true
     }
 
+    /// The largest body of a request, in bytes, where the kind has no use for a large one.
+    fn body_limit(&self) -> Option<usize> {
+        None
+    }
+
     /// Seconds between the delete and the end of the object. `None`: deleted at once.
     /// `requested` is the client's `gracePeriodSeconds`. Pods answer here.
     fn grace_period(&self, _obj: &Value, _requested: Option<i64>) -> Option<i64> {
@@ -275,7 +380,17 @@ pub trait Strategy: Send + Sync {
         false
     }
 
-    /// The cells of its Table row, in the order of [`crate::table::columns`].
+    /// The warning for a delete that names no policy and so orphans the dependents.
+    fn orphan_warning(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Column definitions of its Table, for a kind that [`crate::table::columns`] does not know.
+    fn columns(&self) -> Option<Value> {
+        None
+    }
+
+    /// The cells of its Table row, in the order of its columns.
     fn row(&self, _obj: &Value) -> Vec<Cell> {
         Vec::new()
     }
@@ -305,6 +420,17 @@ pub trait Strategy: Send + Sync {
         BTreeSet::new()
     }
 
+    /// For a kind that an object in the store defines: that object's name, and the object as it was when the row was made.
+    fn defined_by(&self) -> Option<(&str, &Bytes)> {
+        None
+    }
+
+    /// Who outside converts objects between the versions of the kind; `None`: they are the same in all, but for what
+    /// [`Self::to_storage`] and [`Self::from_storage`] do.
+    fn conversion(&self) -> Option<&Conversion> {
+        None
+    }
+
     /// Gives a valid object what there is only one of.
     ///
     /// # Errors
@@ -331,8 +457,9 @@ pub fn validate_create(def: &ResourceDef, obj: &Value) -> Vec<FieldError> {
     if def.verbs == Verbs::CREATE {
         return def.strategy.validate(obj);
     }
-    let mut errors =
-        meta::validate_object_meta(obj, def.namespaced(), &|name, prefix| def.strategy.name_errors(name, prefix));
+    let rule = |name: &str, prefix: bool| def.strategy.name_errors(name, prefix);
+    let validate = if def.strategy.any_finalizers() { meta::validate_generic_meta } else { meta::validate_object_meta };
+    let mut errors = validate(obj, def.namespaced(), &rule);
     errors.extend(def.strategy.validate(obj));
     errors
 }
@@ -342,7 +469,11 @@ pub fn validate_create(def: &ResourceDef, obj: &Value) -> Vec<FieldError> {
 #[must_use]
 pub fn validate_update(def: &ResourceDef, new: &Value, old: &Value, sub: Option<&str>) -> Vec<FieldError> {
     let mut errors = meta::validate_object_meta_update(new, old);
-    errors.extend(meta::validate_kind_meta_update(new, old));
+    errors.extend(if def.strategy.any_finalizers() {
+        meta::validate_object_meta_update(new, old)
+    } else {
+        meta::validate_kind_meta_update(new, old)
+    });
     errors.extend(def.strategy.validate_update(new, old, sub));
     errors
 }

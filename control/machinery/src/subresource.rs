@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::{FieldError, Name, Status, Verbs, schema::Schema, table::Cell};
+use crate::{FieldError, GroupResource, Name, Status, Verbs, admission::Lookup, schema::Schema, table::Cell};
 
 /// A subresource, as discovery shows it, with what serves it.
 #[derive(Clone)]
@@ -32,12 +32,14 @@ pub enum Handler {
     View(Arc<dyn View>),
     /// A POST that writes the object anew.
     Write(Schema, &'static dyn Write),
-    /// A POST that deletes the object, with the options in its body.
-    Evict(Schema),
+    /// A POST that deletes the object if that disturbs nobody, with the options in its body.
+    Evict(Schema, &'static dyn Evict),
     /// A POST that issues a token for the object.
     Token(Schema),
     /// What the object's node says.
     Node(NodeCall, &'static dyn OnNode),
+    /// Any request, which goes on to what is behind the object.
+    Proxy(&'static dyn Behind),
 }
 
 impl Handler {
@@ -46,15 +48,15 @@ impl Handler {
     pub fn schema(&self) -> Option<&Schema> {
         match self {
             Self::View(view) => Some(view.schema()),
-            Self::Write(schema, _) | Self::Evict(schema) | Self::Token(schema) => Some(schema),
-            Self::Part | Self::Node(..) => None,
+            Self::Write(schema, _) | Self::Evict(schema, _) | Self::Token(schema) => Some(schema),
+            Self::Part | Self::Node(..) | Self::Proxy(_) => None,
         }
     }
 
     /// An earlier `apiVersion` of its bodies that is taken as well.
     #[must_use]
     pub fn earlier_version(&self) -> Option<&'static str> {
-        matches!(self, Self::Evict(_)).then_some("policy/v1beta1")
+        matches!(self, Self::Evict(..)).then_some("policy/v1beta1")
     }
 }
 
@@ -68,6 +70,11 @@ pub trait View: Send + Sync {
 
     /// Checks a sent view, in upstream's words and order.
     fn check(&self, sent: &Value) -> Vec<FieldError>;
+
+    /// The one part of the object that the view can change, where it is one: its path in the view and in the object.
+    fn part(&self) -> Option<(Vec<String>, Vec<String>)> {
+        None
+    }
 
     /// Takes what a view says over into the object. Version and uid of the view are preconditions.
     fn apply(&self, obj: &mut Value, sent: &Value);
@@ -91,6 +98,24 @@ pub trait Write: Send + Sync {
     fn write(&self, obj: &Value, sent: &Value, now: &str) -> Result<Value, Status>;
 }
 
+/// Whether an object may be evicted, and what that costs.
+pub trait Evict: Send + Sync {
+    /// Decides on `obj`, which has its version.
+    ///
+    /// # Errors
+    /// Why it has to stay.
+    fn evict(&self, obj: &Value, cluster: &mut dyn Lookup) -> Result<Evicted, Status>;
+}
+
+/// An eviction that may be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evicted {
+    /// The object as it is while it goes.
+    pub object: Value,
+    /// What is written in the same transaction: resource, and the object as stored.
+    pub beside: Vec<(GroupResource<'static>, Value)>,
+}
+
 /// What a node can be asked about an object on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NodeCall {
@@ -110,4 +135,38 @@ pub trait OnNode: Send + Sync {
     /// # Errors
     /// There is no such container, or more than one could be meant.
     fn container(&self, obj: &Value, wanted: &str) -> Result<String, Status>;
+}
+
+/// Where requests go that are made to an object itself.
+pub trait Behind: Send + Sync {
+    /// The place behind `id`, the object's name as the path has it: `[scheme:]name[:port]`.
+    ///
+    /// # Errors
+    /// There is no such object, or nothing behind it.
+    fn locate(&self, id: &str, namespace: Option<&str>, cluster: &mut dyn Lookup) -> Result<Target, Status>;
+}
+
+/// A place that requests go on to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Target {
+    /// The node from which it is reached.
+    pub node: String,
+    /// What is there.
+    pub place: Place,
+}
+
+/// What requests go on to, as seen from a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// The node's agent itself.
+    Agent,
+    /// A server.
+    Server {
+        /// Whether it speaks TLS. Nobody can tell whose certificate it should have: any will do, as upstream.
+        tls: bool,
+        /// Its address.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
 }

@@ -179,7 +179,8 @@ pub fn row(def: &ResourceDef, obj: &Value, include: IncludeObject, now: Timestam
 /// `version` is `v1` or `v1beta1`. A watch sends definitions with its first event only.
 #[must_use]
 pub fn table(def: &ResourceDef, rows: Vec<Value>, metadata: Value, version: &str, with_columns: bool) -> Value {
-    let columns = if with_columns { columns(&def.api_version(), &def.kind).clone() } else { Value::Null };
+    let known = || columns(&def.api_version(), &def.kind).clone();
+    let columns = if with_columns { def.strategy.columns().unwrap_or_else(known) } else { Value::Null };
     json!({
         "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata,
         "columnDefinitions": columns, "rows": rows,

@@ -1,4 +1,4 @@
-//! Decisions a second: 10,000 pods of several shapes over 5,000 nodes.
+//! Decisions a second: 10,000 pods of several shapes over 5,000 nodes; those that ask about each other over 1,000.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -7,9 +7,10 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kontiki_plan::scheduler::{PodInfo, Scheduler};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const NODES: usize = 5_000;
+const FEWER_NODES: usize = 1_000;
 const PODS: usize = 10_000;
 
 fn node(n: usize) -> Node {
@@ -31,7 +32,8 @@ fn node(n: usize) -> Node {
 /// Pod `n` of a workload; what tells workloads apart is in `shape`.
 fn pod(n: usize, workload: usize, shape: &str, cpu: &str) -> Arc<PodInfo> {
     let mut pod = json!({
-        "metadata": {"name": format!("pod-{n}"), "namespace": "bench", "uid": format!("00000000-0000-4000-8000-{n:012}"),
+        "metadata": {"name": format!("pod-{n}"), "namespace": "bench", "labels": {"app": format!("app-{workload}")},
+            "uid": format!("00000000-0000-4000-8000-{n:012}"),
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "controller": true,
                 "uid": format!("workload-{workload}")}]},
         "spec": {"containers": [{"name": "c", "image": format!("registry.example/image-{}", workload % 40),
@@ -43,13 +45,27 @@ fn pod(n: usize, workload: usize, shape: &str, cpu: &str) -> Arc<PodInfo> {
             {"weight": 10, "preference": {"matchExpressions": [
                 {"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["zone-1"]}]}}]}});
     }
+    ask_about_others(&mut pod["spec"], shape, workload);
     let pod: Pod = serde_json::from_value(pod).expect("a pod");
     Arc::new(PodInfo::new(&pod, &[]))
 }
 
-fn cluster() -> Scheduler {
+fn ask_about_others(spec: &mut Value, shape: &str, workload: usize) {
+    let selector = json!({"matchLabels": {"app": format!("app-{workload}")}});
+    let term = json!({"labelSelector": selector, "topologyKey": "kubernetes.io/hostname"});
+    if shape.contains("spread") {
+        let spread = |key: &str| json!({"maxSkew": 2, "topologyKey": key, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": selector});
+        spec["topologySpreadConstraints"] =
+            json!([spread("topology.kubernetes.io/zone"), spread("kubernetes.io/hostname")]);
+    }
+    if shape.contains("apart") {
+        spec["affinity"]["podAntiAffinity"] = json!({"requiredDuringSchedulingIgnoredDuringExecution": [term]});
+    }
+}
+
+fn cluster(nodes: usize) -> Scheduler {
     let mut scheduler = Scheduler::default();
-    for n in 0..NODES {
+    for n in 0..nodes {
         scheduler.set_node(&node(n));
     }
     scheduler
@@ -58,17 +74,20 @@ fn cluster() -> Scheduler {
 fn decide(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scheduler");
     group.sample_size(10).warm_up_time(Duration::from_secs(1)).throughput(Throughput::Elements(PODS as u64));
-    for (name, workloads, shape, cpu) in [
-        ("one workload", 1, "plain", "100m"),
-        ("50 workloads", 50, "plain", "100m"),
-        ("50 selecting workloads", 50, "selecting", "100m"),
-        ("every pod another", PODS, "plain", "100m"),
-        ("nothing fits", 50, "plain", "64"),
+    for (name, nodes, workloads, shape, cpu) in [
+        ("one workload", NODES, 1, "plain", "100m"),
+        ("50 workloads", NODES, 50, "plain", "100m"),
+        ("50 selecting workloads", NODES, 50, "selecting", "100m"),
+        ("every pod another", NODES, PODS, "plain", "100m"),
+        ("nothing fits", NODES, 50, "plain", "64"),
+        ("50 spread workloads", FEWER_NODES, 50, "spread", "100m"),
+        ("50 workloads apart", FEWER_NODES, 50, "apart", "100m"),
+        ("50 workloads spread and apart", FEWER_NODES, 50, "spread and apart", "100m"),
     ] {
         let pods: Vec<_> = (0..PODS).map(|n| pod(n, n % workloads, shape, cpu)).collect();
         group.bench_function(name, |bencher| {
             let run = |scheduler: &mut Scheduler| pods.iter().filter(|pod| scheduler.decide(pod).is_ok()).count();
-            bencher.iter_batched_ref(cluster, |scheduler| black_box(run(scheduler)), BatchSize::PerIteration);
+            bencher.iter_batched_ref(|| cluster(nodes), |scheduler| black_box(run(scheduler)), BatchSize::PerIteration);
         });
     }
     group.finish();

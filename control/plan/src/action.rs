@@ -72,6 +72,8 @@ pub enum Action {
     },
     /// A merge patch. Its body carries the precondition.
     Patch(Patch),
+    /// The first of these patches whose condition holds when it is asked; none if none does.
+    FirstOf(Vec<(Condition, Patch)>),
     /// Deletes one incarnation of an object.
     Delete {
         /// Its address.
@@ -94,12 +96,42 @@ pub enum Action {
     Event(EventRecord),
 }
 
+/// What somebody else says before a patch is made.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Condition {
+    /// The spec of a SubjectAccessReview, which must be allowed.
+    Allowed(Value),
+    /// The cluster's CA signs. The certificate becomes `status.certificate` of the patch.
+    Signed(Order),
+}
+
+/// A certificate that the cluster's CA is asked for. Whoever asks has checked the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The request (RFC 2986), PEM.
+    pub request_pem: String,
+    /// What it may be used for, as `spec.usages` names it.
+    pub usages: Vec<String>,
+    /// How long it is to live, in seconds.
+    pub seconds: i64,
+}
+
 impl Action {
+    /// The patch that it makes, or would make first.
+    fn patch(&self) -> Option<&Patch> {
+        match self {
+            Self::Patch(patch) => Some(patch),
+            Self::FirstOf(choices) => choices.first().map(|(_, patch)| patch),
+            _ => None,
+        }
+    }
+
     /// What it writes to, with the incarnation it means; `None` for what has no name yet, and for events.
     #[must_use]
     pub fn subject(&self) -> Option<(ObjectKey, String)> {
         match self {
-            Self::Patch(patch) => {
+            Self::Patch(_) | Self::FirstOf(_) => {
+                let patch = self.patch()?;
                 let uid = patch.body["metadata"]["uid"].as_str().unwrap_or_default();
                 Some((patch.key.clone(), uid.to_owned()))
             }
@@ -118,7 +150,7 @@ impl Action {
     pub fn verb(&self) -> Verb {
         match self {
             Self::Create { .. } => Verb::Create,
-            Self::Patch(Patch { subresource: Some(_), .. }) => Verb::PatchStatus,
+            Self::Patch(Patch { subresource: Some(_), .. }) | Self::FirstOf(_) => Verb::PatchStatus,
             Self::Patch(_) => Verb::Patch,
             Self::Delete { .. } => Verb::Delete,
             Self::FinalizeNamespace { .. } => Verb::Finalize,
@@ -179,9 +211,10 @@ pub fn fingerprint(actions: &[Action]) -> Option<u64> {
                 (0u8, group, resource, namespace).hash(&mut hasher);
                 hash_value(object, &mut hasher);
             }
-            Action::Patch(patch) => {
-                (1u8, &patch.key, patch.subresource).hash(&mut hasher);
-                hash_value(&patch.body, &mut hasher);
+            Action::Patch(patch) => hash_patch(patch, &mut hasher),
+            Action::FirstOf(choices) => {
+                (4u8, choices.len()).hash(&mut hasher);
+                choices.iter().for_each(|(_, patch)| hash_patch(patch, &mut hasher));
             }
             Action::Delete { key, uid, how, .. } => {
                 (2u8, key, uid, how.grace_seconds, how.propagation).hash(&mut hasher);
@@ -194,6 +227,11 @@ pub fn fingerprint(actions: &[Action]) -> Option<u64> {
         }
     }
     writes.then(|| hasher.finish())
+}
+
+fn hash_patch(patch: &Patch, hasher: &mut DefaultHasher) {
+    (1u8, &patch.key, patch.subresource).hash(hasher);
+    hash_value(&patch.body, hasher);
 }
 
 fn hash_value(value: &Value, hasher: &mut DefaultHasher) {
@@ -261,16 +299,36 @@ pub enum Propagation {
 }
 
 /// An event about the outcome of a creation or deletion: the name is known only afterwards.
+///
+/// In a text, `{object}` stands for the name of the object, `{owner}` for the name of whom the event is about, `{error}`
+/// for the error. One without any of these ends with the name or the error.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Announce {
     /// Whom it is about.
     pub regarding: ObjectReference,
     /// Who says so.
     pub component: &'static str,
-    /// Reason, and the text before the name, on success.
+    /// Reason and text, on success.
     pub done: (&'static str, &'static str),
-    /// Reason, and the text before the error, on failure.
+    /// Reason and text, on failure.
     pub failed: (&'static str, &'static str),
+}
+
+impl Announce {
+    /// The event about what became of the creation or deletion of `object`.
+    #[must_use]
+    pub fn event(&self, object: &str, error: Option<&str>) -> EventRecord {
+        let (reason, text) = if error.is_some() { self.failed } else { self.done };
+        let owner = self.regarding.name.as_deref().unwrap_or_default();
+        let message = if text.contains('{') {
+            // What is filled in last may hold anything.
+            text.replace("{owner}", owner).replace("{object}", object).replace("{error}", error.unwrap_or_default())
+        } else {
+            format!("{text}{}", error.unwrap_or(object))
+        };
+        let (regarding, reason) = (self.regarding.clone(), reason.to_owned());
+        EventRecord { regarding, component: self.component, warning: error.is_some(), reason, message }
+    }
 }
 
 /// One event, before repeats are counted.
@@ -431,6 +489,24 @@ mod tests {
             assert_eq!(fingerprint(&one) == fingerprint(&other), same, "{name}");
         }
         assert_eq!(fingerprint(&[event]), None, "nothing is written");
+    }
+
+    #[test]
+    fn an_outcome_is_told_in_the_words_of_its_kind() {
+        let regarding = ObjectReference { name: Some("web".into()), ..ObjectReference::default() };
+        let announce = |done, failed| Announce { regarding: regarding.clone(), component: "c", done, failed };
+        let plain = announce(("Done", "Created pod: "), ("Failed", "Error creating: "));
+        let full = announce(("Done", "{object} of {owner}"), ("Failed", "{object} of {owner}: {error}"));
+        for (announce, error, expect) in [
+            (&plain, None, "Done Created pod: web-0"),
+            (&plain, Some("no"), "Failed Error creating: no"),
+            (&full, None, "Done web-0 of web"),
+            (&full, Some("no {object}"), "Failed web-0 of web: no {object}"),
+        ] {
+            let event = announce.event("web-0", error);
+            assert_eq!(format!("{} {}", event.reason, event.message), expect);
+            assert_eq!(event.warning, error.is_some());
+        }
     }
 
     #[test]

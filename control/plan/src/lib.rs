@@ -16,6 +16,9 @@
 //! `kontiki-scheduler`).
 
 pub mod action;
+pub mod affinity;
+pub mod autoscaling;
+pub mod certificates;
 pub mod clock;
 pub mod hash;
 pub mod key;
@@ -24,11 +27,13 @@ pub mod network;
 pub mod nodes;
 pub mod object;
 pub mod pod;
+pub mod policy;
 pub mod scheduler;
 pub mod selection;
+pub mod storage;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod workloads;
 
-pub use action::{Action, Announce, DeleteHow, EventRecord, Patch, Plan, Propagation, Refusal, Verb};
+pub use action::{Action, Announce, Condition, DeleteHow, EventRecord, Order, Patch, Plan, Propagation, Refusal, Verb};
 pub use nodes::taint_eviction;

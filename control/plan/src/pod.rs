@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 
-use crate::action::{Action, Kind, patch, to_value};
+use crate::action::{Action, Announce, Kind, patch, reference, to_value};
 use crate::object::{self, after_seconds, deleting};
 
 /// The phase; empty before it has one.
@@ -118,5 +118,26 @@ pub fn from_template<K: Kind>(template: &PodTemplateSpec, owner: &K) -> Pod {
         },
         spec: Some(template.spec.clone().unwrap_or_default()),
         status: None,
+    }
+}
+
+/// What `component` tells people when a pod with a generated name is made for `owner`.
+#[must_use]
+pub fn announce_creation<K: Kind>(owner: &K, component: &'static str) -> Announce {
+    Announce {
+        regarding: reference(owner),
+        component,
+        done: ("SuccessfulCreate", "Created pod: "),
+        failed: ("FailedCreate", "Error creating: "),
+    }
+}
+
+/// What `component` tells people when it deletes a pod of `owner`.
+#[must_use]
+pub fn announce_deletion<K: Kind>(owner: &K, component: &'static str) -> Announce {
+    Announce {
+        done: ("SuccessfulDelete", "Deleted pod: "),
+        failed: ("FailedDelete", "Error deleting: "),
+        ..announce_creation(owner, component)
     }
 }

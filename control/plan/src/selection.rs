@@ -3,7 +3,7 @@
 //! An object that selects others is filed under labels of which whatever it selects has one, so that whoever looks
 //! under each of an object's own labels finds every selector that may match, and few others.
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{ReplicationController, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kontiki_model::selector::{Operator, Selector};
@@ -29,6 +29,18 @@ impl Selects for ReplicaSet {
 }
 
 impl Selects for Deployment {
+    fn selector(&self) -> Option<Selector> {
+        Selector::from_spec(&self.spec.selector)
+    }
+}
+
+impl Selects for StatefulSet {
+    fn selector(&self) -> Option<Selector> {
+        Selector::from_spec(&self.spec.selector)
+    }
+}
+
+impl Selects for DaemonSet {
     fn selector(&self) -> Option<Selector> {
         Selector::from_spec(&self.spec.selector)
     }

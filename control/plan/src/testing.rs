@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::action::{Action, Kind, key_of, to_value};
+use crate::action::{Action, Condition, Kind, key_of, to_value};
 use crate::object::{Labels, controller_reference, time};
 
 /// The time of all tests.
@@ -132,6 +132,10 @@ fn show_one(action: &Action) -> String {
             format!("+{}", name.unwrap_or_default())
         }
         Action::Patch(patch) => format!("{} {}", patch.subresource.unwrap_or("patch"), patch.key.name),
+        Action::FirstOf(choices) => {
+            let words: Vec<String> = choices.iter().map(|(_, patch)| show_one(&Action::Patch(patch.clone()))).collect();
+            format!("[{}]", words.join(" | "))
+        }
         Action::Delete { key, .. } => format!("-{}", key.name),
         Action::FinalizeNamespace { name, .. } => format!("finalize {name}"),
         Action::Event(event) => format!("!{}", event.reason),
@@ -197,6 +201,14 @@ impl Cluster {
                     let generation = object["metadata"]["generation"].as_i64().unwrap_or(0);
                     object["metadata"]["generation"] = json!(generation + 1);
                 }
+            }
+            Action::FirstOf(choices) => {
+                // Everything is allowed, and a signature is whatever it is.
+                let Some((condition, mut patch)) = choices.into_iter().next() else { return };
+                if matches!(condition, Condition::Signed(_)) {
+                    patch.body["status"]["certificate"] = json!("AAEC");
+                }
+                self.apply(Action::Patch(patch));
             }
             Action::Delete { key, .. } => drop(self.objects.remove(&key)),
             Action::FinalizeNamespace { name, .. } => {

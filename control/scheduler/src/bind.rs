@@ -1,5 +1,8 @@
 //! Carries decisions out: bindings, and the account given of pods that fit nowhere.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodCondition};
 use kontiki_api::recorder::Recorder;
@@ -17,7 +20,7 @@ use tracing::{debug, instrument, warn};
 use crate::queue::Candidate;
 use crate::state::{BindOutcome, Decision, NAME};
 
-const PODS: GroupResource<'static> = GroupResource { group: "", resource: "pods" };
+pub(crate) const PODS: GroupResource<'static> = GroupResource { group: "", resource: "pods" };
 
 /// Writes for the scheduler.
 #[derive(Clone)]
@@ -26,6 +29,8 @@ pub(crate) struct Binder {
     pub store: Store,
     pub cache: Cache,
     pub recorder: Recorder,
+    /// Pods that wait for their volumes.
+    pub waiting: Arc<AtomicUsize>,
 }
 
 fn target<'a>(pod: &'a Pod, subresource: &'static str) -> Target<'a> {
@@ -42,19 +47,24 @@ impl Binder {
             },
             Decision::Explain(candidate, why) => {
                 self.explain(&candidate.pod, &why).await;
-                BindOutcome::Explained
+                let spared = match why.preemption {
+                    Some(preemption) => self.preempt(&candidate.pod, preemption).await,
+                    None => Vec::new(),
+                };
+                BindOutcome::Explained(spared)
             }
         }
     }
 
     #[instrument(level = "debug", skip_all, fields(namespace = pod.metadata.namespace, name = pod.metadata.name))]
-    async fn bind(&self, pod: &Pod, Assignment { node, patches }: Assignment) -> Result<(), Status> {
+    async fn bind(&self, pod: &Pod, Assignment { node, patches, awaited }: Assignment) -> Result<(), Status> {
         for patch in patches {
             let (key, subresource) = (&patch.key, patch.subresource);
             let (resource, namespace) = (key.group_resource(), key.namespace.as_deref());
             let target = Target { resource, namespace, name: &key.name, subresource };
             self.client.patch(target, PatchKind::Merge, patch.body).await?;
         }
+        self.await_claims(&awaited).await?;
         let meta = &pod.metadata;
         let body = json!({
             "apiVersion": "v1", "kind": "Binding",
@@ -79,21 +89,28 @@ impl Binder {
                 self.record(&candidate.pod, true, "FailedScheduling", &message);
             }
         }
+        self.catch_up().await;
+        BindOutcome::NotBound(candidate)
+    }
+
+    /// Until the caches show all that was written before.
+    pub(crate) async fn catch_up(&self) {
         if self.store.barrier().await.is_ok() {
             self.cache.wait_for(self.store.snapshot().revision()).await;
         }
-        BindOutcome::NotBound(candidate)
     }
 
     async fn explain(&self, pod: &Pod, why: &Diagnosis) {
         let message = why.to_string();
         self.record(pod, true, "FailedScheduling", &message);
         let old = pod::condition(pod, "PodScheduled");
-        if old.is_some_and(|old| {
+        let told = old.is_some_and(|old| {
             old.status == "False"
                 && old.reason.as_deref() == Some("Unschedulable")
                 && old.message.as_deref() == Some(&message)
-        }) {
+        });
+        let nominated = pod.status.as_ref().and_then(|status| status.nominated_node_name.as_deref());
+        if told && nominated.filter(|node| !node.is_empty()) == why.nominated.as_deref() {
             return;
         }
         let since = old.filter(|old| old.status == "False").and_then(|old| old.last_transition_time.clone());
@@ -110,7 +127,7 @@ impl Binder {
         let meta = &pod.metadata;
         let body = json!({
             "metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version},
-            "status": {"conditions": conditions},
+            "status": {"conditions": conditions, "nominatedNodeName": why.nominated.as_deref()},
         });
         if let Err(status) = self.client.patch(target(pod, "status"), PatchKind::Merge, body).await {
             // The next attempt says it again, on the newer pod.

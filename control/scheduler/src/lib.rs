@@ -12,11 +12,14 @@
 //! - Everything ends with the term.
 
 mod bind;
+mod claims;
 mod metrics;
+mod preempt;
 mod queue;
 mod state;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kontiki_api::leader::LeaderContext;
 use kontiki_api::recorder::Recorder;
@@ -48,19 +51,25 @@ pub async fn run(context: LeaderContext) {
     let shown = metrics.clone();
     context.api.add_metrics("scheduler", Arc::new(move |out: &mut String| shown.write(out)));
     let cache = context.api.cache().clone();
-    let binder = Binder { client, store: context.api.store().clone(), cache: cache.clone(), recorder };
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let store = context.api.store().clone();
+    let binder = Binder { client, store, cache: cache.clone(), recorder, waiting: waiting.clone() };
     let caches = Caches::new(&cache);
     let (mut pods, mut nodes, mut services) =
         (caches.pods.subscribe(), caches.nodes.subscribe(), caches.services.subscribe());
+    let (mut namespaces, mut budgets) = (caches.namespaces.subscribe(), caches.budgets.subscribe());
+    let (mut claims, mut volumes) = (caches.claims.subscribe(), caches.volumes.subscribe());
+    let (mut classes, mut csi_nodes) = (caches.classes.subscribe(), caches.csi_nodes.subscribe());
     let mut state = State::new(caches, metrics);
     let mut writes = JoinSet::new();
     info!("the scheduler is running");
     loop {
-        let room = IN_FLIGHT.saturating_sub(writes.len()).min(BATCH);
+        let under_way = writes.len().saturating_sub(waiting.load(Ordering::Relaxed));
+        let room = IN_FLIGHT.saturating_sub(under_way).min(BATCH);
         for decision in state.decide(room) {
             writes.spawn(binder.clone().carry_out(decision));
         }
-        let retry = state.next_retry(writes.len() < IN_FLIGHT);
+        let retry = state.next_retry(room > 0);
         tokio::select! {
             biased;
             () = context.stop.cancelled() => break,
@@ -75,6 +84,12 @@ pub async fn run(context: LeaderContext) {
             },
             // Cancel-safe: keys stay until they are returned.
             keys = services.next() => state.services_changed(keys),
+            keys = namespaces.next() => state.namespaces_changed(keys),
+            _ = budgets.next() => state.budgets_changed(),
+            keys = classes.next() => state.classes_changed(keys),
+            keys = csi_nodes.next() => state.csi_nodes_changed(keys),
+            keys = volumes.next() => state.volumes_changed(keys),
+            keys = claims.next() => state.claims_changed(keys),
             keys = nodes.next() => state.nodes_changed(keys),
             keys = pods.next() => state.pods_changed(keys),
             // Cancel-safe: a timer holds nothing.

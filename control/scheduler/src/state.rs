@@ -4,12 +4,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
 use kontiki_cache::{Cache, Informer};
 use kontiki_model::ObjectKey;
 use kontiki_plan::object::{deleting, label, name, namespace, uid};
 use kontiki_plan::pod;
-use kontiki_plan::scheduler::{Assignment, ClusterEvent, Diagnosis, PodInfo, Scheduler};
+use kontiki_plan::scheduler::{Assignment, Budget, ClusterEvent, Diagnosis, PodInfo, Scheduler, Victim, Volumes};
 
 use crate::metrics::{Attempt, Metrics};
 use crate::queue::{Candidate, SchedulingQueue};
@@ -22,11 +24,27 @@ pub(crate) struct Caches {
     pub pods: Informer<Pod>,
     pub nodes: Informer<Node>,
     pub services: Informer<Service>,
+    pub namespaces: Informer<Namespace>,
+    pub budgets: Informer<PodDisruptionBudget>,
+    pub claims: Informer<PersistentVolumeClaim>,
+    pub volumes: Informer<PersistentVolume>,
+    pub classes: Informer<StorageClass>,
+    pub csi_nodes: Informer<CSINode>,
 }
 
 impl Caches {
     pub fn new(cache: &Cache) -> Self {
-        Self { pods: cache.get(), nodes: cache.get(), services: cache.get() }
+        Self {
+            pods: cache.get(),
+            nodes: cache.get(),
+            services: cache.get(),
+            namespaces: cache.get(),
+            budgets: cache.get(),
+            claims: cache.get(),
+            volumes: cache.get(),
+            classes: cache.get(),
+            csi_nodes: cache.get(),
+        }
     }
 }
 
@@ -40,8 +58,8 @@ pub(crate) enum Decision {
 
 /// What became of a decision.
 pub(crate) enum BindOutcome {
-    /// There was nothing to bind.
-    Explained,
+    /// There was nothing to bind; these pods should have gone, but are still there.
+    Explained(Vec<Victim>),
     /// The pod was bound.
     Bound,
     /// The pod was not bound as decided. The caches show what there is instead.
@@ -76,10 +94,55 @@ impl State {
         for key in keys {
             match self.caches.nodes.get_key(&key) {
                 Some(node) => self.events.extend(self.scheduler.set_node(&node)),
-                None => self.scheduler.remove_node(&key.name),
+                None => self.events.extend(self.scheduler.remove_node(&key.name)),
             }
         }
         self.wake();
+    }
+
+    /// Terms of pods may select namespaces by their labels.
+    pub fn namespaces_changed(&mut self, keys: BTreeSet<ObjectKey>) {
+        for key in keys {
+            let labels = self.caches.namespaces.get_key(&key).map(|space| space.metadata.labels.clone());
+            let event = self.scheduler.set_namespace(&key.name, labels.map(Option::unwrap_or_default));
+            self.events.extend(event);
+        }
+        self.wake();
+    }
+
+    pub fn claims_changed(&mut self, keys: BTreeSet<ObjectKey>) {
+        self.volumes_differ(keys, |caches, volumes, key| {
+            let claim = caches.claims.get_key(key);
+            volumes.set_claim((key.namespace.clone().unwrap_or_default(), key.name.clone()), claim);
+        });
+    }
+
+    pub fn volumes_changed(&mut self, keys: BTreeSet<ObjectKey>) {
+        self.volumes_differ(keys, |caches, volumes, key| volumes.set_volume(&key.name, caches.volumes.get_key(key)));
+    }
+
+    pub fn classes_changed(&mut self, keys: BTreeSet<ObjectKey>) {
+        self.volumes_differ(keys, |caches, volumes, key| volumes.set_class(&key.name, caches.classes.get_key(key)));
+    }
+
+    pub fn csi_nodes_changed(&mut self, keys: BTreeSet<ObjectKey>) {
+        self.volumes_differ(keys, |caches, volumes, key| {
+            volumes.set_limits(&key.name, caches.csi_nodes.get_key(key).as_deref());
+        });
+    }
+
+    /// Something about volumes changed: `set` tells the scheduler what the caches say.
+    fn volumes_differ(&mut self, keys: BTreeSet<ObjectKey>, set: impl Fn(&Caches, &mut Volumes, &ObjectKey)) {
+        let caches = &self.caches;
+        let event = self.scheduler.change_volumes(|volumes| keys.iter().for_each(|key| set(caches, volumes, key)));
+        self.events.push(event);
+        self.wake();
+    }
+
+    /// Whose going a budget allows matters only when somebody has to go, and then all of them.
+    pub fn budgets_changed(&mut self) {
+        let budgets = self.caches.budgets.list();
+        self.scheduler.set_budgets(budgets.iter().filter_map(|budget| Budget::read(budget)).collect());
     }
 
     /// Pods are spread by the Services that select them, so a Service re-files its namespace's pods.
@@ -115,6 +178,7 @@ impl State {
 
     /// Tells the queue what happened.
     fn wake(&mut self) {
+        self.events.extend(self.scheduler.take_events());
         if self.events.is_empty() {
             return;
         }
@@ -146,6 +210,7 @@ impl State {
         }
         if !self.scheduler.is_assumed(uid) {
             let candidate = Candidate { info: self.info(pod), pod: pod.clone() };
+            self.scheduler.set_waiting(&candidate.info);
             self.queue.put(candidate, Instant::now());
         }
     }
@@ -182,6 +247,7 @@ impl State {
                 }
             }
         }
+        self.wake();
         self.metrics.waiting(self.queue.waiting());
         decisions
     }
@@ -189,7 +255,14 @@ impl State {
     /// Takes note of what became of a decision.
     pub fn settle(&mut self, outcome: BindOutcome) {
         match outcome {
-            BindOutcome::Explained => {}
+            BindOutcome::Explained(spared) => {
+                for victim in spared {
+                    if let Some(pod) = self.caches.pods.get(Some(&victim.namespace), &victim.name) {
+                        self.file(&pod);
+                    }
+                }
+                self.wake();
+            }
             BindOutcome::Bound => self.metrics.ended(Attempt::Scheduled),
             BindOutcome::NotBound(candidate) => {
                 let uid = candidate.info.uid.clone();

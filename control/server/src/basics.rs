@@ -1,14 +1,17 @@
-//! The objects that every cluster has: its namespaces and PriorityClasses, and the `kubernetes` Service with the addresses
-//! of the servers. What they should be is decided in `kontiki-plan`.
+//! The objects that every cluster has: its namespaces and PriorityClasses, what its rows begin with, roles and their
+//! bindings, what servers of further APIs have to know, and the `kubernetes` Service with the addresses of the servers. What
+//! they should be is decided in `kontiki-plan`.
 //!
 //! Invariants
 //! - Only the leader writes them, with what it has written before in view.
+//! - Roles and bindings are made right once a term, as by upstream at a start: who takes one away later means it.
 //! - The record of a server that is no longer a member goes.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kontiki_api::{Writer, leader::LeaderContext, recorder::Recorder};
 use kontiki_cache::{Cache, Informer};
@@ -16,8 +19,11 @@ use kontiki_controllers::Executor;
 use kontiki_model::{GroupResource, ObjectKey, Revision, key};
 use kontiki_plan::{
     Plan,
-    lifecycle::system_objects,
-    network::kubernetes_service::{self, Member, NAME, NAMESPACE},
+    lifecycle::{authentication_config, rbac_defaults, system_objects},
+    network::{
+        cluster_dns,
+        kubernetes_service::{self, Member, NAME, NAMESPACE},
+    },
 };
 use kontiki_store::{Snapshot, Status, Store, Txn};
 use tokio::task::JoinSet;
@@ -30,33 +36,44 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Pause after a failed attempt.
 const RETRY: Duration = Duration::from_millis(500);
 const NAMESPACES: GroupResource<'static> = GroupResource { group: "", resource: "namespaces" };
+/// The last that are made.
+const BINDINGS: GroupResource<'static> = GroupResource { group: "rbac.authorization.k8s.io", resource: "rolebindings" };
 
-/// Where the namespaces lie in the store.
-#[must_use]
-pub fn prefix() -> String {
-    key::prefix(NAMESPACES, None)
-}
-
-/// Whether the namespaces are there, as far as this member knows.
+/// Whether the namespaces are there, and the bindings by which anybody but administrators may do something, as far as this
+/// member knows.
 #[must_use]
 pub fn complete(snapshot: &Snapshot) -> bool {
     let there = |name: &&str| snapshot.get(&ObjectKey::new(NAMESPACES, None, name).encode()).is_some();
-    system_objects::NAMESPACES.iter().all(there)
+    let bound = snapshot.range(key::prefix(BINDINGS, None).as_bytes()).next().is_some();
+    bound && system_objects::NAMESPACES.iter().all(there)
 }
 
 /// What the objects are made from.
 pub struct Basics {
     /// The first address of the service range.
     pub service_ip: IpAddr,
+    /// Where the nodes' name servers answer, unless others do.
+    pub dns_ip: Option<IpAddr>,
+    /// Further objects, which are made where they are missing.
+    pub given: Vec<system_objects::Given>,
+    /// The cluster's CA.
+    pub ca_pem: String,
+    /// The name in the certificate by which masters pass requests on to servers of further APIs.
+    pub front_proxy: String,
 }
 
 struct Caches {
     cache: Cache,
     namespaces: Informer<Namespace>,
+    config_maps: Informer<ConfigMap>,
     classes: Informer<PriorityClass>,
     services: Informer<Service>,
     endpoints: Informer<Endpoints>,
     slices: Informer<EndpointSlice>,
+    cluster_roles: Informer<ClusterRole>,
+    roles: Informer<Role>,
+    cluster_role_bindings: Informer<ClusterRoleBinding>,
+    role_bindings: Informer<RoleBinding>,
 }
 
 impl Caches {
@@ -64,11 +81,26 @@ impl Caches {
         Self {
             cache: cache.clone(),
             namespaces: cache.get(),
+            config_maps: cache.get(),
             classes: cache.get(),
             services: cache.get(),
             endpoints: cache.get(),
             slices: cache.get(),
+            cluster_roles: cache.get(),
+            roles: cache.get(),
+            cluster_role_bindings: cache.get(),
+            role_bindings: cache.get(),
         }
+    }
+
+    /// What of the roles and bindings is still to be made.
+    fn permissions(&self) -> Plan {
+        rbac_defaults::plan(&rbac_defaults::View {
+            cluster_roles: &|_, name| self.cluster_roles.get(None, name),
+            roles: &|namespace, name| self.roles.get(Some(namespace), name),
+            cluster_role_bindings: &|_, name| self.cluster_role_bindings.get(None, name),
+            role_bindings: &|namespace, name| self.role_bindings.get(Some(namespace), name),
+        })
     }
 }
 
@@ -79,9 +111,9 @@ impl Basics {
         let mut tasks = JoinSet::from_iter([recording]);
         let executor = Executor::new(&context, &recorder, "system-objects", Writer::Server);
         let caches = Caches::new(context.api.cache());
-        let mut floor = store.snapshot().revision();
+        let mut progress = Progress { floor: store.snapshot().revision(), permitted: false };
         loop {
-            let wait = self.turn(&caches, &executor, &store, &mut floor).await;
+            let wait = self.turn(&caches, &executor, &store, &mut progress).await;
             tokio::select! {
                 () = context.stop.cancelled() => break,
                 // A dropped timer loses nothing: each turn looks at everything.
@@ -92,7 +124,8 @@ impl Basics {
     }
 
     /// One look. Returns how long to wait for the next.
-    async fn turn(&self, caches: &Caches, executor: &Executor, store: &Store, floor: &mut Revision) -> Duration {
+    async fn turn(&self, caches: &Caches, executor: &Executor, store: &Store, progress: &mut Progress) -> Duration {
+        let Progress { floor, permitted } = progress;
         caches.cache.wait_for(*floor).await;
         let status = store.status().borrow().clone();
         let records = servers::list(&store.snapshot());
@@ -101,12 +134,27 @@ impl Basics {
             let _ = store.txn(Txn::write(vec![servers::removal(&gone.name)]).fenced(Some(status.term))).await;
         }
         // Everything else lies in a namespace.
-        let objects = system_objects::plan(
+        let mut objects = system_objects::plan(
             |name| caches.namespaces.get(None, name).is_some(),
             |name| caches.classes.get(None, name).is_some(),
         );
-        let made = apply(executor, objects, floor).await;
+        let now = store.snapshot();
+        objects.extend(system_objects::complete(&self.given, |given| {
+            let resource = GroupResource { group: given.group, resource: given.resource };
+            now.get(&ObjectKey::new(resource, None, given.name()).encode()).is_some()
+        }));
+        let mut made = apply(executor, objects, floor).await;
         caches.cache.wait_for(*floor).await;
+        if made && !*permitted {
+            let plan = caches.permissions();
+            *permitted = plan.actions.is_empty();
+            // Once more, soon, to see that nothing is left.
+            made = apply(executor, plan, floor).await && *permitted;
+            caches.cache.wait_for(*floor).await;
+        }
+        let known = caches.config_maps.get(Some(authentication_config::NAMESPACE), authentication_config::NAME);
+        let known = authentication_config::plan(known.as_deref(), &self.ca_pem, &self.front_proxy);
+        let known = apply(executor, known, floor).await;
         let service = kubernetes_service::plan(&kubernetes_service::View {
             service: caches.services.get(Some(NAMESPACE), NAME),
             endpoints: caches.endpoints.get(Some(NAMESPACE), NAME),
@@ -115,8 +163,23 @@ impl Basics {
             members: members(&status, &records),
         });
         let followed = apply(executor, service, floor).await;
-        if made && followed { EVERY } else { RETRY }
+        let named = match self.dns_ip {
+            None => true,
+            Some(address) => {
+                let there = caches.services.get(Some(cluster_dns::NAMESPACE), cluster_dns::NAME).is_some();
+                apply(executor, cluster_dns::plan(there, address), floor).await
+            }
+        };
+        if made && known && followed && named { EVERY } else { RETRY }
     }
+}
+
+/// How far this term has come.
+struct Progress {
+    /// What a view has to show.
+    floor: Revision,
+    /// Roles and bindings have been found to be right.
+    permitted: bool,
 }
 
 /// Carries a plan out. False if something went wrong.

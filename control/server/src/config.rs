@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use kontiki_tls::CaHash;
 
+use crate::api_options::ApiOptions;
+use crate::audit_log::AuditOptions;
+use crate::sealing::Encryption;
 use crate::token::JoinToken;
 
 /// What was typed: the YAML file, with flags laid over it by the CLI.
@@ -53,6 +56,8 @@ pub struct Config {
     /// DNS domain of the cluster; as `pod_cidr`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_domain: Option<String>,
+    /// Whether the nodes answer DNS for the cluster, and the Service `kube-dns` says so.
+    pub dns: bool,
     /// The control plane's virtual address with the prefix length of its network; as `pod_cidr`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vip: Option<IpNet>,
@@ -60,6 +65,13 @@ pub struct Config {
     pub log_level: String,
     /// Keeps the cluster below later feature levels, so that an upgrade can be taken back until this is left away.
     pub max_feature_level: Option<u32>,
+    /// The Kubernetes API: optional steps of admission, limits.
+    pub api: ApiOptions,
+    /// What is sealed in the store, and with which keys.
+    pub encryption: Encryption,
+    /// What is recorded of requests to the API, and where; nothing unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditOptions>,
     /// Where the log goes; standard error unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_file: Option<PathBuf>,
@@ -93,9 +105,13 @@ impl Default for Config {
             pod_cidr: None,
             service_cidr: None,
             cluster_domain: None,
+            dns: true,
             vip: None,
             log_level: "info".to_owned(),
             max_feature_level: None,
+            api: ApiOptions::default(),
+            encryption: Encryption::default(),
+            audit: None,
             log_file: None,
         }
     }
@@ -157,6 +173,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Address by which others reach this server.
     pub advertise: IpAddr,
+    /// Whether the nodes answer DNS for the cluster.
+    pub dns: bool,
     /// Kubernetes API.
     pub api_listen: SocketAddr,
     /// Node sessions.
@@ -171,6 +189,12 @@ pub struct Settings {
     pub cluster: ClusterOptions,
     /// See [`Config::max_feature_level`].
     pub max_feature_level: Option<u32>,
+    /// See [`Config::api`].
+    pub api: ApiOptions,
+    /// See [`Config::encryption`].
+    pub encryption: Encryption,
+    /// See [`Config::audit`].
+    pub audit: Option<AuditOptions>,
 }
 
 /// What is wrong with a configuration; one line.
@@ -223,6 +247,8 @@ impl Config {
             vip: self.vip,
         };
         cluster.settle()?;
+        self.api.admission(0).map_err(ConfigError)?;
+        self.encryption.check().map_err(ConfigError)?;
         let etcd_listen = match self.etcd_listen.as_str() {
             "" => None,
             text => Some(text.parse().or_else(|_| {
@@ -233,6 +259,7 @@ impl Config {
             name: self.name.clone(),
             data_dir: self.data_dir.clone(),
             advertise,
+            dns: self.dns,
             api_listen: SocketAddr::new(listen, self.api_port),
             node_listen: SocketAddr::new(listen, self.node_port),
             peer_listen: SocketAddr::new(listen, self.peer_port),
@@ -240,6 +267,9 @@ impl Config {
             origin: self.origin()?,
             cluster,
             max_feature_level: self.max_feature_level,
+            api: self.api.clone(),
+            encryption: self.encryption.clone(),
+            audit: self.audit.clone(),
         })
     }
 
@@ -377,6 +407,8 @@ mod tests {
             ("pod_cidr: 10.96.0.0/12\n", "overlap"),
             ("pod_cidr: 10.244.0.0/24\n", "too small"),
             ("cluster_domain: 'Bad domain'\n", "not a DNS domain"),
+            ("encryption: {resources: [secrets, configmaps, widgets.example.com]}\n", "ok"),
+            ("encryption: {resources: [nodes]}\n", "encryption.resources: nodes"),
         ] {
             let got = outcome(extra);
             assert!(if expect == "ok" { got == "ok" } else { got.contains(expect) }, "{extra}: {got}");

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! server.json        who this server is and which cluster it belongs to
-//! pki/               ca.crt ca.key sa.key sa.pub server.crt server.key
+//! pki/               ca.crt ca.key sa.key sa.pub encryption.key server.crt server.key
 //! raft/              the store's own
 //! admin.kubeconfig   for people
 //! lock               held while the server runs

@@ -9,14 +9,14 @@ use std::{sync::Arc, time::Duration};
 
 use kontiki_api::{
     Api, User, Writer,
-    leader::{LeaderContext, Settings},
+    leader::{LeaderContext, Settings, Signer},
 };
 use kontiki_store::{Status, Store, Term};
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info, info_span, warn};
 
-use crate::{basics, pki};
+use crate::{availability, basics, pki};
 
 /// How long the work of a lost term may take to end.
 const WIND_DOWN: Duration = Duration::from_secs(5);
@@ -43,7 +43,14 @@ async fn loss(status: &mut watch::Receiver<Status>, term: Term) {
 }
 
 /// Runs the leader's work whenever this member leads, until `stop`.
-pub async fn run(api: Api, store: Store, settings: Arc<Settings>, basics: basics::Basics, stop: CancellationToken) {
+pub async fn run(
+    api: Api,
+    store: Store,
+    settings: Arc<Settings>,
+    signer: Arc<dyn Signer>,
+    basics: basics::Basics,
+    stop: CancellationToken,
+) {
     // Followers keep the caches filled too, so that taking over reads no lists.
     kontiki_controllers::warm(&api);
     kontiki_scheduler::warm(&api);
@@ -66,11 +73,13 @@ pub async fn run(api: Api, store: Store, settings: Arc<Settings>, basics: basics
             term,
             stop: over.clone(),
             settings: settings.clone(),
+            signer: signer.clone(),
         };
         info!(%term, "leading: controllers and scheduler start");
         let mut work = JoinSet::new();
         work.spawn(kontiki_controllers::run(context.clone()).instrument(info_span!("controllers", %term)));
         work.spawn(kontiki_scheduler::run(context.clone()).instrument(info_span!("scheduler", %term)));
+        work.spawn(availability::lead(context.clone()).instrument(info_span!("availability", %term)));
         work.spawn(basics.clone().run(context, store.clone()).instrument(info_span!("basics", %term)));
         tokio::select! {
             () = stop.cancelled() => {}

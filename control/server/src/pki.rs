@@ -2,7 +2,7 @@
 //!
 //! Invariants
 //! - A leaf's subject is built here from a checked name; nothing of a request's subject, extensions
-//!   or lifetime is copied into a certificate.
+//!   or lifetime is copied into a certificate. (What CertificateSigningRequests ask for: `signer`.)
 //! - Nodes' keys never come here, servers' leaf keys never leave their machine.
 //! - Existing key material is read or refused, never replaced.
 
@@ -10,21 +10,25 @@ use std::{
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
+use kontiki_cache::Vault;
 use kontiki_tls::CaHash;
+use parking_lot::RwLock;
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType, SubjectPublicKeyInfo,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType, SerialNumber,
+    SubjectPublicKeyInfo,
 };
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::datadir;
+use crate::{datadir, revoked::Revoked};
 
 /// Organization of servers: peers of the Raft group, callers of `Relay`.
 pub const SERVERS: &str = "kontiki:servers";
@@ -32,7 +36,8 @@ pub const SERVERS: &str = "kontiki:servers";
 pub const NODES: &str = "system:nodes";
 /// Organization of administrators.
 pub const MASTERS: &str = "system:masters";
-const SERVER_PREFIX: &str = "system:kontiki:server:";
+/// What servers' names begin with.
+pub(crate) const SERVER_PREFIX: &str = "system:kontiki:server:";
 const NODE_PREFIX: &str = "system:node:";
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -48,6 +53,9 @@ const MAX_CSR: usize = 8 * 1024;
 
 /// The names of the files that all servers share.
 pub const SHARED: [&str; 4] = ["ca.crt", "ca.key", "sa.key", "sa.pub"];
+/// The master keys of what is sealed in the store, one a line. They are shared too; a cluster that was made without has
+/// none until it is given one.
+pub const ENCRYPTION_KEY: &str = "encryption.key";
 
 /// The CA and the ServiceAccount key, as kept in `pki/`.
 pub struct Pki {
@@ -58,6 +66,8 @@ pub struct Pki {
     ca_der: CertificateDer<'static>,
     /// The key that signs ServiceAccount tokens.
     pub sa_key_pem: String,
+    /// Who was expelled: what is issued begins its life later.
+    revoked: RwLock<Arc<Revoked>>,
 }
 
 /// A certificate and its key.
@@ -77,7 +87,25 @@ pub enum Subject<'a> {
     Node { name: &'a str },
     /// The administrator.
     Admin,
+    /// A master that passes requests on in others' names.
+    FrontProxy,
 }
+
+impl Subject<'_> {
+    /// The common name.
+    #[must_use]
+    pub fn common_name(&self) -> String {
+        match self {
+            Self::Server { name, .. } => format!("{SERVER_PREFIX}{name}"),
+            Self::Node { name } => format!("{NODE_PREFIX}{name}"),
+            Self::Admin => "kubernetes-admin".to_owned(),
+            Self::FrontProxy => FRONT_PROXY.to_owned(),
+        }
+    }
+}
+
+/// The name in the certificate of a master that passes requests on in others' names, of the servers' organization.
+pub const FRONT_PROXY: &str = "system:kontiki:front-proxy";
 
 /// Who shows a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,9 +140,12 @@ impl Pki {
             bail!("{} holds a cluster's certificates already; nothing was overwritten", dir.display());
         }
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let find = |name: &str| files.iter().find(|(n, _)| n == name).map(|(_, content)| content);
+        if let Some(content) = find(ENCRYPTION_KEY) {
+            datadir::write(&dir.join(ENCRYPTION_KEY), content)?;
+        }
         for name in SHARED.iter().rev() {
-            let (_, content) = files.iter().find(|(n, _)| n == name).with_context(|| format!("{name} is missing"))?;
-            datadir::write(&dir.join(name), content)?;
+            datadir::write(&dir.join(name), find(name).with_context(|| format!("{name} is missing"))?)?;
         }
         Ok(())
     }
@@ -138,7 +169,7 @@ impl Pki {
             bail!("{}/ca.key is not the key of ca.crt", dir.display());
         }
         let issuer = Issuer::from_ca_cert_der(&ca_der, key).with_context(|| damaged("ca.crt"))?;
-        Ok(Self { dir: dir.to_owned(), issuer, ca_pem, ca_der, sa_key_pem })
+        Ok(Self { dir: dir.to_owned(), issuer, ca_pem, ca_der, sa_key_pem, revoked: RwLock::default() })
     }
 
     /// The files that a joining server needs.
@@ -150,7 +181,34 @@ impl Pki {
             let path = self.dir.join(name);
             Ok(((*name).to_owned(), fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?))
         };
-        SHARED.iter().map(read).collect()
+        let names =
+            SHARED.iter().chain(&[ENCRYPTION_KEY]).filter(|name| SHARED.contains(name) || self.dir.join(name).exists());
+        names.map(read).collect()
+    }
+
+    /// From now on `revoked` is who was expelled.
+    pub(crate) fn heed(&self, revoked: Arc<Revoked>) {
+        *self.revoked.write() = revoked;
+    }
+
+    /// Lets the life of a certificate for `name` begin after all those that were revoked.
+    pub(crate) fn begin_anew(&self, params: &mut CertificateParams, name: &str) -> anyhow::Result<()> {
+        if let Some(first) = self.revoked.read().begins(name) {
+            let (year, month, day, over) = parts(Timestamp::from_second(first)?);
+            params.not_before = params.not_before.max(rcgen::date_time_ymd(year, month, day) + over);
+        }
+        Ok(())
+    }
+
+    fn params(&self, subject: &Subject<'_>, life: Duration, now: Timestamp) -> anyhow::Result<CertificateParams> {
+        let mut params = params(subject, life, now)?;
+        self.begin_anew(&mut params, &subject.common_name())?;
+        Ok(params)
+    }
+
+    /// The CA, to sign with.
+    pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
     }
 
     /// The CA certificate.
@@ -171,7 +229,7 @@ impl Pki {
     /// A name does not fit into a certificate.
     pub fn issue(&self, subject: &Subject<'_>, life: Duration, now: Timestamp) -> anyhow::Result<Leaf> {
         let key = KeyPair::generate()?;
-        let cert = params(subject, life, now)?.signed_by(&key, &self.issuer)?;
+        let cert = self.params(subject, life, now)?.signed_by(&key, &self.issuer)?;
         Ok(Leaf { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
     }
 
@@ -181,7 +239,8 @@ impl Pki {
     /// The request is malformed, asks for another subject, or its key is not ECDSA P-256.
     pub fn sign_node(&self, node: &str, csr_pem: &str, now: Timestamp) -> Result<String, BadRequest> {
         let key = check_csr(node, csr_pem)?;
-        let cert: Certificate = params(&Subject::Node { name: node }, LEAF_LIFE, now)
+        let cert: Certificate = self
+            .params(&Subject::Node { name: node }, LEAF_LIFE, now)
             .and_then(|params| Ok(params.signed_by(&key, &self.issuer)?))
             .map_err(|_| BadRequest("the certificate request cannot be signed".into()))?;
         Ok(cert.pem())
@@ -234,7 +293,7 @@ fn check_csr(node: &str, csr_pem: &str) -> Result<SubjectPublicKeyInfo, BadReque
         .map_err(|_| bad("the certificate request's key is not ECDSA P-256"))
 }
 
-fn dn_text(value: &rcgen::DnValue) -> String {
+pub(crate) fn dn_text(value: &rcgen::DnValue) -> String {
     match value {
         rcgen::DnValue::Utf8String(text) => text.clone(),
         rcgen::DnValue::PrintableString(text) => text.as_str().to_owned(),
@@ -250,7 +309,7 @@ fn new_files() -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     ca.distinguished_name.push(DnType::CommonName, "kontiki-ca");
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
-    set_life(&mut ca, CA_LIFE, Timestamp::now())?;
+    set_life(&mut ca, BACKDATE, CA_LIFE, Timestamp::now())?;
     let ca_pem = ca.self_signed(&ca_key)?.pem();
     let sa_key = KeyPair::generate()?;
     let text = |name: &str, text: String| (name.to_owned(), text.into_bytes());
@@ -259,23 +318,42 @@ fn new_files() -> anyhow::Result<Vec<(String, Vec<u8>)>> {
         text("ca.key", ca_key.serialize_pem()),
         text("sa.key", sa_key.serialize_pem()),
         text("sa.pub", sa_key.public_key_pem()),
+        text(ENCRYPTION_KEY, Vault::new_key_file()?),
     ])
 }
 
-fn set_life(params: &mut CertificateParams, life: Duration, now: Timestamp) -> anyhow::Result<()> {
-    let date = |at: Timestamp| {
-        let date = jiff::tz::TimeZone::UTC.to_datetime(at).date();
-        rcgen::date_time_ymd(i32::from(date.year()), date.month().unsigned_abs(), date.day().unsigned_abs())
-            + Duration::from_secs(u64::try_from(at.as_second().rem_euclid(86_400)).unwrap_or_default())
-    };
-    params.not_before = date(now.checked_sub(BACKDATE)?);
-    params.not_after = date(now.checked_add(life)?);
+/// Year, month and day of a time, and what of the day is over, in whole seconds: what the library makes a time of.
+fn parts(at: Timestamp) -> (i32, u8, u8, Duration) {
+    let date = jiff::tz::TimeZone::UTC.to_datetime(at).date();
+    let over = Duration::from_secs(u64::try_from(at.as_second().rem_euclid(86_400)).unwrap_or_default());
+    (i32::from(date.year()), date.month().unsigned_abs(), date.day().unsigned_abs(), over)
+}
+
+/// Lets a certificate begin `before` now and end `after` now.
+pub(crate) fn set_life(
+    params: &mut CertificateParams,
+    before: Duration,
+    after: Duration,
+    now: Timestamp,
+) -> anyhow::Result<()> {
+    let (year, month, day, over) = parts(now.checked_sub(before)?);
+    params.not_before = rcgen::date_time_ymd(year, month, day) + over;
+    let (year, month, day, over) = parts(now.checked_add(after)?);
+    params.not_after = rcgen::date_time_ymd(year, month, day) + over;
     Ok(())
+}
+
+/// A number of its own for each certificate. The library's depends on the key alone, which outlives certificates.
+pub(crate) fn serial() -> SerialNumber {
+    let mut serial: [u8; 16] = rand::random();
+    serial[0] = (serial[0] & 0x7f) | 1; // positive, and of full length
+    SerialNumber::from_slice(&serial)
 }
 
 fn params(subject: &Subject<'_>, life: Duration, now: Timestamp) -> anyhow::Result<CertificateParams> {
     let mut params = CertificateParams::default();
-    set_life(&mut params, life, now)?;
+    set_life(&mut params, BACKDATE, life, now)?;
+    params.serial_number = Some(serial());
     params.distinguished_name = DistinguishedName::new();
     let name = &mut params.distinguished_name;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -286,22 +364,17 @@ fn params(subject: &Subject<'_>, life: Duration, now: Timestamp) -> anyhow::Resu
             name.push(DnType::OrganizationName, SERVERS);
             // A second organization: the library keeps one value per type, so it is named by its OID.
             name.push(DnType::CustomDnType(vec![2, 5, 4, 10]), MASTERS);
-            name.push(DnType::CommonName, format!("{SERVER_PREFIX}{server}"));
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
             for dns in server_names(server, domain) {
                 params.subject_alt_names.push(SanType::DnsName(dns.try_into()?));
             }
             params.subject_alt_names.extend(addresses.iter().map(|ip| SanType::IpAddress(*ip)));
         }
-        Subject::Node { name: node } => {
-            name.push(DnType::OrganizationName, NODES);
-            name.push(DnType::CommonName, format!("{NODE_PREFIX}{node}"));
-        }
-        Subject::Admin => {
-            name.push(DnType::OrganizationName, MASTERS);
-            name.push(DnType::CommonName, "kubernetes-admin");
-        }
+        Subject::Node { .. } => name.push(DnType::OrganizationName, NODES),
+        Subject::FrontProxy => name.push(DnType::OrganizationName, SERVERS),
+        Subject::Admin => name.push(DnType::OrganizationName, MASTERS),
     }
+    params.distinguished_name.push(DnType::CommonName, subject.common_name());
     Ok(params)
 }
 
@@ -416,6 +489,7 @@ mod tests {
             (server, Bearer::Server("s1".into())),
             (Subject::Node { name: "a1" }, Bearer::Node("a1".into())),
             (Subject::Admin, Bearer::Other),
+            (Subject::FrontProxy, Bearer::Other),
         ] {
             let leaf = pki.issue(&subject, LEAF_LIFE, now).expect("issued");
             let der = pem_der(&leaf.cert_pem).expect("pem");
@@ -444,6 +518,11 @@ mod tests {
         let again = Pki::open_or_create(dir.path()).expect("reopened");
         assert_eq!(first.ca_hash(), again.ca_hash());
         assert!(Pki::install(dir.path(), &new_files().expect("files")).is_err(), "nothing is overwritten");
+        let shared =
+            |pki: &Pki| pki.shared_files().expect("read").into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(shared(&again), [&SHARED[..], &[ENCRYPTION_KEY]].concat());
+        fs::remove_file(dir.path().join(ENCRYPTION_KEY)).expect("removed");
+        assert_eq!(shared(&again), SHARED, "of a cluster that was made without");
         let other = new_files().expect("files");
         fs::write(dir.path().join("ca.key"), &other[1].1).expect("write");
         let error = Pki::open_or_create(dir.path()).err().expect("keys differ").to_string();

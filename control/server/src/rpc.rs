@@ -4,13 +4,21 @@
 //! - Every connection is TLS; a handshake that takes too long is dropped without holding up others.
 //! - The caller's identity is the certificate of its connection, never a field of a message.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use hyper_util::rt::TokioIo;
+use kontiki_gate::{Gate, Guarded, Patience, Place};
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
     time::timeout,
@@ -18,7 +26,10 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, TlsConnector, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{
+    Channel, Endpoint, Uri,
+    server::{Connected, TcpConnectInfo, TlsConnectInfo},
+};
 use tracing::debug;
 
 use crate::pki::{self, Bearer};
@@ -29,6 +40,12 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const HANDSHAKES: usize = 256;
 /// Connections that were accepted and not yet taken over by the gRPC server.
 const ACCEPTED: usize = 64;
+/// Agents and masters read all the time.
+const PATIENCE: Patience = Patience { greeting: Duration::from_secs(5), stall: Duration::from_secs(30) };
+/// Calls of one connection at once. An agent has a session, and now and then asks something.
+const STREAMS: u32 = 1000;
+/// Streams that a client has reset before they were looked at. More of them end the connection.
+const RESET_STREAMS: usize = 32;
 /// Largest message either way: an object may take 1.5 MB, its JSON is not compressed.
 pub const MAX_MESSAGE: usize = 16 << 20;
 /// How often an idle connection is probed, and how long the answer may take.
@@ -63,12 +80,44 @@ async fn dial(uri: Uri, tls: Arc<ClientConfig>) -> io::Result<TokioIo<tokio_rust
     Ok(TokioIo::new(stream))
 }
 
-/// Incoming TLS connections, for `serve_with_incoming`. Ends with `stop`.
+/// An incoming connection behind the gate.
+pub struct Socket(Guarded<TlsStream<TcpStream>>);
+
+impl Connected for Socket {
+    type ConnectInfo = TlsConnectInfo<TcpConnectInfo>;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.0.get_ref().connect_info()
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// Incoming TLS connections that `gate` lets in, for `serve_with_incoming`. Ends with `stop`.
 pub fn incoming(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
+    gate: Gate,
     stop: CancellationToken,
-) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
+) -> ReceiverStream<io::Result<Socket>> {
     let (tx, rx) = mpsc::channel(ACCEPTED);
     tokio::spawn(async move {
         let acceptor = TlsAcceptor::from(tls);
@@ -77,13 +126,13 @@ pub fn incoming(
             let accepted = tokio::select! {
                 () = stop.cancelled() => return,
                 // Cancel-safe: an unaccepted connection stays in the backlog.
-                accepted = accept(&listener, &slots) => accepted,
+                accepted = accept(&listener, &slots, &gate) => accepted,
             };
-            let Some((tcp, slot)) = accepted else { continue };
+            let Some((tcp, place, slot)) = accepted else { continue };
             let (acceptor, tx) = (acceptor.clone(), tx.clone());
             tokio::spawn(async move {
                 let _slot = slot;
-                match timeout(HANDSHAKE, acceptor.accept(tcp)).await {
+                match timeout(HANDSHAKE, shake_hands(&acceptor, tcp, place)).await {
                     // The receiver is gone only when the server stops.
                     Ok(Ok(stream)) => drop(tx.send(Ok(stream)).await),
                     Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
@@ -95,15 +144,23 @@ pub fn incoming(
     ReceiverStream::new(rx)
 }
 
+async fn shake_hands(acceptor: &TlsAcceptor, tcp: TcpStream, place: Place) -> io::Result<Socket> {
+    let stream = acceptor.accept(tcp).await?;
+    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    place.identify(shown.map(|certificate| &**certificate))?;
+    Ok(Socket(place.guard(stream, PATIENCE)))
+}
+
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    gate: &Gate,
+) -> Option<(TcpStream, Place, tokio::sync::OwnedSemaphorePermit)> {
     let slot = slots.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((tcp, _)) => {
+        Ok((tcp, from)) => {
             let _ = tcp.set_nodelay(true);
-            Some((tcp, slot))
+            Some((tcp, gate.enter(from.ip()).ok()?, slot))
         }
         Err(error) => {
             // Out of file descriptors, most likely: give others time to close theirs.
@@ -121,6 +178,8 @@ pub fn server() -> tonic::transport::Server {
         .http2_keepalive_timeout(Some(PROBE.1))
         .initial_connection_window_size(Some(4 << 20))
         .initial_stream_window_size(Some(1 << 20))
+        .max_concurrent_streams(Some(STREAMS))
+        .http2_max_pending_accept_reset_streams(Some(RESET_STREAMS))
 }
 
 /// Who sent `request`.

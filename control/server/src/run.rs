@@ -13,12 +13,19 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use bytes::Bytes;
 use jiff::Timestamp;
-use kontiki_api::{Api, User, Writer, Writes, leader};
+use kontiki_api::{Aggregation, Api, Outbound, User, Writer, Writes, leader};
+use kontiki_cache::Backend;
 use kontiki_etcd::Admit;
-use kontiki_kinds::rows::service::Ranges;
+use kontiki_gate::{Gate, Limits as Places};
+use kontiki_kinds::{api_services::ApiServices, rows::service::Ranges};
+use kontiki_machinery::outcall::Caller;
+use kontiki_model::metrics::{Kind, single};
+use kontiki_plan::lifecycle::system_objects::Given;
 use kontiki_proto::node::AdmitRequest;
 use kontiki_store::{PeerTls, Store};
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
@@ -28,15 +35,20 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::{
+    api_options::ApiOptions,
+    availability,
     basics::{self, Basics},
     config::{ClusterSettings, Config, Origin, Settings},
     datadir::{self, DataDir, State},
+    flowcontrol,
     gateway::{self, cache::Caches, joining::Joining, leases, session::Context as SessionContext, sessions::Sessions},
     join, lifecycle, logging,
     pki::{self, Pki, Subject},
-    servers, status,
-    tls::{self, ServerCertificate},
-    vip,
+    revoked,
+    rotation::{self, Rotation},
+    sealing, servers, status,
+    tls::{self, FrontProxy, ServerCertificate},
+    vip, watchdog,
 };
 
 /// Pods of a node that is lost are replaced after its grace and this.
@@ -96,6 +108,9 @@ struct Started {
     api_listener: TcpListener,
     node_listener: TcpListener,
     etcd_listener: Option<kontiki_etcd::Listener>,
+    gate: Gate,
+    backend: Backend,
+    rotation: Arc<Rotation>,
 }
 
 async fn start_and_serve(settings: &Settings, stop: &CancellationToken) -> anyhow::Result<()> {
@@ -125,27 +140,67 @@ async fn start(settings: &Settings) -> anyhow::Result<Started> {
         addresses.clone(),
         &state.cluster.cluster_domain,
     )?;
-    let etcd_listener = settings.etcd_listen.map(|address| etcd_listener(address, &certificate)).transpose()?;
-    let store = open_store(settings, &dir, &pki, &state, &addresses, peer_address.clone()).await?;
+    let gate = Gate::new(places()?);
+    let etcd_listener = settings.etcd_listen.map(|address| etcd_listener(address, &certificate, &gate)).transpose()?;
+    let peer = peer_tls(&pki, settings, &state, &addresses)?;
+    let shown = rotation::validity(&peer.cert_pem)?;
+    let store = open_store(settings, &dir, peer, &state, peer_address.clone()).await?;
     enter(&store, &state, &certificate, peer_address).await?;
+    // Before the first handshake, and before the administrator gets a new certificate.
+    revoked::enforce(&store, &gate, &pki);
+    let backend = settings.encryption.backend(&store, &dir.join("pki"))?;
     if !state.admitted {
         state.admitted = true;
         dir.save(&state)?;
     }
     let server = state.cluster.vip.map_or(settings.advertise, |vip| vip.addr());
-    let kubeconfig =
-        pki.admin_kubeconfig(&format!("https://{}", host_port(server, settings.api_listen.port())), Timestamp::now())?;
-    datadir::write(&dir.join("admin.kubeconfig"), kubeconfig.as_bytes())?;
-    Ok(Started { dir, state, pki, certificate, store, api_listener, node_listener, etcd_listener })
+    let address = format!("https://{}", host_port(server, settings.api_listen.port()));
+    let kubeconfig = dir.join("admin.kubeconfig");
+    datadir::write(&kubeconfig, pki.admin_kubeconfig(&address, Timestamp::now())?.as_bytes())?;
+    let rotation = Rotation {
+        pki: pki.clone(),
+        store: store.clone(),
+        certificate: certificate.clone(),
+        peer: shown.into(),
+        kubeconfig,
+        address,
+    };
+    let rotation = Arc::new(rotation);
+    Ok(Started {
+        dir,
+        state,
+        pki,
+        certificate,
+        store,
+        api_listener,
+        node_listener,
+        etcd_listener,
+        gate,
+        backend,
+        rotation,
+    })
 }
 
 /// Who may read and write all state by the etcd API: the masters themselves, and administrators.
 const ETCD_CLIENTS: Admit = Admit::Organizations(&[PeerTls::SERVERS, pki::MASTERS]);
 
-fn etcd_listener(address: SocketAddr, certificate: &Arc<ServerCertificate>) -> anyhow::Result<kontiki_etcd::Listener> {
+fn etcd_listener(
+    address: SocketAddr,
+    certificate: &Arc<ServerCertificate>,
+    gate: &Gate,
+) -> anyhow::Result<kontiki_etcd::Listener> {
     let tls = tls::serving(certificate, &[b"h2", b"http/1.1"])?;
-    kontiki_etcd::Listener::bind(address, tls, ETCD_CLIENTS)
-        .with_context(|| format!("etcd_listen: cannot listen on {address}"))
+    let listener = kontiki_etcd::Listener::bind(address, tls, ETCD_CLIENTS)
+        .with_context(|| format!("etcd_listen: cannot listen on {address}"))?;
+    Ok(listener.behind(gate.clone()))
+}
+
+/// Connections on all ports together leave file descriptors to the store and its peers: half of those that there are.
+fn places() -> anyhow::Result<Places> {
+    let (most, _) = getrlimit(Resource::RLIMIT_NOFILE).context("the limit on open files")?;
+    let places = Places::default();
+    let total = places.total.min(usize::try_from(most / 2).unwrap_or(usize::MAX));
+    Ok(Places { total, per_address: places.per_address.min(total) })
 }
 
 pub(crate) fn host_port(ip: IpAddr, port: u16) -> String {
@@ -162,6 +217,11 @@ fn listen(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// The first address of the service range is the API's own.
 fn service_ip(cluster: &ClusterSettings) -> IpAddr {
     cluster.service_cidr.hosts().next().unwrap_or_else(|| cluster.service_cidr.addr())
+}
+
+/// The tenth is the nodes' name servers', as kubeadm has it.
+fn dns_ip(cluster: &ClusterSettings) -> Option<IpAddr> {
+    cluster.service_cidr.hosts().nth(9)
 }
 
 fn addresses(settings: &Settings, cluster: &ClusterSettings) -> Vec<IpAddr> {
@@ -225,9 +285,8 @@ async fn know_cluster(
 async fn open_store(
     settings: &Settings,
     dir: &DataDir,
-    pki: &Pki,
+    tls: PeerTls,
     state: &State,
-    addresses: &[IpAddr],
     advertise: String,
 ) -> anyhow::Result<Store> {
     kontiki_store::adopt_generation(&dir.join("raft"), state.generation).context("data_dir")?;
@@ -237,7 +296,7 @@ async fn open_store(
         dir: dir.join("raft"),
         listen: settings.peer_listen,
         advertise,
-        tls: peer_tls(pki, settings, state, addresses)?,
+        tls,
         heartbeat: kontiki_store::Config::HEARTBEAT,
         election: kontiki_store::Config::ELECTION,
         max_feature_level: settings.max_feature_level,
@@ -246,7 +305,7 @@ async fn open_store(
 }
 
 fn peer_tls(pki: &Pki, settings: &Settings, state: &State, addresses: &[IpAddr]) -> anyhow::Result<PeerTls> {
-    // Peers keep their connections for long and read certificates once: this one outlives a leaf.
+    // Peers keep their connections for long: this one outlives a leaf.
     let subject = Subject::Server { name: &settings.name, addresses, domain: &state.cluster.cluster_domain };
     let leaf = pki.issue(&subject, pki::LONG_LIFE, Timestamp::now())?;
     Ok(PeerTls {
@@ -254,6 +313,7 @@ fn peer_tls(pki: &Pki, settings: &Settings, state: &State, addresses: &[IpAddr])
         cert_pem: leaf.cert_pem,
         key_pem: leaf.key_pem,
         organization: Some(PeerTls::SERVERS.to_owned()),
+        names: Vec::new(),
     })
 }
 
@@ -279,12 +339,30 @@ async fn enter(
 }
 
 async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) -> anyhow::Result<()> {
-    let Started { dir, state, pki, certificate, store, api_listener, node_listener, etcd_listener } = started;
+    let Started {
+        dir,
+        state,
+        pki,
+        certificate,
+        store,
+        api_listener,
+        node_listener,
+        etcd_listener,
+        gate,
+        backend,
+        rotation,
+    } = started;
     let cluster = state.cluster;
     let sessions = Sessions::new(&settings.name, store.clone(), tls::between_servers(&certificate)?);
     let writes = Writes::default();
-    let api = Api::new(store.clone(), api_config(&cluster, &pki, &store, sessions.clone(), &writes))
-        .context("the ServiceAccount key")?;
+    let config = api_config(&cluster, &pki, &backend, sessions.clone(), &writes, &settings.api)?;
+    let api = Api::new(backend.clone(), config).context("the ServiceAccount key")?;
+    if let Some(audit) = &settings.audit {
+        let (policy, log) = audit.open()?;
+        let written = log.clone();
+        api.add_metrics("audit", Arc::new(move |out| written.write(out)));
+        api.audit(policy, log);
+    }
     // Followers keep the leader's caches too: taking over is starting tasks.
     kontiki_controllers::warm(&api);
     kontiki_scheduler::warm(&api);
@@ -305,27 +383,41 @@ async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) 
     let api_tls = tls::serving(&certificate, &[b"h2", b"http/1.1"])?;
     let node_tls = tls::serving(&certificate, &[b"h2"])?;
     let serving = {
-        let (api, front, store) = (api.clone(), front.clone(), store.clone());
+        let (api, front, store, gate) = (api.clone(), front.clone(), store.clone(), gate.clone());
         async move {
             basics_are_there(&store, &front).await;
-            Ok(api.serve(api_listener, api_tls, front).await?)
+            Ok(api.serve(api_listener, api_tls, gate, front).await?)
         }
     };
     tasks.spawn(essential("the API", serving, front.clone(), failed.clone()));
-    let serving = gateway::serve(context, joining, node_listener, node_tls, front.clone());
+    let serving = gateway::serve(context, joining, node_listener, node_tls, gate.clone(), front.clone());
     tasks.spawn(essential("the gateway", serving, front.clone(), failed.clone()));
     if let Some(listener) = etcd_listener {
         tasks.spawn(listener.run(store.clone(), front.clone()));
     }
     tasks.spawn(essential("the store", store_stops(store.clone()), front.clone(), failed.clone()));
+    tasks.spawn(flowcontrol::follow(api.clone(), front.clone()));
+    let expiry = rotation.clone();
+    api.add_metrics("certificates", Arc::new(move |out| expiry.write(out)));
+    tasks.spawn(rotation.run(front.clone()));
+    tasks.spawn(sealing::keep(backend, front.clone()));
+    tasks.spawn(revoked::follow(store.clone(), gate.clone(), pki.clone(), front.clone()));
+    api.add_metrics("gate", Arc::new(move |out| gate_metrics(&gate, out)));
+    tasks.spawn(availability::follow(api.clone(), front.clone()));
     tasks.spawn(certificate.rotate(front.clone()));
     tasks.spawn(sessions.clone().watch_over(front.clone()));
     let leases = leases::Leases { store: store.clone(), client: masters.counted_for(Writer::NodeGateway), writes };
     tasks.spawn(leases.keep(sessions, front.clone()));
     tasks.spawn(publish(store.clone(), record(settings, state.member_id), front.clone()));
     let leader_settings = Arc::new(leader_settings(&cluster, &pki));
-    let basics = Basics { service_ip: service_ip(&cluster) };
-    tasks.spawn(lifecycle::run(api, store.clone(), leader_settings, basics, back.clone()));
+    let basics = Basics {
+        service_ip: service_ip(&cluster),
+        dns_ip: settings.dns.then(|| dns_ip(&cluster)).flatten(),
+        given: given(&api, cluster.service_cidr),
+        ca_pem: pki.ca_pem.clone(),
+        front_proxy: pki::FRONT_PROXY.to_owned(),
+    };
+    tasks.spawn(lifecycle::run(api, store.clone(), leader_settings, pki.clone(), basics, back.clone()));
     if let Some(vip) = cluster.vip {
         let keeper = vip::Keeper {
             vip: vip.addr(),
@@ -335,6 +427,7 @@ async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) 
         };
         tasks.spawn(keeper.run(store.clone(), back.clone()));
     }
+    tasks.spawn(watchdog::run(store.clone(), front.clone()));
     tasks.close();
     info!(name = settings.name, api = %settings.api_listen, "serving");
 
@@ -345,6 +438,16 @@ async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) 
     wind_down(&store, &front, &back, &tasks).await;
     drop(dir);
     if failed.is_cancelled() { bail!("a part of the server failed; see the log") } else { Ok(()) }
+}
+
+fn gate_metrics(gate: &Gate, out: &mut String) {
+    let figures = gate.figures();
+    let open = u64::try_from(figures.open).unwrap_or(u64::MAX);
+    single(out, "kontiki_connections_open", Kind::Gauge, "Connections of clients and nodes.", open);
+    let (name, help) = ("kontiki_connections_turned_away_total", "Connections that found no place.");
+    single(out, name, Kind::Counter, help, figures.turned_away);
+    let (name, help) = ("kontiki_connections_expelled_total", "Connections whose certificate was revoked.");
+    single(out, name, Kind::Counter, help, figures.expelled);
 }
 
 /// Runs a part without which the server is none: if it ends before `stop`, the server stops.
@@ -369,12 +472,12 @@ async fn store_stops(store: Store) -> anyhow::Result<()> {
     bail!(store.halted().unwrap_or("its storage failed").to_owned())
 }
 
-/// A new cluster is not shown to clients before its namespaces exist; any other has them at once.
+/// A new cluster is not shown to clients before its namespaces, roles and bindings exist; any other has them at once.
 async fn basics_are_there(store: &Store, stop: &CancellationToken) {
     let appear = async {
         while !basics::complete(&store.snapshot()) {
             // Events are all that is waited for; what they say is read from the snapshot.
-            let Ok(mut watch) = store.watch(basics::prefix().into(), Some(store.snapshot().revision())) else { return };
+            let Ok(mut watch) = store.watch(Bytes::new(), Some(store.snapshot().revision())) else { return };
             if !basics::complete(&store.snapshot()) {
                 watch.next().await;
             }
@@ -421,28 +524,49 @@ fn record(settings: &Settings, id: u64) -> servers::Record {
 
 fn api_config(
     cluster: &ClusterSettings,
-    pki: &Pki,
-    store: &Store,
+    pki: &Arc<Pki>,
+    backend: &Backend,
     sessions: Arc<Sessions>,
     writes: &Writes,
-) -> kontiki_api::Config {
-    kontiki_api::Config {
-        registry: kontiki_kinds::registry(&kontiki_kinds::Settings {
-            services: Ranges { addresses: cluster.service_cidr, node_ports: 30000..=32767 },
-        }),
-        admission: kontiki_kinds::admission::chain(&kontiki_kinds::admission::Settings {
-            default_toleration_seconds: TOLERATION_SECONDS,
-        }),
+    options: &ApiOptions,
+) -> anyhow::Result<kontiki_api::Config> {
+    let admission = options.admission(TOLERATION_SECONDS).map_err(anyhow::Error::msg)?;
+    let registry = kontiki_kinds::registry(&kontiki_kinds::Settings {
+        services: Ranges { addresses: cluster.service_cidr, node_ports: 30000..=32767 },
+    });
+    let (resolver, chance) = (Arc::new(kontiki_kinds::backends::Services), Arc::new(kontiki_api::clock::System));
+    let identity = FrontProxy::open(Arc::clone(pki))?;
+    let outbound = Outbound::new(backend.clone(), sessions.clone(), resolver, chance, Some(identity));
+    let caller: Arc<dyn Caller> = outbound.clone();
+    // Upstream's order: what changes objects by policies comes before webhooks.
+    let policies = [kontiki_kinds::policies::mutating(&registry), kontiki_kinds::policies::member(&registry)];
+    let webhooks = kontiki_kinds::webhooks::members(&registry, &caller);
+    let added = policies.into_iter().chain(webhooks);
+    Ok(kontiki_api::Config {
+        registry,
+        admission: kontiki_kinds::admission::chain(&admission).into_iter().chain(added).collect(),
         authorizers: kontiki_kinds::authorize::chain(),
         clock: Arc::new(kontiki_api::clock::System),
         entropy: Arc::new(kontiki_api::clock::System),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         service_account_key_pem: pki.sa_key_pem.clone(),
         issuer: format!("https://kubernetes.default.svc.{}", cluster.cluster_domain),
+        front_proxy: Some(User::new(pki::FRONT_PROXY, &[PeerTls::SERVERS])),
         node_proxy: sessions,
+        caller: Some(caller),
+        aggregation: Some(Aggregation { delegates: Arc::new(ApiServices::default()), outbound }),
+        limits: options.limits(),
         writes: writes.clone(),
-        extra_routes: status::routes(store.clone(), writes.clone()),
-    }
+        extra_routes: status::routes(backend.clone(), writes.clone()),
+    })
+}
+
+/// The objects that the rows begin with.
+fn given(api: &Api, service_cidr: ipnet::IpNet) -> Vec<Given> {
+    let table = api.registry().table();
+    let range = kontiki_kinds::bootstrap::service_cidr(&service_cidr.to_string());
+    let objects = kontiki_kinds::bootstrap::objects(&table).into_iter().chain([range]);
+    objects.map(|given| Given { group: given.group, resource: given.plural, object: given.object }).collect()
 }
 
 fn leader_settings(cluster: &ClusterSettings, pki: &Pki) -> leader::Settings {

@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, Bytes},
     extract::{FromRef, Path, RawQuery, State},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
+use jiff::Timestamp;
 use kontiki_api::{Writes, writes::Share};
+use kontiki_cache::Backend;
 use kontiki_machinery::Status as ApiStatus;
 use kontiki_model::{GroupResource, key};
 use kontiki_store::{Member, MemberError, Role, Snapshot, Store};
@@ -25,7 +27,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::servers;
+use crate::{
+    revoked::{self, Revoked, Target},
+    servers,
+};
 
 const CHANGE: Duration = Duration::from_secs(30);
 const NODES: GroupResource<'static> = GroupResource { group: "", resource: "nodes" };
@@ -33,28 +38,31 @@ const NODES: GroupResource<'static> = GroupResource { group: "", resource: "node
 /// What the routes answer from.
 #[derive(Clone)]
 struct Sources {
-    store: Store,
+    backend: Backend,
     writes: Writes,
 }
 
 impl FromRef<Sources> for Store {
     fn from_ref(sources: &Sources) -> Self {
-        sources.store.clone()
+        Store::clone(&sources.backend)
     }
 }
 
 /// The routes.
-pub fn routes(store: Store, writes: Writes) -> Router {
+pub fn routes(backend: Backend, writes: Writes) -> Router {
     Router::new()
         .route("/kontiki/v1/status", get(status))
         .route("/kontiki/v1/members", get(members))
         .route("/kontiki/v1/members/{member}", delete(remove))
         .route("/kontiki/v1/leader/transfer", post(transfer))
+        .route("/kontiki/v1/certificates/revoked", get(revoked).post(revoke))
+        .route("/kontiki/v1/data-keys", get(data_keys).post(rotate))
         .route("/kontiki/v1/snapshot", get(snapshot))
-        .with_state(Sources { store, writes })
+        .with_state(Sources { backend, writes })
 }
 
-async fn status(State(Sources { store, writes }): State<Sources>) -> Response {
+async fn status(State(Sources { backend, writes }): State<Sources>) -> Response {
+    let store: &Store = &backend;
     let snapshot = store.snapshot();
     let status = store.status().borrow().clone();
     let leader = status.members.iter().find(|m| Some(m.id) == status.leader).map(|m| m.name.clone());
@@ -66,7 +74,7 @@ async fn status(State(Sources { store, writes }): State<Sources>) -> Response {
             "leader": leader,
             "term": status.term,
             "revision": snapshot.revision(),
-            "members": list(&store),
+            "members": list(store),
             "nodes": nodes(&snapshot),
             "writes": shares(&writes),
         }),
@@ -147,6 +155,49 @@ async fn remove(State(store): State<Store>, Path(member): Path<String>) -> Respo
             refuse(code, reason, &error.to_string())
         }
         Err(_) => refuse(StatusCode::GATEWAY_TIMEOUT, "Timeout", "the change of members is not known to have happened"),
+    }
+}
+
+async fn revoked(State(store): State<Store>) -> Response {
+    if let Err(error) = store.barrier().await {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", &error.to_string());
+    }
+    answer(StatusCode::OK, &Revoked::read(&store.snapshot()).show())
+}
+
+/// Expels who is named: the body is `{"name": …}` or `{"serial": …}`.
+async fn revoke(State(store): State<Store>, body: Bytes) -> Response {
+    let target = serde_json::from_slice::<Target>(&body).map_err(|error| error.to_string());
+    let target = match target.and_then(|target| target.check().map(|()| target)) {
+        Ok(target) => target,
+        Err(why) => return refuse(StatusCode::BAD_REQUEST, "BadRequest", &why),
+    };
+    match timeout(CHANGE, revoked::add(&store, &target, Timestamp::now())).await {
+        Ok(Ok(())) => answer(StatusCode::OK, &json!({ "revoked": target })),
+        Ok(Err(error)) => refuse(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", &error.to_string()),
+        Err(_) => refuse(StatusCode::GATEWAY_TIMEOUT, "Timeout", "the certificates are not known to be revoked"),
+    }
+}
+
+/// How many sealed values lie there under which data key; 0: values that are not sealed yet.
+async fn data_keys(State(Sources { backend, .. }): State<Sources>) -> Response {
+    if let Err(error) = backend.barrier().await {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", &error.to_string());
+    }
+    let mut forms: Vec<_> = backend.forms().into_iter().collect();
+    forms.sort_unstable();
+    let forms: Vec<_> = forms.into_iter().map(|(key, values)| json!({"key": key, "values": values})).collect();
+    answer(StatusCode::OK, &json!({ "dataKeys": forms }))
+}
+
+async fn rotate(State(Sources { backend, .. }): State<Sources>) -> Response {
+    match timeout(CHANGE, backend.rotate()).await {
+        Ok(Ok(Some(number))) => answer(StatusCode::OK, &json!({"dataKey": number})),
+        Ok(Ok(None)) => {
+            refuse(StatusCode::CONFLICT, "Conflict", "nothing is sealed in this cluster: it has no key file")
+        }
+        Ok(Err(error)) => refuse(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", &error.to_string()),
+        Err(_) => refuse(StatusCode::GATEWAY_TIMEOUT, "Timeout", "the new key is not known to be there"),
     }
 }
 

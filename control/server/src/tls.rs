@@ -64,6 +64,21 @@ impl ServerCertificate {
         Ok(Arc::new(Self { pki, dir, name, addresses, domain, current: RwLock::new(current) }))
     }
 
+    /// When the certificate begins and ends.
+    #[must_use]
+    pub fn validity(&self) -> Option<Validity> {
+        Validity::of_certificate(self.current.read().cert.first()?).ok()
+    }
+
+    /// Another certificate of this server.
+    ///
+    /// # Errors
+    /// Issuing failed.
+    pub fn issue(&self, life: std::time::Duration, now: Timestamp) -> anyhow::Result<pki::Leaf> {
+        let subject = Subject::Server { name: &self.name, addresses: &self.addresses, domain: &self.domain };
+        self.pki.issue(&subject, life, now)
+    }
+
     /// Renews the certificate whenever it is due, until `stop`.
     pub async fn rotate(self: Arc<Self>, stop: CancellationToken) {
         loop {
@@ -112,6 +127,58 @@ impl ResolvesServerCert for ServerCertificate {
 impl ResolvesClientCert for ServerCertificate {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         Some(self.current.read().clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// What this server shows to those that it passes requests on to: see [`pki::FRONT_PROXY`]. Renewed when it is due and
+/// asked for; it lies in memory only.
+pub struct FrontProxy {
+    pki: Arc<Pki>,
+    current: RwLock<(Arc<CertifiedKey>, Validity)>,
+}
+
+impl std::fmt::Debug for FrontProxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FrontProxy")
+    }
+}
+
+impl FrontProxy {
+    /// With a new certificate.
+    ///
+    /// # Errors
+    /// Issuing failed.
+    pub fn open(pki: Arc<Pki>) -> anyhow::Result<Arc<Self>> {
+        let current = RwLock::new(Self::issue(&pki)?);
+        Ok(Arc::new(Self { pki, current }))
+    }
+
+    fn issue(pki: &Pki) -> anyhow::Result<(Arc<CertifiedKey>, Validity)> {
+        let leaf = pki.issue(&Subject::FrontProxy, LEAF_LIFE, Timestamp::now())?;
+        let key =
+            PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).map_err(|e| anyhow::anyhow!("new key: {e}"))?;
+        let key = provider().key_provider.load_private_key(key).context("new key")?;
+        let der = pki::pem_der(&leaf.cert_pem)?;
+        let validity = Validity::of_certificate(&der).context("new certificate")?;
+        Ok((Arc::new(CertifiedKey::new(vec![der], key)), validity))
+    }
+}
+
+impl ResolvesClientCert for FrontProxy {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        if self.current.read().1.is_due(Timestamp::now()) {
+            match Self::issue(&self.pki) {
+                Ok(fresh) => *self.current.write() = fresh,
+                Err(error) => {
+                    error!(error = format!("{error:#}"), "the front proxy's certificate could not be renewed")
+                }
+            }
+        }
+        Some(self.current.read().0.clone())
     }
 
     fn has_certs(&self) -> bool {

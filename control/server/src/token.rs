@@ -129,6 +129,9 @@ pub enum TokenRefused {
     /// Made for something else.
     #[error("the join token may not be used to join")]
     Usage,
+    /// Another server has shown it.
+    #[error("the join token has admitted another server: each needs a token of its own")]
+    Used,
     /// Made for agents, shown by a server.
     #[error("the join token admits agents only; kontiki token create --server makes one for servers")]
     AgentsOnly,
@@ -140,10 +143,7 @@ pub enum TokenRefused {
 /// Why it is refused.
 pub fn check(token: &JoinToken, secret: Option<&Value>, purpose: Purpose, now: Timestamp) -> Result<(), TokenRefused> {
     let secret = secret.ok_or(TokenRefused::Unknown)?;
-    let field = |name: &str| -> Option<String> {
-        let bytes = STANDARD.decode(secret.pointer(&format!("/data/{name}"))?.as_str()?).ok()?;
-        String::from_utf8(bytes).ok()
-    };
+    let field = |name: &str| data(secret, name);
     let stored = field("token-secret").unwrap_or_default();
     let right = secret["type"] == SECRET_TYPE
         && field("token-id").as_deref() == Some(token.id())
@@ -165,6 +165,27 @@ pub fn check(token: &JoinToken, secret: Option<&Value>, purpose: Purpose, now: T
         return Err(TokenRefused::AgentsOnly);
     }
     Ok(())
+}
+
+/// A field of a Secret.
+fn data(secret: &Value, name: &str) -> Option<String> {
+    let bytes = STANDARD.decode(secret.pointer(&format!("/data/{name}"))?.as_str()?).ok()?;
+    String::from_utf8(bytes).ok()
+}
+
+/// Field of the server that has shown a token.
+const USED_BY: &str = "used-by";
+
+/// The server that has shown the token of this Secret, if one has.
+#[must_use]
+pub fn user(secret: &Value) -> Option<String> {
+    data(secret, USED_BY)
+}
+
+/// The merge patch that makes the token of `secret`, as it was read, the token of one server.
+#[must_use]
+pub fn use_by(secret: &Value, user: &str) -> Value {
+    json!({"metadata": {"resourceVersion": secret["metadata"]["resourceVersion"]}, "data": {USED_BY: STANDARD.encode(user)}})
 }
 
 /// Constant-time equality: hashes are compared, so that timing tells nothing of the secret.
@@ -229,5 +250,15 @@ mod tests {
         let for_servers = secret(&[("auth-extra-groups", SERVERS_GROUP)]);
         assert_eq!(check(&token, Some(&for_servers), Purpose::Server, now), Ok(()));
         assert_eq!(check(&token, Some(&secret(&[])), Purpose::Server, now), Err(TokenRefused::AgentsOnly));
+    }
+
+    #[test]
+    fn a_token_for_servers_is_one_servers() {
+        let mut secret = json!({"metadata": {"resourceVersion": "7"}, "data": {"token-id": "x"}});
+        assert_eq!(user(&secret), None);
+        let patch = use_by(&secret, "s2 at 10.0.0.2:2380");
+        assert_eq!(patch["metadata"]["resourceVersion"], "7", "only if nobody was faster");
+        secret["data"][USED_BY] = patch["data"][USED_BY].clone();
+        assert_eq!(user(&secret).as_deref(), Some("s2 at 10.0.0.2:2380"));
     }
 }

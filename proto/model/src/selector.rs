@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as LabelSelectorSpec;
 
 /// All requirements must hold. Empty selects everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Selector {
     /// The requirements, joined by "and".
     pub requirements: Vec<Requirement>,
 }
 
 /// One `key operator values` term.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Requirement {
     /// Label key.
     pub key: String,
@@ -22,7 +22,7 @@ pub struct Requirement {
 }
 
 /// What a requirement asks of a label's value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Operator {
     /// Present with one of these values.
     In(Vec<String>),
@@ -112,10 +112,20 @@ impl Selector {
     /// Names the first thing that could not be read. Key and value syntax (lengths, characters)
     /// is the caller's to check.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
+        Self::parse_with(text, |_| Ok(()))
+    }
+
+    /// The same, where each requirement has to pass `check` before what follows it is looked at.
+    ///
+    /// # Errors
+    /// As [`Self::parse`], and what `check` says.
+    pub fn parse_with(text: &str, check: impl Fn(&Requirement) -> Result<(), String>) -> Result<Self, ParseError> {
         let mut parser = Parser { tokens: lex(text)?, at: 0 };
         let mut requirements = Vec::new();
         while parser.peek().is_some() {
-            requirements.push(parser.requirement()?);
+            let requirement = parser.requirement()?;
+            check(&requirement).map_err(ParseError)?;
+            requirements.push(requirement);
             match parser.next() {
                 None => break,
                 Some(Token::Comma) if parser.peek().is_some() => {}

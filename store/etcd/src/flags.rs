@@ -62,6 +62,10 @@ pub struct Flags {
     /// Members have to show a certificate: always so
     #[arg(long)]
     peer_client_cert_auth: bool,
+    /// The common or DNS names of which a member's certificate must have one, with commas. Where members' and clients'
+    /// certificates are of one CA, any that is for servers is a member's otherwise
+    #[arg(long, alias = "peer-cert-allowed-hostname", value_delimiter = ',', value_name = "NAMES")]
+    peer_cert_allowed_cn: Vec<String>,
     /// Milliseconds between two signs of life of a leader
     #[arg(long, default_value_t = 100, value_name = "MS")]
     heartbeat_interval: u64,
@@ -105,6 +109,7 @@ impl Flags {
             existing: self.initial_cluster_state == "existing",
             client_tls,
             peer_tls,
+            peer_names: self.peer_cert_allowed_cn,
             heartbeat: Duration::from_millis(self.heartbeat_interval),
             election: Duration::from_millis(self.election_timeout),
             max_feature_level: self.max_feature_level,

@@ -7,6 +7,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use kontiki_gate::Gate;
 use kontiki_store::{Config, Member, PeerTls, Store, StoreError};
 use sha2::{Digest, Sha256};
 use tokio::{net::lookup_host, time::timeout};
@@ -42,6 +43,8 @@ pub struct Options {
     pub client_tls: TlsFiles,
     /// Certificates for members.
     pub peer_tls: TlsFiles,
+    /// The names of which a member's certificate must have one; any if there are none.
+    pub peer_names: Vec<String>,
     /// How often a leader shows that it lives.
     pub heartbeat: Duration,
     /// The least time after which a silent leader is replaced; the most is twice that.
@@ -75,11 +78,11 @@ async fn resolve(url: &str) -> Result<SocketAddr, String> {
 /// One line that says what is wrong.
 pub async fn run(options: Options, stop: CancellationToken) -> Result<(), String> {
     let tls = Arc::new(tls::server_config(&options.client_tls)?);
-    let mut listeners = Vec::new();
+    let (mut listeners, gate) = (Vec::new(), Gate::default());
     for url in &options.listen_client {
         let address = resolve(url).await?;
         let bound = Listener::bind(address, Arc::clone(&tls), Admit::Any);
-        listeners.push(bound.map_err(|error| format!("cannot listen on {url}: {error}"))?);
+        listeners.push(bound.map_err(|error| format!("cannot listen on {url}: {error}"))?.behind(gate.clone()));
     }
     let cluster = cluster(&options)?;
     let config = config(&options, &cluster).await?;
@@ -141,7 +144,13 @@ pub(crate) fn member_id(name: &str, address: &str) -> u64 {
 
 async fn config(options: &Options, cluster: &[(u64, String, String)]) -> Result<Config, String> {
     let pem = options.peer_tls.read()?;
-    let tls = PeerTls { ca_pem: pem.ca, cert_pem: pem.cert, key_pem: pem.key, organization: None };
+    let tls = PeerTls {
+        ca_pem: pem.ca,
+        cert_pem: pem.cert,
+        key_pem: pem.key,
+        organization: None,
+        names: options.peer_names.clone(),
+    };
     let advertise = peer_address(&options.advertise_peer)?;
     let id = match kontiki_store::identity(&options.data_dir) {
         // As it was before, whatever the flags say.

@@ -339,8 +339,13 @@ mod tests {
             (50, (100, 120), 52, 51),
         ] {
             let ms = Duration::from_millis;
-            let tls =
-                PeerTls { ca_pem: String::new(), cert_pem: String::new(), key_pem: String::new(), organization: None };
+            let tls = PeerTls {
+                ca_pem: String::new(),
+                cert_pem: String::new(),
+                key_pem: String::new(),
+                organization: None,
+                names: Vec::new(),
+            };
             let config = Config {
                 id: 1,
                 name: "s1".into(),

@@ -25,7 +25,13 @@ impl Pki {
         params.distinguished_name.push(DnType::OrganizationName, organization);
         let cert = params.signed_by(&key, &self.0).unwrap();
         let organization = Some(PeerTls::SERVERS.to_owned());
-        PeerTls { ca_pem: self.0.pem(), cert_pem: cert.pem(), key_pem: key.serialize_pem(), organization }
+        PeerTls {
+            ca_pem: self.0.pem(),
+            cert_pem: cert.pem(),
+            key_pem: key.serialize_pem(),
+            organization,
+            names: Vec::new(),
+        }
     }
 
     pub fn config(&self, id: u64, dir: &Path) -> Config {

@@ -5,15 +5,14 @@ use std::process::Stdio;
 use anyhow::{Context as _, Result, bail};
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
-use super::rules::TABLE;
-
-/// Whether the kernel has our table.
-pub(super) async fn table_exists() -> Result<bool> {
+/// The tables that the kernel has, each as family and name.
+pub(super) async fn tables() -> Result<Vec<String>> {
     let output = tool("nft").args(["-t", "list", "tables"]).output().await.context("running nft")?;
     if !output.status.success() {
         bail!("nft list tables: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
-    Ok(String::from_utf8_lossy(&output.stdout).lines().any(|line| line.strip_prefix("table ") == Some(TABLE)))
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().filter_map(|line| line.strip_prefix("table ").map(str::to_owned)).collect())
 }
 
 /// Runs a script as one transaction.

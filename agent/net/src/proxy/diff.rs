@@ -66,6 +66,12 @@ pub(super) fn between(have: &Ruleset, want: &Ruleset) -> String {
             }
         }
     }
+    // Elements hold the chains that they lead to.
+    for (name, (kind, _)) in
+        have.sets.iter().filter(|(name, (kind, _))| *kind == "map" && !want.sets.contains_key(*name))
+    {
+        line(format_args!("flush {kind} {TABLE} {name}"));
+    }
     let gone: Vec<&String> = have.chains.keys().filter(|name| !want.chains.contains_key(*name)).collect();
     for name in &gone {
         line(format_args!("flush chain {TABLE} {name}"));

@@ -27,9 +27,11 @@ type Fronts = BTreeMap<(Option<Ipv4Addr>, u16), BTreeSet<Ipv4Addr>>;
 fn fronts(services: &[ServicePort]) -> Fronts {
     let mut fronts = Fronts::new();
     for service in services.iter().filter(|s| s.protocol == Protocol::Udp) {
+        // A flow to an endpoint that drains may go on; new ones choose another.
         let usable = service.endpoints.iter().filter(|e| e.ready || e.serving);
         let targets: BTreeSet<Ipv4Addr> = usable.filter_map(|e| v4(&e.ip)).collect();
-        let addresses = service.cluster_ips.iter().chain(&service.external_ips).filter_map(v4);
+        let outer = service.external_ips.iter().chain(&service.balancer_ips);
+        let addresses = service.cluster_ips.iter().chain(outer).filter_map(v4);
         for ip in addresses {
             fronts.entry((Some(ip), service.port)).or_default().extend(&targets);
         }

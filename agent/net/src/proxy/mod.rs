@@ -1,5 +1,5 @@
-//! The service proxy: desired rules from services ([`rules`]), the way from loaded to desired
-//! ([`diff`]), and the thin shell that hands scripts to nft.
+//! The service proxy and network policies: desired rules from services ([`rules`]) and policies ([`policy`]), the way
+//! from loaded to desired ([`diff`]), and the thin shell that hands scripts to nft.
 //!
 //! Invariants
 //! - `loaded` is what the kernel holds, or `None` when that is not known: then the whole table is
@@ -8,15 +8,18 @@
 
 mod command;
 mod diff;
+pub(crate) mod divert;
 mod flows;
+mod policy;
 mod rules;
 #[cfg(test)]
 mod tests;
 
 use anyhow::Result;
-use command::{run, table_exists};
+use command::{run, tables};
+use divert::Divert;
 use ipnet::Ipv4Net;
-use kontiki_agent_plan::services::ServicePort;
+use kontiki_agent_plan::{policy::Policies, services::ServicePort};
 pub(crate) use rules::Facts;
 use rules::{Ruleset, TABLE};
 
@@ -25,7 +28,14 @@ use crate::config::Node;
 impl Facts {
     /// What the rules need of a node.
     pub(crate) fn of(node: &Node) -> Self {
-        Self { pods: node.pods, services: node.services, subnet: node.subnet, own_pods: None, egress: node.egress }
+        Self {
+            pods: node.pods,
+            services: node.services,
+            subnet: node.subnet,
+            own_pods: None,
+            egress: node.egress,
+            dns: node.dns,
+        }
     }
 }
 
@@ -33,31 +43,56 @@ impl Facts {
 pub(crate) struct Proxy {
     facts: Facts,
     services: Option<Vec<ServicePort>>,
+    policies: Policies,
     loaded: Option<Ruleset>,
+    /// What of the traffic between this node's pods is diverted, once it is.
+    diverted: Option<Divert>,
 }
 
 impl Proxy {
     /// Nothing is loaded yet.
     pub(crate) fn new(facts: Facts) -> Self {
-        Self { facts, services: None, loaded: None }
+        Self { facts, services: None, policies: Policies::default(), loaded: None, diverted: None }
     }
 
     /// This node's pods are the ones that leave the cluster under the node's address.
     pub(crate) async fn set_own_pods(&mut self, own: Ipv4Net) -> Result<()> {
         self.facts.own_pods = Some(own);
-        if self.services.is_none() && table_exists().await? {
+        if self.services.is_none() && is_there(TABLE, &tables().await?) {
             return Ok(()); // an earlier run's rules, replaced as soon as the services are known
         }
         self.load().await
     }
 
-    pub(crate) async fn set_services(&mut self, services: Vec<ServicePort>) -> Result<()> {
-        if self.services.as_ref() == Some(&services) {
+    /// This node's pods, once known.
+    pub(crate) fn own_pods(&self) -> Option<Ipv4Net> {
+        self.facts.own_pods
+    }
+
+    /// What of the traffic between this node's pods is diverted.
+    pub(crate) fn diverted(&self) -> Option<Divert> {
+        self.diverted
+    }
+
+    /// Has traffic between this node's pods routed.
+    pub(crate) async fn divert(&mut self, divert: Divert) -> Result<()> {
+        if self.diverted == Some(divert) {
+            return Ok(());
+        }
+        run(&divert.script()).await?;
+        self.diverted = Some(divert);
+        Ok(())
+    }
+
+    /// Services and policies change together: one transaction.
+    pub(crate) async fn set(&mut self, services: Vec<ServicePort>, policies: Policies) -> Result<()> {
+        if self.services.as_ref() == Some(&services) && self.policies == policies {
             return self.verify().await;
         }
         let before = self.services.replace(services);
+        let old = std::mem::replace(&mut self.policies, policies);
         if let Err(error) = self.load().await {
-            self.services = before;
+            (self.services, self.policies) = (before, old);
             return Err(error);
         }
         let now = self.services.as_deref().unwrap_or_default();
@@ -69,20 +104,25 @@ impl Proxy {
         Ok(())
     }
 
-    /// Puts the table back if somebody removed it.
+    /// Puts back what somebody removed.
     async fn verify(&mut self) -> Result<()> {
-        if self.loaded.is_some() {
-            if table_exists().await? {
-                return Ok(());
-            }
+        let there = tables().await?;
+        if let Some(divert) = self.diverted.filter(|_| !is_there(divert::TABLE, &there)) {
+            tracing::warn!(table = divert::TABLE, "our packet rules were removed; loading them again");
+            run(&divert.script()).await?;
+        }
+        if self.loaded.is_some() && is_there(TABLE, &there) {
+            return Ok(());
+        }
+        if self.loaded.take().is_some() {
             tracing::warn!(table = TABLE, "our packet rules were removed; loading them again");
-            self.loaded = None;
         }
         self.load().await
     }
 
     async fn load(&mut self) -> Result<()> {
-        let want = rules::build(&self.facts, self.services.as_deref().unwrap_or_default());
+        let mut want = rules::build(&self.facts, self.services.as_deref().unwrap_or_default());
+        policy::add(&mut want, &self.policies);
         if let Some(have) = &self.loaded {
             let script = diff::between(have, &want);
             if script.is_empty() {
@@ -110,7 +150,15 @@ impl Proxy {
     }
 }
 
-/// Removes the table, if it is there.
+fn is_there(table: &str, tables: &[String]) -> bool {
+    tables.iter().any(|there| there == table)
+}
+
+/// Removes our tables, as far as they are there.
 pub(crate) async fn remove() -> Result<()> {
-    run(&format!("add table {TABLE}\ndelete table {TABLE}\n")).await
+    let there = tables().await?;
+    for table in [TABLE, divert::TABLE].into_iter().filter(|table| is_there(table, &there)) {
+        run(&format!("delete table {table}\n")).await?;
+    }
+    Ok(())
 }

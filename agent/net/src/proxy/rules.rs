@@ -14,11 +14,11 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-use ipnet::Ipv4Net;
-use kontiki_agent_plan::services::{Endpoint, ServicePort};
+use ipnet::{IpNet, Ipv4Net};
+use kontiki_agent_plan::services::ServicePort;
 
 /// Family and name of our table, as nft wants them.
 pub(crate) const TABLE: &str = "ip kontiki";
@@ -39,6 +39,8 @@ pub(crate) struct Facts {
     /// This node's pods, once known.
     pub(crate) own_pods: Option<Ipv4Net>,
     pub(crate) egress: bool,
+    /// Where the node's own name server answers: no service's business here.
+    pub(crate) dns: Option<Ipv4Addr>,
 }
 
 /// A chain: its hook, if it is a base chain, and its rules.
@@ -58,7 +60,13 @@ pub(crate) struct Ruleset {
     /// Sets and maps: `set`/`map` and what stands between the braces.
     pub(crate) sets: BTreeMap<String, (&'static str, String)>,
     /// Elements that we write; those the kernel adds by itself are not here.
-    pub(crate) elements: BTreeMap<&'static str, Elements>,
+    pub(crate) elements: BTreeMap<String, Elements>,
+}
+
+impl Ruleset {
+    pub(super) fn put(&mut self, set: &str, key: String, value: Option<String>) {
+        self.elements.entry(set.to_owned()).or_default().insert(key, value);
+    }
 }
 
 /// The rules for these services on this node.
@@ -78,14 +86,19 @@ const BY_ADDRESS: &str = "type ipv4_addr . inet_proto . inet_service : verdict;"
 const BY_PORT: &str = "type inet_proto . inet_service : verdict;";
 
 fn declare(rules: &mut Ruleset) {
-    let maps =
-        [("services", BY_ADDRESS), ("node-ports", BY_PORT), ("refused", BY_ADDRESS), ("refused-node-ports", BY_PORT)];
+    let maps = [
+        ("services", BY_ADDRESS),
+        ("node-ports", BY_PORT),
+        ("firewalled", BY_ADDRESS),
+        ("refused", BY_ADDRESS),
+        ("refused-node-ports", BY_PORT),
+    ];
     for (name, kind) in maps {
         rules.sets.insert(name.into(), ("map", kind.into()));
-        rules.elements.insert(name, Elements::new());
+        rules.elements.insert(name.into(), Elements::new());
     }
     rules.sets.insert("hairpins".into(), ("set", "type ipv4_addr . ipv4_addr;".into()));
-    rules.elements.insert("hairpins", Elements::new());
+    rules.elements.insert("hairpins".into(), Elements::new());
 }
 
 fn base(rules: &mut Ruleset, facts: &Facts) {
@@ -97,10 +110,13 @@ fn base(rules: &mut Ruleset, facts: &Facts) {
         ]
     };
     let jump = |to: &str| vec![format!("ct state new jump {to}")];
-    let late = vec![format!("ip daddr {} goto refuse", facts.services)];
+    let but = facts.dns.map_or_else(String::new, |dns| format!(" ip daddr != {dns}"));
+    let mut check = vec!["ip daddr . meta l4proto . th dport vmap @firewalled".to_owned()];
+    check.extend(lookup("refused", "refused-node-ports"));
+    let late = vec![format!("ip daddr {}{but} goto refuse", facts.services)];
     let table: [(&str, Option<&'static str>, Vec<String>); 11] = [
         ("dispatch", None, lookup("services", "node-ports")),
-        ("check", None, lookup("refused", "refused-node-ports")),
+        ("check", None, check),
         (
             "refuse",
             None,
@@ -157,29 +173,36 @@ struct Target {
     port: u16,
 }
 
-/// Ready endpoints; failing those, ones that still serve while they terminate.
-fn usable<'a>(endpoints: impl Iterator<Item = &'a Endpoint> + Clone) -> Vec<Target> {
-    let targets = |wanted: fn(&Endpoint) -> bool| -> Vec<Target> {
-        let mut all: Vec<Target> = endpoints
-            .clone()
-            .filter(|e| wanted(e))
-            .filter_map(|e| match e.ip {
-                IpAddr::V4(ip) => Some(Target { ip, port: e.port }),
-                IpAddr::V6(_) => None,
-            })
-            .collect();
-        all.sort_unstable();
-        all.dedup();
-        all
+fn v4_targets(targets: Vec<SocketAddr>) -> Vec<Target> {
+    let target = |address: SocketAddr| match address.ip() {
+        IpAddr::V4(ip) => Some(Target { ip, port: address.port() }),
+        IpAddr::V6(_) => None,
     };
-    let ready = targets(|e| e.ready);
-    if ready.is_empty() { targets(|e| e.serving && e.terminating) } else { ready }
+    targets.into_iter().filter_map(target).collect()
 }
 
-/// `prefix/namespace/name/protocol/port`, shortened where nft would not take it.
+/// What a service's packets are sent to.
+struct Targets {
+    /// By the `Cluster` policy. Empty only if no endpoint of the cluster would answer.
+    all: Vec<Target>,
+    /// By the `Local` policy.
+    local: Vec<Target>,
+}
+
+impl Targets {
+    fn of(service: &ServicePort) -> Self {
+        Self { all: v4_targets(service.cluster_targets()), local: v4_targets(service.local_targets()) }
+    }
+}
+
+/// `prefix/namespace/name/protocol/port`.
 fn chain_name(prefix: &str, service: &ServicePort, tail: &str) -> String {
-    let name =
-        format!("{prefix}/{}/{}/{}/{}{tail}", service.namespace, service.name, service.protocol.lower(), service.port);
+    let (namespace, name) = (&service.namespace, &service.name);
+    shortened(format!("{prefix}/{namespace}/{name}/{}/{}{tail}", service.protocol.lower(), service.port))
+}
+
+/// A name, shortened where nft would not take it.
+pub(super) fn shortened(name: String) -> String {
     if name.len() <= LONGEST_NAME {
         return name;
     }
@@ -193,89 +216,107 @@ fn v4(addresses: &[IpAddr]) -> impl Iterator<Item = Ipv4Addr> {
 }
 
 fn add_service(rules: &mut Ruleset, facts: &Facts, service: &ServicePort) {
-    let all = usable(service.endpoints.iter());
-    let local = usable(service.endpoints.iter().filter(|e| e.local));
+    let targets = Targets::of(service);
     for target in service.endpoints.iter().filter(|e| e.local) {
         if let IpAddr::V4(ip) = target.ip {
-            rules.elements.entry("hairpins").or_default().insert(format!("{ip} . {ip}"), None);
+            rules.put("hairpins", format!("{ip} . {ip}"), None);
         }
     }
-    add_internal(rules, facts, service, &all, &local);
-    if service.node_port.is_some() || v4(&service.external_ips).next().is_some() {
-        add_external(rules, facts, service, &all, &local);
+    add_internal(rules, facts, service, &targets);
+    if service.node_port.is_some() || entrances(service).next().is_some() {
+        add_external(rules, facts, service, &targets);
     }
+    if let Some(ranges) = &service.source_ranges {
+        add_firewall(rules, service, ranges);
+    }
+}
+
+/// Addresses beside the cluster's own by which a service is entered.
+fn entrances(service: &ServicePort) -> impl Iterator<Item = Ipv4Addr> {
+    v4(&service.external_ips).chain(v4(&service.balancer_ips))
+}
+
+fn key(ip: Ipv4Addr, service: &ServicePort) -> String {
+    format!("{ip} . {} . {}", service.protocol.lower(), service.port)
 }
 
 /// What a destination of a service without usable endpoints leads to.
-fn refusal(all: &[Target]) -> &'static str {
+fn refusal(targets: &Targets) -> &'static str {
     // With endpoints elsewhere the caller may find them by another node: no answer, as upstream.
-    if all.is_empty() { "goto refuse" } else { "drop" }
+    if targets.all.is_empty() { "goto refuse" } else { "drop" }
 }
 
-fn add_internal(rules: &mut Ruleset, facts: &Facts, service: &ServicePort, all: &[Target], local: &[Target]) {
-    let targets = if service.internal_policy_local { local } else { all };
+fn add_internal(rules: &mut Ruleset, facts: &Facts, service: &ServicePort, targets: &Targets) {
+    let chosen = if service.internal_policy_local { &targets.local } else { &targets.all };
     let name = chain_name("svc", service, "");
-    let (map, verdict) = if targets.is_empty() {
-        ("refused", refusal(all).to_owned())
+    let (map, verdict) = if chosen.is_empty() {
+        ("refused", refusal(targets).to_owned())
     } else {
         // Who is not a pod has an address that the endpoint's node may answer by another way.
         let first = format!("ip saddr != {} jump mark-for-masquerade", facts.pods);
-        add_balancer(rules, service, &name, vec![first], targets);
+        add_balancer(rules, service, &name, vec![first], chosen);
         ("services", format!("goto {name}"))
     };
-    for ip in v4(&service.cluster_ips) {
-        let key = format!("{ip} . {} . {}", service.protocol.lower(), service.port);
-        rules.elements.entry(map).or_default().insert(key, Some(verdict.clone()));
+    for ip in v4(&service.cluster_ips).filter(|ip| Some(*ip) != facts.dns) {
+        rules.put(map, key(ip, service), Some(verdict.clone()));
     }
 }
 
-fn add_external(rules: &mut Ruleset, facts: &Facts, service: &ServicePort, all: &[Target], local: &[Target]) {
-    let verdict = if all.is_empty() {
+fn add_external(rules: &mut Ruleset, facts: &Facts, service: &ServicePort, targets: &Targets) {
+    let verdict = if targets.all.is_empty() {
         None
     } else if service.external_policy_local {
-        Some(external_local(rules, facts, service, all, local))
+        Some(external_local(rules, facts, service, targets))
     } else {
         let name = chain_name("ext", service, "");
-        add_balancer(rules, service, &name, vec!["jump mark-for-masquerade".into()], all);
+        add_balancer(rules, service, &name, vec!["jump mark-for-masquerade".into()], &targets.all);
         Some(format!("goto {name}"))
     };
-    let protocol = service.protocol.lower();
-    let mut put = |served: &'static str, refused: &'static str, key: String| {
-        let (map, value) = match &verdict {
-            Some(verdict) => (served, verdict.clone()),
-            None => (refused, "goto refuse".to_owned()),
-        };
-        rules.elements.entry(map).or_default().insert(key, Some(value));
+    let mut put = |served: &'static str, refused: &'static str, key: String| match &verdict {
+        Some(verdict) => rules.put(served, key, Some(verdict.clone())),
+        None => rules.put(refused, key, Some("goto refuse".to_owned())),
     };
-    for ip in v4(&service.external_ips) {
-        put("services", "refused", format!("{ip} . {protocol} . {}", service.port));
+    for ip in entrances(service) {
+        put("services", "refused", key(ip, service));
     }
     if let Some(port) = service.node_port {
-        put("node-ports", "refused-node-ports", format!("{protocol} . {port}"));
+        put("node-ports", "refused-node-ports", format!("{} . {port}", service.protocol.lower()));
+    }
+}
+
+/// Whoever is not of the load balancer's source ranges gets no answer at its addresses.
+fn add_firewall(rules: &mut Ruleset, service: &ServicePort, ranges: &[IpNet]) {
+    let name = chain_name("fw", service, "");
+    let ranges: Vec<String> =
+        ranges.iter().filter(|r| matches!(r, IpNet::V4(_))).map(|r| r.trunc().to_string()).collect();
+    // One rule for each: ranges may overlap, which a set would refuse.
+    let mut lines: Vec<String> = ranges.iter().map(|range| format!("ip saddr {range} return")).collect();
+    lines.push("drop".into());
+    let addresses: Vec<Ipv4Addr> = v4(&service.balancer_ips).collect();
+    if addresses.is_empty() {
+        return;
+    }
+    rules.chains.insert(name.clone(), Chain { hook: None, rules: lines });
+    for ip in addresses {
+        rules.put("firewalled", key(ip, service), Some(format!("jump {name}")));
     }
 }
 
 /// `externalTrafficPolicy: Local`: from outside only to this node's endpoints, with the client's
 /// address kept; from pods and from the node itself to all.
-fn external_local(
-    rules: &mut Ruleset,
-    facts: &Facts,
-    service: &ServicePort,
-    all: &[Target],
-    local: &[Target],
-) -> String {
+fn external_local(rules: &mut Ruleset, facts: &Facts, service: &ServicePort, targets: &Targets) -> String {
     let (name, inside) = (chain_name("ext", service, ""), chain_name("any", service, ""));
-    add_balancer(rules, service, &inside, Vec::new(), all);
+    add_balancer(rules, service, &inside, Vec::new(), &targets.all);
     let head = vec![
         format!("ip saddr {} goto {inside}", facts.pods),
         "fib saddr type local jump mark-for-masquerade".into(),
         format!("fib saddr type local goto {inside}"),
     ];
-    if local.is_empty() {
+    if targets.local.is_empty() {
         let lines = head.into_iter().chain(["drop".to_owned()]).collect();
         rules.chains.insert(name.clone(), Chain { hook: None, rules: lines });
     } else {
-        add_balancer(rules, service, &name, head, local);
+        add_balancer(rules, service, &name, head, &targets.local);
     }
     format!("goto {name}")
 }

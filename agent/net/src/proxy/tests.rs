@@ -2,9 +2,12 @@
 
 use std::net::IpAddr;
 
-use kontiki_agent_plan::services::{Endpoint, Protocol, ServicePort};
+use kontiki_agent_plan::{
+    policy::{Allowed, Policies, PolicyKey, Ports, Way},
+    services::{Endpoint, Protocol, ServicePort},
+};
 
-use super::{diff, flows, rules, rules::Facts};
+use super::{diff, flows, policy, rules, rules::Facts};
 
 fn facts() -> Facts {
     let net = |text: &str| text.parse().expect("range");
@@ -13,6 +16,7 @@ fn facts() -> Facts {
         services: net("10.96.0.0/16"),
         subnet: net("10.0.0.0/24"),
         own_pods: Some(net("10.244.1.0/24")),
+        dns: None,
         egress: true,
     }
 }
@@ -28,10 +32,11 @@ fn endpoint(text: &str) -> Endpoint {
         serving: ready || terminating,
         terminating,
         local: bare.starts_with("1."),
+        near: true,
     }
 }
 
-/// `web tcp 80 node=30080 ext=9.9.9.9 sticky=60 local-in local-out -> 1.2 2.2!`
+/// `web tcp 80 node=30080 ext=9.9.9.9 lb=8.8.8.8 from=10.0.0.0/8 sticky=60 local-in local-out -> 1.2 2.2!`
 fn service(text: &str) -> ServicePort {
     let (front, back) = text.split_once("->").expect("an arrow");
     let mut words = front.split_whitespace();
@@ -48,6 +53,9 @@ fn service(text: &str) -> ServicePort {
         port,
         node_port: None,
         external_ips: Vec::new(),
+        balancer_ips: Vec::new(),
+        source_ranges: None,
+        health_check_port: None,
         affinity_seconds: None,
         external_policy_local: false,
         internal_policy_local: false,
@@ -57,6 +65,8 @@ fn service(text: &str) -> ServicePort {
         match word.split_once('=').unwrap_or((word, "")) {
             ("node", value) => service.node_port = value.parse().ok(),
             ("ext", value) => service.external_ips = vec![value.parse().expect("ip")],
+            ("lb", value) => service.balancer_ips = vec![value.parse().expect("ip")],
+            ("from", value) => service.source_ranges = Some(vec![value.parse().expect("range")]),
             ("sticky", value) => service.affinity_seconds = value.parse().ok(),
             ("local-in", _) => service.internal_policy_local = true,
             ("local-out", _) => service.external_policy_local = true,
@@ -66,10 +76,14 @@ fn service(text: &str) -> ServicePort {
     service
 }
 
+fn built(facts: &Facts, services: &[ServicePort]) -> rules::Ruleset {
+    rules::build(facts, services)
+}
+
 /// What a service adds to the table of no services.
 fn added(text: &str) -> String {
-    let empty = rules::build(&facts(), &[]);
-    diff::between(&empty, &rules::build(&facts(), &[service(text)])).replace(" ip kontiki", "")
+    let empty = built(&facts(), &[]);
+    diff::between(&empty, &built(&facts(), &[service(text)])).replace(" ip kontiki", "")
 }
 
 #[test]
@@ -132,6 +146,20 @@ fn external_traffic_follows_its_policy() {
 }
 
 #[test]
+fn source_ranges_guard_the_balancers_address_alone() {
+    let text = added("web tcp 80 ext=9.9.9.9 lb=8.8.8.8 from=10.1.2.3/8 -> 2.2");
+    for expect in [
+        "add rule fw/d/web/tcp/80 ip saddr 10.0.0.0/8 return\n",
+        "add rule fw/d/web/tcp/80 drop\n",
+        "add element firewalled { 8.8.8.8 . tcp . 80 : jump fw/d/web/tcp/80 }\n",
+        "8.8.8.8 . tcp . 80 : goto ext/d/web/tcp/80, 9.9.9.9 . tcp . 80 : goto ext/d/web/tcp/80",
+    ] {
+        assert!(text.contains(expect), "{expect} in {text}");
+    }
+    assert!(!added("web tcp 80 ext=9.9.9.9 from=10.0.0.0/8 -> 2.2").contains("fw/"), "no address, no firewall");
+}
+
+#[test]
 fn affinity_remembers_per_endpoint() {
     let text = added("web tcp 80 sticky=60 -> 2.2 2.3");
     for expect in [
@@ -169,7 +197,7 @@ delete chain svc/d/web/tcp/80
         ),
     ] {
         let to = to.map(service);
-        let script = diff::between(&rules::build(&facts(), &from), &rules::build(&facts(), &to));
+        let script = diff::between(&built(&facts(), &from), &built(&facts(), &to));
         assert_eq!(script.replace(" ip kontiki", ""), expect, "{name}");
     }
 }
@@ -177,7 +205,7 @@ delete chain svc/d/web/tcp/80
 #[test]
 fn another_affinity_time_replaces_the_set_and_its_users() {
     let [from, to] =
-        ["web tcp 80 sticky=60 -> 2.2", "web tcp 80 sticky=90 -> 2.2"].map(|t| rules::build(&facts(), &[service(t)]));
+        ["web tcp 80 sticky=60 -> 2.2", "web tcp 80 sticky=90 -> 2.2"].map(|t| built(&facts(), &[service(t)]));
     let script = diff::between(&from, &to).replace(" ip kontiki", "");
     let order = [
         "flush chain ep/d",
@@ -198,7 +226,7 @@ fn long_names_stay_loadable_and_distinct() {
     (one.namespace, one.name) = (long.clone(), long.clone());
     let mut two = one.clone();
     two.port = 81;
-    let built = rules::build(&facts(), &[one, two]);
+    let built = built(&facts(), &[one, two]);
     let names: Vec<_> = built.chains.keys().filter(|name| name.starts_with("svc/")).collect();
     assert_eq!(names.len(), 2);
     assert!(names.iter().all(|name| name.len() <= 120), "{names:?}");
@@ -206,8 +234,8 @@ fn long_names_stay_loadable_and_distinct() {
 
 #[test]
 fn without_egress_pods_stay_inside() {
-    let inside = rules::build(&Facts { egress: false, ..facts() }, &[]);
-    let open = rules::build(&facts(), &[]);
+    let inside = built(&Facts { egress: false, ..facts() }, &[]);
+    let open = built(&facts(), &[]);
     assert!(open.chains["forward"].rules.is_empty());
     assert_eq!(
         inside.chains["forward"].rules.last().map(String::as_str),
@@ -240,4 +268,70 @@ fn udp_flows_to_lost_endpoints_are_forgotten() {
             .collect();
         assert_eq!(shown.join(" "), expect, "{name}");
     }
+}
+
+#[test]
+fn policies_become_chains_and_sets() {
+    let key = |name: &str, way| PolicyKey { namespace: "d".into(), name: name.into(), way };
+    let ip = |text: &str| text.parse::<std::net::Ipv4Addr>().expect("ip");
+    let nets = |texts: &[&str]| Some(texts.iter().map(|text| text.parse().expect("range")).collect());
+    let ports = Ports {
+        ranges: [(Protocol::Tcp, 80, 80), (Protocol::Tcp, 8000, 8010), (Protocol::Udp, 0, 65535)].into(),
+        named: [(ip("10.244.1.2"), Protocol::Tcp, 8080)].into(),
+    };
+    let policies = Policies {
+        isolated: [
+            ((ip("10.244.1.2"), Way::In), [key("web", Way::In)].into()),
+            ((ip("10.244.1.2"), Way::Out), [key("shut", Way::Out)].into()),
+        ]
+        .into(),
+        allowed: [
+            (
+                key("web", Way::In),
+                vec![
+                    Allowed { peers: nets(&["10.244.2.2/32", "192.0.2.0/24"]), ports: Some(ports) },
+                    Allowed { peers: None, ports: None },
+                ],
+            ),
+            (key("shut", Way::Out), vec![]),
+        ]
+        .into(),
+    };
+    let empty = built(&facts(), &[]);
+    let with = |policies: &Policies| {
+        let mut rules = built(&facts(), &[]);
+        policy::add(&mut rules, policies);
+        rules
+    };
+    let full = with(&policies);
+    let script = diff::between(&empty, &full).replace(" ip kontiki", "");
+    for expect in [
+        "add chain np-forward { type filter hook forward priority -10; }\n",
+        "add set np/in/d/web/peers/0 { type ipv4_addr; flags interval; }\n",
+        "add rule np/in/d/web ip saddr @np/in/d/web/peers/0 meta l4proto tcp th dport { 80, 8000-8010 } accept\n",
+        "add rule np/in/d/web ip saddr @np/in/d/web/peers/0 meta l4proto udp accept\n",
+        "add rule np/in/d/web ip saddr @np/in/d/web/peers/0 ip daddr . meta l4proto . th dport @np/in/d/web/ports/0 accept\n",
+        "add rule np/in/d/web accept\n",
+        "add rule np/in/10.244.1.2 jump np/in/d/web\nadd rule np/in/10.244.1.2 drop\n",
+        "add rule np/out/10.244.1.2 jump np/out/d/shut\nadd rule np/out/10.244.1.2 drop\n",
+        "add element np-in { 10.244.1.2 : goto np/in/10.244.1.2 }\n",
+        "add element np/in/d/web/peers/0 { 10.244.2.2, 192.0.2.0/24 }\n",
+    ] {
+        assert!(script.contains(expect), "{expect} in {script}");
+    }
+    assert_eq!(diff::between(&full, &full), "", "nothing changed");
+    let mut other = policies.clone();
+    if let Some(rules) = other.allowed.get_mut(&key("web", Way::In)) {
+        rules[0].peers = nets(&["10.244.2.3/32", "192.0.2.0/24"]);
+    }
+    let change = diff::between(&full, &with(&other)).replace(" ip kontiki", "");
+    assert_eq!(
+        change, "delete element np/in/d/web/peers/0 { 10.244.2.2 }\nadd element np/in/d/web/peers/0 { 10.244.2.3 }\n",
+        "a pod that comes or goes costs an element"
+    );
+    let gone = diff::between(&full, &empty).replace(" ip kontiki", "");
+    let order =
+        ["flush map np-in\n", "delete chain np-forward\n", "delete map np-in\n", "delete set np/in/d/web/peers/0\n"];
+    let places: Vec<_> = order.iter().map(|part| gone.find(part)).collect();
+    assert!(places.is_sorted() && places.iter().all(Option::is_some), "{gone}");
 }

@@ -23,20 +23,34 @@ fn places(cgroup: &str) -> Vec<PathBuf> {
     out
 }
 
-/// Gives the pod its share of the CPU. Best effort: without it pods share equally.
-pub(crate) fn set_shares(spec: &PodSpec, uid: &str) {
-    let shares = resources::pod_shares(spec);
-    let weight = 1 + (shares - 2) * 9999 / 262_142;
+/// Gives the pod its share of the CPU, and the limits that it declares as a whole. Best effort: without its share pods
+/// share equally.
+pub(crate) fn set_resources(spec: &PodSpec, uid: &str) {
+    let files = files(spec);
     for place in places(&Qos::of(spec).cgroup_parent(uid)) {
-        for (file, value) in [("cpu.shares", shares), ("cpu.weight", weight)] {
+        for (file, value) in &files {
             let path = place.join(file);
             if path.exists()
-                && let Err(error) = std::fs::write(&path, value.to_string())
+                && let Err(error) = std::fs::write(&path, value)
             {
-                tracing::debug!(path = %path.display(), %error, "the pod's CPU share was not set");
+                tracing::debug!(path = %path.display(), %error, "a resource of the pod was not set");
             }
         }
     }
+}
+
+/// Files of either version, and what is written to them.
+fn files(spec: &PodSpec) -> Vec<(&'static str, String)> {
+    let shares = resources::pod_shares(spec);
+    let weight = 1 + (shares - 2) * 9999 / 262_142;
+    let mut out = vec![("cpu.shares", shares.to_string()), ("cpu.weight", weight.to_string())];
+    if let Some(cpu) = resources::pod_limit(spec, "cpu").map(resources::quota) {
+        out.extend([("cpu.cfs_quota_us", cpu.to_string()), ("cpu.max", format!("{cpu} {}", resources::PERIOD))]);
+    }
+    if let Some(bytes) = resources::pod_limit(spec, "memory").map(kontiki_model::Quantity::units) {
+        out.extend([("memory.limit_in_bytes", bytes.to_string()), ("memory.max", bytes.to_string())]);
+    }
+    out
 }
 
 /// Removes the pod's cgroup and all below it.

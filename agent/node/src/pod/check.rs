@@ -11,11 +11,7 @@ use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, GRPCAction, HTTPGetAction, LifecycleHandler, Probe, TCPSocketAction};
 use kontiki_agent_plan::{probes, services::container_port};
-use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 
 use crate::runtime::cri::{Cri, CriError};
@@ -113,7 +109,7 @@ impl Target<'_> {
         let request = request(action, &path, &format!("{bracketed}:{port}"), agent).map_err(&failed)?;
         let status = if https {
             let name = ServerName::try_from(host.clone()).map_err(|e| failed(e.to_string()))?;
-            let connector = tokio_rustls::TlsConnector::from(Arc::new(any_certificate()));
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(kontiki_tls::any_certificate(None)));
             let stream = connector.connect(name, stream).await.map_err(|e| failed(e.to_string()))?;
             exchange(stream, request).await.map_err(failed)?
         } else {
@@ -239,55 +235,5 @@ where
             result = &mut work => return result,
             _ = &mut connection, if open => open = false,
         }
-    }
-}
-
-/// Probes do not know the workload's CA; like kubelet they check that it answers, not who it is.
-fn any_certificate() -> ClientConfig {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Arc::new(AnyCertificate(provider.clone()));
-    ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the provider supports the default versions")
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth()
-}
-
-#[derive(Debug)]
-struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -1,5 +1,7 @@
 //! Making, starting and removing containers.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -25,7 +27,7 @@ use crate::{
 
 impl Worker {
     pub(super) async fn create_container(&mut self, pod: &Pod, name: &str, attempt: u32, image: &str) {
-        let Some(definition) = rules::definition(spec(pod), name).cloned() else { return };
+        let Some(definition) = rules::definition(spec(pod), name).map(Cow::into_owned) else { return };
         let Some(sandbox) = self.seen.sandbox().cloned() else { return };
         let config = match self.configure(pod, &definition, attempt, image).await {
             Ok(config) => config,
@@ -59,6 +61,7 @@ impl Worker {
         self.node.watchers.watch(&id, &self.wake);
         self.memory.fresh.insert(id.clone());
         self.memory.images.remove(&definition.name);
+        self.memory.resizing.applied(definition, &id);
         self.seen.containers.push(observed::Container {
             id,
             sandbox: sandbox.to_owned(),
@@ -108,6 +111,13 @@ impl Worker {
             ips: &ips,
         })?;
         let node_memory = self.node.host.memory;
+        let target = match rules::target(spec, &definition.name) {
+            None => None,
+            Some(name) => {
+                let running = self.seen.latest(name).filter(|seen| seen.state == State::Running);
+                Some(running.ok_or_else(|| format!("unable to find target container {name}"))?.id.clone())
+            }
+        };
         Ok(container_config::container(Given {
             node_memory,
             pod,
@@ -115,6 +125,7 @@ impl Worker {
             container: definition,
             attempt,
             image,
+            target,
             env,
             mounts,
         }))
@@ -136,7 +147,7 @@ impl Worker {
     }
 
     pub(super) async fn start_container(&mut self, pod: &Pod, name: &str, id: &str) {
-        let Some(definition) = rules::definition(spec(pod), name).cloned() else { return };
+        let Some(definition) = rules::definition(spec(pod), name).map(Cow::into_owned) else { return };
         self.memory.fresh.remove(id);
         let request = cri::StartContainerRequest { container_id: id.to_owned() };
         if let Err(error) = self.node.cri.start_container(request).await {

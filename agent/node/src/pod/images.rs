@@ -1,6 +1,6 @@
 //! Finding the image of a container: here, or in a registry.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -20,7 +20,7 @@ use crate::{
 impl Worker {
     /// Settles at once what can be, and starts a pull otherwise.
     pub(super) async fn find_image(&mut self, pod: &Pod, name: &str, attempt: u32) {
-        let Some(container) = rules::definition(spec(pod), name).cloned() else { return };
+        let Some(container) = rules::definition(spec(pod), name).map(Cow::into_owned) else { return };
         let image = container.image.clone().unwrap_or_default();
         if !image::valid_reference(&image) {
             let message = format!(
@@ -68,7 +68,6 @@ impl Worker {
         let attempt_of_sandbox = self.seen.sandbox().map_or(0, |s| s.attempt);
         let sandbox = sandbox_config::sandbox(self.node.settings(), pod, spec(pod), attempt_of_sandbox);
         let (node, pod, begun) = (self.node.clone(), self.api_pod(), Instant::now());
-        let init = pod.spec.as_ref().is_some_and(|s| rules::is_init(s, &name));
         let container = name.clone();
         let task = self.jobs.spawn(async move {
             let result = match images::pull(&node.cri, &image, Some(sandbox), credentials).await {
@@ -81,7 +80,7 @@ impl Worker {
                     let message = format!(
                         "Successfully pulled image \"{image}\" in {took} ({took} including waiting). Image size: {size} bytes."
                     );
-                    node.recorder.pod(&node.outbox, &pod, Some((&name, init)), EventType::Normal, "Pulled", &message);
+                    node.recorder.pod(&node.outbox, &pod, Some(&name), EventType::Normal, "Pulled", &message);
                     Ok(id)
                 }
                 Ok(None) => Err(format!("image \"{image}\" is gone again")),

@@ -10,14 +10,17 @@
 //! - A worker that is dropped leaves its containers running; the next one adopts them.
 //! - No decision about what to do next, and no delay, is made here.
 
+mod admission;
 mod check;
 mod cleanup;
 mod containers;
+mod disk;
 mod hooks;
 mod images;
 mod mounts;
 mod observe;
 mod probes;
+mod resize;
 mod sandbox;
 mod status;
 mod stopping;

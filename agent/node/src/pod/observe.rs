@@ -129,7 +129,8 @@ impl Worker {
         for ended in self.seen.containers.iter().filter(unread) {
             let path = termination_log(&pod_dir, &ended.name, ended.attempt);
             let mut text = read_start(&path).await;
-            let policy = rules::definition(spec, &ended.name).and_then(|c| c.termination_message_policy.as_deref());
+            let definition = rules::definition(spec, &ended.name);
+            let policy = definition.as_ref().and_then(|c| c.termination_message_policy.as_deref());
             if text.is_empty() && ended.exit_code != 0 && policy == Some("FallbackToLogsOnError") {
                 let log = log_files::of_attempt(&logs, &ended.name, ended.attempt);
                 text = tail_text(&log, FALLBACK_LINES, FALLBACK_BYTES).await.unwrap_or_default();
@@ -146,6 +147,7 @@ impl Worker {
     /// a restart of the agent must not make a ready pod unready.
     pub(super) fn adopt(&mut self) {
         let pod = self.api_pod();
+        self.memory.resizing.adopt(&pod);
         let Some(status) = &pod.status else { return };
         let all = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
         for known in all {

@@ -7,7 +7,6 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use kontiki_agent_plan::{
     probe::{Counter, Kind},
     probes::{self, Wanted},
-    rules,
 };
 use tokio::sync::mpsc;
 
@@ -44,7 +43,6 @@ impl Worker {
         let pod = self.api_pod();
         Task {
             node: self.node.clone(),
-            init: pod.spec.as_ref().is_some_and(|s| rules::is_init(s, &wanted.definition.name)),
             pod,
             definition: wanted.definition.clone(),
             id: wanted.id.to_owned(),
@@ -68,7 +66,6 @@ struct Task {
     node: Arc<Node>,
     pod: Arc<Pod>,
     definition: Container,
-    init: bool,
     id: String,
     ip: Option<IpAddr>,
     kind: Kind,
@@ -108,7 +105,7 @@ impl Task {
 
     fn unhealthy(&self, reason: &str) {
         let message = format!("{} probe failed: {reason}", self.kind.title());
-        let place = Some((self.definition.name.as_str(), self.init));
+        let place = Some(self.definition.name.as_str());
         let (node, type_) = (&self.node, EventType::Warning);
         node.recorder.pod(&node.outbox, &self.pod, place, type_, "Unhealthy", &message);
     }

@@ -44,7 +44,7 @@ impl Worker {
         };
         self.memory.sandbox_created();
         self.node.watchers.watch(&id, &self.wake);
-        cgroups::set_shares(spec, &self.uid);
+        cgroups::set_resources(spec, &self.uid);
         match self.sandbox_status(&id).await {
             Ok(Some(sandbox)) => self.seen.sandboxes.push(sandbox),
             Ok(None) | Err(_) => {

@@ -1,6 +1,6 @@
 //! Stopping containers: hooks, grace, the kill.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -20,7 +20,7 @@ impl Worker {
     pub(super) fn stop_containers(&mut self, pod: &Pod, stops: Vec<Stop>) {
         for stop in stops {
             let again = self.memory.stopping.insert(stop.id.clone(), stop.deadline).is_some();
-            let definition = pod.spec.as_ref().and_then(|s| rules::definition(s, &stop.container)).cloned();
+            let definition = pod.spec.as_ref().and_then(|s| rules::definition(s, &stop.container)).map(Cow::into_owned);
             if !again {
                 self.container_event(pod, &stop.container, EventType::Normal, "Killing", &killing(&stop));
             }
@@ -50,6 +50,7 @@ fn killing(stop: &Stop) -> String {
         Why::Unhealthy(probe::Kind::Startup) => format!("Container {name} failed startup probe, will be restarted"),
         Why::Unhealthy(_) => format!("Container {name} failed liveness probe, will be restarted"),
         Why::Changed => format!("Container {name} definition changed, will be restarted"),
+        Why::Resized => format!("Container {name} resize requires restart"),
         Why::SandboxLost => format!("Stopping container {name}"),
         Why::Other(reason) => reason.clone(),
     }
@@ -86,8 +87,7 @@ impl StopJob {
         let target = Target { cri: &self.node.cri, container: definition, id: &self.stop.id, ip: self.ip };
         let outcome = tokio::time::timeout(left, target.hook(hook, left)).await;
         if let Ok(Err(reason)) = outcome {
-            let init = self.pod.spec.as_ref().is_some_and(|s| rules::is_init(s, &definition.name));
-            let place = Some((definition.name.as_str(), init));
+            let place = Some(definition.name.as_str());
             let message = format!("PreStopHook failed: {reason}");
             self.node.recorder.pod(
                 &self.node.outbox,

@@ -35,8 +35,10 @@ pub(super) async fn run(mut worker: Worker, stop: CancellationToken) -> End {
         }
     }
     worker.adopt();
+    worker.admit();
     while !stop.is_cancelled() {
         worker.receive().await;
+        worker.grant_resources();
         let pod = worker.effective_pod();
         worker.update_ending(&pod);
         worker.update_probes(&pod);
@@ -79,6 +81,7 @@ impl Worker {
             }
             Step::StartContainer { container, id } => self.start_container(pod, &container, &id).await,
             Step::StopContainers(stops) => self.stop_containers(pod, stops),
+            Step::UpdateResources { container, id } => self.update_resources(pod, &container, id).await,
             Step::RemoveContainer { id } => return self.remove_container(pod, id).await,
             Step::TearDown => return self.tear_down().await,
         }
@@ -130,6 +133,7 @@ impl Worker {
             self.relist.looked(answered, self.seen != before, self.clock());
         }
         self.remount_volumes();
+        self.measure_disk();
     }
 
     fn reported(&mut self, report: Report) {
@@ -141,6 +145,7 @@ impl Worker {
                 self.stopped(&id, result);
                 self.relist.at_once(self.clock());
             }
+            Report::DiskUse(used) => self.disk_measured(&used),
             Report::PostStart { id, container, result } => self.post_started(&id, &container, result),
         }
     }
@@ -155,6 +160,9 @@ impl Worker {
         }
         if let Some(remount) = self.remount.due(&self.memory.volumes, self.ending.is_some()) {
             deadline = deadline.min(remount);
+        }
+        if let Some(measure) = self.disk_due() {
+            deadline = deadline.min(measure);
         }
         let deadline = self.instant(deadline);
         tokio::select! {

@@ -13,8 +13,9 @@ impl Worker {
     /// Begins to put the volumes in place.
     pub(super) fn mount_volumes(&mut self) {
         self.memory.volumes = Volumes::Preparing;
-        let (node, tokens, pod, ips) = (self.node.clone(), self.tokens.clone(), self.api_pod(), self.pod_ips());
-        self.jobs.spawn(async move { Report::Mounted(pod_volumes::set_up(&node, &pod, &ips, &tokens).await) });
+        let (node, credentials, pod, ips) =
+            (self.node.clone(), self.credentials.clone(), self.api_pod(), self.pod_ips());
+        self.jobs.spawn(async move { Report::Mounted(pod_volumes::set_up(&node, &pod, &ips, &credentials).await) });
     }
 
     pub(super) fn mounted(&mut self, result: Result<(), MountFailure>) {
@@ -32,8 +33,10 @@ impl Worker {
     pub(super) fn remount_volumes(&mut self) {
         let now = self.clock();
         if self.remount.begin(&self.memory.volumes, self.ending.is_some(), now) {
-            let (node, tokens, pod, ips) = (self.node.clone(), self.tokens.clone(), self.api_pod(), self.pod_ips());
-            self.jobs.spawn(async move { Report::Remounted(pod_volumes::refresh(&node, &pod, &ips, &tokens).await) });
+            let (node, credentials, pod, ips) =
+                (self.node.clone(), self.credentials.clone(), self.api_pod(), self.pod_ips());
+            self.jobs
+                .spawn(async move { Report::Remounted(pod_volumes::refresh(&node, &pod, &ips, &credentials).await) });
         }
     }
 

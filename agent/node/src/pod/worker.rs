@@ -10,12 +10,12 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kontiki_agent_plan::{
+    disk::DiskUse,
     image::Pulls,
     observed::{FailedStart, Memory, Observed},
     probe,
     relist::Relist,
     remount::Remount,
-    rules,
     start_failure::StartFailure,
     status::sync::StatusSync,
     step::{Ending, View},
@@ -29,7 +29,7 @@ use tokio::{
 use crate::{
     node::Node,
     session::recorder::EventType,
-    volumes::{pod_volumes, tokens::Tokens},
+    volumes::{credentials::Credentials, pod_volumes},
 };
 
 /// After a step that failed without a delay of its own.
@@ -53,6 +53,7 @@ pub(super) enum Report {
     Pulled { container: String, attempt: u32, result: Result<String, String> },
     Stopped { id: String, result: Result<(), String> },
     PostStart { id: String, container: String, result: Result<(), String> },
+    DiskUse(DiskUse),
 }
 
 /// What a probe says of a container, once it is firm.
@@ -78,7 +79,7 @@ pub(super) struct Worker {
     /// The attempt of each container whose back-off was told.
     pub(super) backoff_told: BTreeMap<String, u32>,
     pub(super) pulls: Pulls,
-    pub(super) tokens: Arc<Mutex<Tokens>>,
+    pub(super) credentials: Arc<Mutex<Credentials>>,
     /// Woken by the runtime's events.
     pub(super) wake: Arc<Notify>,
     pub(super) jobs: JoinSet<Report>,
@@ -88,6 +89,9 @@ pub(super) struct Worker {
     pub(super) probe_results: (mpsc::Sender<ProbeResult>, mpsc::Receiver<ProbeResult>),
     pub(super) relist: Relist,
     pub(super) remount: Remount,
+    /// When the disk was measured last, and whether it is being measured.
+    pub(super) measured: Duration,
+    pub(super) measuring: bool,
     began: Instant,
 }
 
@@ -108,7 +112,7 @@ impl Worker {
             status_final: false,
             backoff_told: BTreeMap::new(),
             pulls: Pulls::default(),
-            tokens: Arc::default(),
+            credentials: Arc::default(),
             wake: Arc::default(),
             jobs: JoinSet::new(),
             pull_jobs: BTreeMap::new(),
@@ -117,6 +121,8 @@ impl Worker {
             probe_results: mpsc::channel(PROBE_RESULTS),
             relist: Relist::default(),
             remount: Remount::new(Duration::ZERO),
+            measured: Duration::ZERO,
+            measuring: false,
             began: Instant::now(),
         }
     }
@@ -140,10 +146,14 @@ impl Worker {
         self.desired.borrow().pod.clone()
     }
 
-    /// The pod as the API has it, with our own part of its status where the API is behind.
+    /// The pod as the API has it, with our own part of its status where the API is behind, and with the resources that it
+    /// is granted.
     pub(super) fn effective_pod(&self) -> Pod {
         let mut pod = (*self.api_pod()).clone();
         self.status.overlay(pod.status.get_or_insert_default());
+        if let Some(spec) = &mut pod.spec {
+            self.memory.resizing.overlay(spec);
+        }
         pod
     }
 
@@ -169,8 +179,7 @@ impl Worker {
         reason: &'static str,
         message: &str,
     ) {
-        let init = pod.spec.as_ref().is_some_and(|s| rules::is_init(s, container));
-        self.node.recorder.pod(&self.node.outbox, pod, Some((container, init)), type_, reason, message);
+        self.node.recorder.pod(&self.node.outbox, pod, Some(container), type_, reason, message);
     }
 
     /// Records why a container cannot be started, in its status and as an event.

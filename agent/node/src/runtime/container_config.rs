@@ -18,13 +18,15 @@ pub(crate) struct Given<'a> {
     pub(crate) container: &'a Container,
     pub(crate) attempt: u32,
     pub(crate) image: &'a str,
+    /// The container whose processes this one shares.
+    pub(crate) target: Option<String>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) mounts: Vec<cri::Mount>,
 }
 
 /// Everything the runtime needs to make a container.
 pub(crate) fn container(given: Given<'_>) -> cri::ContainerConfig {
-    let Given { node_memory, pod, spec, container, attempt, image, env, mounts } = given;
+    let Given { node_memory, pod, spec, container, attempt, image, target, env, mounts } = given;
     let lookup = |name: &str| env.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
     let expand = |list: &Option<Vec<String>>| list.iter().flatten().map(|t| env::expand(t, lookup)).collect::<Vec<_>>();
     let mut all = labels::of_pod(pod);
@@ -49,13 +51,14 @@ pub(crate) fn container(given: Given<'_>) -> cri::ContainerConfig {
         tty: container.tty == Some(true),
         linux: Some(cri::LinuxContainerConfig {
             resources: Some(cgroup(node_memory, spec, container)),
-            security_context: Some(security::of_container(spec, container)),
+            security_context: Some(security::of_container(spec, container, target)),
         }),
         ..cri::ContainerConfig::default()
     }
 }
 
-fn cgroup(node_memory: u64, spec: &PodSpec, container: &Container) -> cri::LinuxContainerResources {
+/// The cgroup values of a container.
+pub(crate) fn cgroup(node_memory: u64, spec: &PodSpec, container: &Container) -> cri::LinuxContainerResources {
     let values = resources::cgroup(spec, container, node_memory);
     cri::LinuxContainerResources {
         cpu_shares: values.cpu_shares,

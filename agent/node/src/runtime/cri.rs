@@ -19,7 +19,7 @@ use tracing::{Instrument as _, debug_span};
 /// Calls that only look.
 const LOOK: Duration = Duration::from_secs(10);
 /// Calls that change something quick.
-const CHANGE: Duration = Duration::from_secs(120);
+pub(super) const CHANGE: Duration = Duration::from_secs(120);
 /// Network plugins may take their time.
 const SANDBOX: Duration = Duration::from_secs(240);
 /// Added to the deadline that the runtime was given.
@@ -104,6 +104,8 @@ calls! {
     create_container(CreateContainerRequest) -> CreateContainerResponse via runtime within CHANGE;
     /// Starts a created container.
     start_container(StartContainerRequest) -> StartContainerResponse via runtime within CHANGE;
+    /// Changes the resources of a container while it runs.
+    update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse via runtime within CHANGE;
     /// Removes a container, by force if it runs. Idempotent.
     remove_container(RemoveContainerRequest) -> RemoveContainerResponse via runtime within CHANGE;
     /// Containers by filter.

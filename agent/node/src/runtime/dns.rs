@@ -33,7 +33,7 @@ pub(crate) fn hostname(settings: Settings<'_>, pod: &Pod, spec: &PodSpec) -> (St
 /// Name servers and search domains of a pod, by the pod's policy.
 pub(crate) fn resolver(settings: Settings<'_>, pod: &Pod, spec: &PodSpec) -> Option<cri::DnsConfig> {
     let host_network = spec.host_network == Some(true);
-    let mut out = match (spec.dns_policy.as_deref().unwrap_or("ClusterFirst"), settings.config.cluster_dns) {
+    let mut out = match (spec.dns_policy.as_deref().unwrap_or("ClusterFirst"), settings.name_server()) {
         ("None", _) => cri::DnsConfig::default(),
         ("ClusterFirstWithHostNet", Some(server)) => cluster_dns(settings, pod, server),
         ("ClusterFirst", Some(server)) if !host_network => cluster_dns(settings, pod, server),

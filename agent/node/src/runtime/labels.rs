@@ -26,6 +26,13 @@ pub(crate) fn of_pod(pod: &Pod) -> HashMap<String, String> {
     [(POD_NAME.to_owned(), name), (POD_NAMESPACE.to_owned(), namespace), (POD_UID.to_owned(), uid)].into()
 }
 
+/// The same with the pod's own labels, which never stand for what it is found by.
+pub(crate) fn of_sandbox(pod: &Pod) -> HashMap<String, String> {
+    let mut labels: HashMap<_, _> = pod.metadata.labels.clone().unwrap_or_default().into_iter().collect();
+    labels.extend(of_pod(pod));
+    labels
+}
+
 /// What selects one container of a pod, in whatever attempt.
 pub(crate) fn selector(uid: &str, container: &str) -> HashMap<String, String> {
     [(POD_UID.to_owned(), uid.to_owned()), (CONTAINER_NAME.to_owned(), container.to_owned())].into()
@@ -42,4 +49,19 @@ pub(crate) fn annotations(spec: &PodSpec, container: &Container, attempt: u32) -
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_cannot_pass_for_another_one() {
+        let text = r#"{"metadata": {"name": "a", "namespace": "n", "uid": "u",
+            "labels": {"app": "x", "io.kubernetes.pod.uid": "other", "io.kubernetes.pod.name": "other"}}}"#;
+        let labels = of_sandbox(&serde_json::from_str(text).expect("a pod"));
+        for (key, expect) in [("app", "x"), (POD_UID, "u"), (POD_NAME, "a"), (POD_NAMESPACE, "n")] {
+            assert_eq!(labels.get(key).map(String::as_str), Some(expect), "{key}");
+        }
+    }
 }

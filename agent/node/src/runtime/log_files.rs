@@ -3,6 +3,7 @@
 //! Invariants
 //! - The log of an attempt is `<namespace>_<pod>_<uid>/<container>/<attempt>.log` below the log directory.
 //! - A line that is not complete yet is kept back until its end is there.
+//! - Who follows a log reads each file of it to the end, however often it was rotated meanwhile.
 
 use std::{
     io::SeekFrom,
@@ -60,6 +61,15 @@ pub(crate) struct Reader {
     inode: u64,
     /// The start of a line whose end is not there yet.
     partial: Vec<u8>,
+    /// The file that comes after this one.
+    next: Option<Next>,
+}
+
+struct Next {
+    file: File,
+    inode: u64,
+    /// The runtime may write to the old file for a moment after it has opened this one: only then it is this one's turn.
+    due: bool,
 }
 
 impl Reader {
@@ -71,16 +81,21 @@ impl Reader {
             file.seek(SeekFrom::Start(start)).await?;
         }
         let inode = inode(&file).await;
-        Ok(Self { file: BufReader::new(file), inode, partial: Vec::new() })
+        Ok(Self { file: BufReader::new(file), inode, partial: Vec::new(), next: None })
     }
 
     /// The next complete line, with its end. `None`: not yet. Not cancel-safe.
     pub(crate) async fn line(&mut self) -> std::io::Result<Option<Vec<u8>>> {
-        self.file.read_until(b'\n', &mut self.partial).await?;
-        if self.partial.ends_with(b"\n") || self.partial.len() > MAX_LINE {
-            return Ok(Some(std::mem::take(&mut self.partial)));
+        loop {
+            self.file.read_until(b'\n', &mut self.partial).await?;
+            if self.partial.ends_with(b"\n") || self.partial.len() > MAX_LINE {
+                return Ok(Some(std::mem::take(&mut self.partial)));
+            }
+            let Some(next) = self.next.take_if(|next| next.due) else { return Ok(None) };
+            self.file = BufReader::new(next.file);
+            self.inode = next.inode;
+            self.partial.clear();
         }
-        Ok(None)
     }
 
     /// The start of a line whose end is not there.
@@ -88,16 +103,52 @@ impl Reader {
         &self.partial
     }
 
-    /// Goes on with the new file once the old one was renamed.
-    pub(crate) async fn follow_rotation(&mut self, path: &Path) {
-        let Ok(file) = File::open(path).await else { return };
-        let new = inode(&file).await;
-        if new != self.inode {
-            self.file = BufReader::new(file);
-            self.inode = new;
-            self.partial.clear();
+    /// Sees whether the log was rotated, between two looks for more. The new file is gone on with after the second look
+    /// that finds the old one at its end; at once if `ended`: nobody writes any more. Says whether there is one.
+    pub(crate) async fn follow_rotation(&mut self, path: &Path, ended: bool) -> bool {
+        if let Some(next) = &mut self.next {
+            next.due = true;
+        } else if let Some((file, inode)) = after(path, self.inode).await {
+            self.next = Some(Next { file, inode, due: ended });
+        }
+        self.next.is_some()
+    }
+}
+
+/// The file of a log that came after the one with this inode: another rotation, or the current one.
+async fn after(path: &Path, of: u64) -> Option<(File, u64)> {
+    let current = File::open(path).await.ok()?;
+    let number = inode(&current).await;
+    if number == of {
+        return None;
+    }
+    let mut found = false;
+    for rotation in rotations(path).await {
+        let Ok(file) = File::open(&rotation).await else { continue };
+        let number = inode(&file).await;
+        if found {
+            return Some((file, number));
+        }
+        found = number == of;
+    }
+    Some((current, number))
+}
+
+/// The rotations of a log that are still there, oldest first: the end of the name is the time.
+async fn rotations(path: &Path) -> Vec<PathBuf> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Vec::new();
+    };
+    let Ok(mut entries) = tokio::fs::read_dir(dir).await else { return Vec::new() };
+    let mut out = Vec::new();
+    while let Ok(Some(entry)) = entries.next_entry().await {
+        let file = entry.file_name();
+        if file.to_str().and_then(|file| file.strip_prefix(name)).is_some_and(|rest| rest.starts_with('.')) {
+            out.push(entry.path());
         }
     }
+    out.sort();
+    out
 }
 
 async fn inode(file: &File) -> u64 {
@@ -168,5 +219,56 @@ mod tests {
         }
         assert_eq!(tail_text(&path, 9, 6).await.expect("reads"), "three\n");
         std::fs::remove_file(path).expect("removes");
+    }
+
+    /// Everything there is to read now.
+    async fn read(reader: &mut Reader) -> String {
+        let mut out = String::new();
+        while let Some(line) = reader.line().await.expect("reads") {
+            out.push_str(std::str::from_utf8(&line).expect("text").trim_end());
+            out.push(' ');
+        }
+        out.trim_end().to_owned()
+    }
+
+    #[tokio::test]
+    async fn rotation_loses_no_line_of_a_follower() {
+        use std::io::Write as _;
+        let dir = std::env::temp_dir().join(format!("kontiki-rotation-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("makes");
+        let path = dir.join("0.log");
+        let begin = |text: &str| {
+            let mut file = std::fs::File::create(&path).expect("opens");
+            writeln!(file, "{text}").expect("writes");
+            file
+        };
+        let rotate = |stamp: &str| std::fs::rename(&path, dir.join(format!("0.log.{stamp}"))).expect("renames");
+        let mut file = begin("a");
+        let mut reader = Reader::open(&path, None).await.expect("opens");
+        assert_eq!(read(&mut reader).await, "a");
+        assert!(!reader.follow_rotation(&path, false).await);
+        // Written after the last look, then rotated.
+        writeln!(file, "b").expect("writes");
+        rotate("1");
+        assert!(!reader.follow_rotation(&path, false).await, "the runtime has not opened the new file");
+        let mut second = begin("d");
+        assert!(reader.follow_rotation(&path, false).await);
+        assert_eq!(read(&mut reader).await, "b");
+        // The runtime was in the middle of a line.
+        writeln!(file, "c").expect("writes");
+        reader.follow_rotation(&path, false).await;
+        assert_eq!(read(&mut reader).await, "c d");
+        // Twice between two looks.
+        writeln!(second, "e").expect("writes");
+        rotate("2");
+        begin("f");
+        rotate("3");
+        begin("g");
+        let mut seen = Vec::new();
+        while reader.follow_rotation(&path, true).await {
+            seen.push(read(&mut reader).await);
+        }
+        assert_eq!(seen.join(" "), "e f g");
+        std::fs::remove_dir_all(dir).expect("removes");
     }
 }

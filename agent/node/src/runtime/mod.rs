@@ -19,6 +19,8 @@ pub(crate) mod sandbox_config;
 pub(crate) mod sandbox_image;
 pub(crate) mod security;
 pub(crate) mod settings;
+pub(crate) mod snapshots;
+pub(crate) mod usage;
 pub(crate) mod watchers;
 
 pub(crate) use dns::hostname;

@@ -25,8 +25,6 @@ pub(crate) fn sandbox(settings: Settings<'_>, pod: &Pod, spec: &PodSpec, attempt
         name = format!("{name}.{domain}");
     }
     let uid = text(&pod.metadata.uid);
-    let mut labels = labels::of_pod(pod);
-    labels.extend(pod.metadata.labels.clone().unwrap_or_default());
     let mut annotations: HashMap<_, _> = pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect();
     annotations.insert("kubernetes.io/config.source".to_owned(), "api".to_owned());
     cri::PodSandboxConfig {
@@ -41,7 +39,7 @@ pub(crate) fn sandbox(settings: Settings<'_>, pod: &Pod, spec: &PodSpec, attempt
         log_directory: log_files::dir(settings.config, pod).display().to_string(),
         dns_config: dns::resolver(settings, pod, spec),
         port_mappings: if host_network { Vec::new() } else { port_mappings(spec) },
-        labels,
+        labels: labels::of_sandbox(pod),
         annotations,
         linux: Some(cri::LinuxPodSandboxConfig {
             cgroup_parent: Qos::of(spec).cgroup_parent(&uid),

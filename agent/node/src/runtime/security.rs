@@ -74,7 +74,17 @@ fn seccomp(of: Option<&SeccompProfile>) -> cri::SecurityProfile {
 }
 
 /// What a container may do.
-pub(crate) fn of_container(spec: &PodSpec, container: &Container) -> cri::LinuxContainerSecurityContext {
+pub(crate) fn of_container(
+    spec: &PodSpec,
+    container: &Container,
+    target: Option<String>,
+) -> cri::LinuxContainerSecurityContext {
+    let mut namespaces = namespaces(spec);
+    // Where the pod shares its processes anyway, there is nobody to aim at.
+    if let (Some(target), cri::NamespaceMode::Container) = (target, namespaces.pid()) {
+        namespaces.set_pid(cri::NamespaceMode::Target);
+        namespaces.target_id = target;
+    }
     let pod = spec.security_context.clone().unwrap_or_default();
     let own: SecurityContext = container.security_context.clone().unwrap_or_default();
     let privileged = own.privileged == Some(true);
@@ -90,7 +100,7 @@ pub(crate) fn of_container(spec: &PodSpec, container: &Container) -> cri::LinuxC
             add_ambient_capabilities: Vec::new(),
         }),
         privileged,
-        namespace_options: Some(namespaces(spec)),
+        namespace_options: Some(namespaces),
         run_as_user: int(user),
         // The runtime refuses a group without a user.
         run_as_group: int(own.run_as_group.or(pod.run_as_group).filter(|_| user.is_some())),

@@ -48,10 +48,13 @@ pub(crate) async fn serve(node: &Node, request: &Logs, tx: &TunnelSender) -> Res
         if !is_running(node, &container.id).await {
             // What was written between the last read and the end.
             send_available(&mut reader, &mut printer, tx).await?;
+            while reader.follow_rotation(&path, true).await {
+                send_available(&mut reader, &mut printer, tx).await?;
+            }
             break;
         }
         tokio::time::sleep(POLL).await;
-        reader.follow_rotation(&path).await;
+        reader.follow_rotation(&path, false).await;
     }
     if let Some(rest) = printer.finish(reader.partial()) {
         tx.send(rest).await;
@@ -78,8 +81,8 @@ fn absent(node: &Node, request: &Logs) -> TunnelError {
     }
     let pod = node.objects.pod(&request.namespace, pod_name);
     let status = pod.as_ref().and_then(|p| p.status.as_ref());
-    let all = status.map(|s| s.init_container_statuses.iter().flatten().chain(s.container_statuses.iter().flatten()));
-    let known = all.and_then(|mut all| all.find(|c| &c.name == container));
+    let lists = status.map(|s| [&s.init_container_statuses, &s.container_statuses, &s.ephemeral_container_statuses]);
+    let known = lists.into_iter().flatten().flatten().flatten().find(|c| &c.name == container);
     let waiting = known.and_then(|c| c.state.as_ref()?.waiting.as_ref());
     let reason = waiting.and_then(|w| w.reason.clone()).unwrap_or_else(|| "ContainerCreating".to_owned());
     TunnelError::new(400, format!("container \"{container}\" in pod \"{pod_name}\" is waiting to start: {reason}"))

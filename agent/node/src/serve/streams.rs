@@ -10,13 +10,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use k8s_cri::v1::{self as cri, ContainerState};
 use kontiki_proto::node::Stream;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
-use super::containers;
+use super::{containers, joined};
 use crate::{
     node::Node,
     runtime::cri::CriError,
@@ -40,45 +36,16 @@ pub(crate) async fn serve(
     let (head, rest) = read_head(&mut rx).await?;
     let head = retarget(&head, target, address).ok_or_else(|| TunnelError::new(400, "malformed request"))?;
     let connect = timeout(CONNECT, TcpStream::connect(address)).await;
-    let stream = connect
+    let mut stream = connect
         .map_err(|_| TunnelError::new(504, "the container runtime does not answer"))?
         .map_err(|e| TunnelError::new(500, format!("connecting to the container runtime: {e}")))?;
     let _ = stream.set_nodelay(true);
-    let (mut read, mut write) = stream.into_split();
     let failed = |e: std::io::Error| TunnelError::new(500, format!("the container runtime: {e}"));
-    write.write_all(&head).await.map_err(failed)?;
-    write.write_all(&rest).await.map_err(failed)?;
-    let upstream = async {
-        while let Some(data) = rx.next().await {
-            if write.write_all(&data).await.is_err() {
-                return;
-            }
-        }
-        let _ = write.shutdown().await;
-    };
-    let downstream = async {
-        let mut buffer = BytesMut::with_capacity(32 * 1024);
-        loop {
-            buffer.reserve(32 * 1024);
-            match read.read_buf(&mut buffer).await {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {
-                    if !tx.send(buffer.split().freeze()).await {
-                        return;
-                    }
-                }
-            }
-        }
-    };
-    tokio::pin!(upstream, downstream);
-    let mut writing = true;
-    loop {
-        tokio::select! {
-            // containerd closes when the command has ended: then nobody reads what is still sent.
-            () = &mut downstream => return Ok(()),
-            () = &mut upstream, if writing => writing = false,
-        }
-    }
+    stream.write_all(&head).await.map_err(failed)?;
+    stream.write_all(&rest).await.map_err(failed)?;
+    // containerd closes when the command has ended.
+    joined::copy(stream, tx, rx).await;
+    Ok(())
 }
 
 async fn streaming_url(node: &Node, request: &Stream) -> Result<String, TunnelError> {

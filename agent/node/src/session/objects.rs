@@ -13,10 +13,13 @@ use std::{
 };
 
 use k8s_openapi::api::{
-    core::v1::{ConfigMap, Node, Pod, Secret, Service},
+    certificates::v1::ClusterTrustBundle,
+    core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service},
     discovery::v1::EndpointSlice,
+    networking::v1::NetworkPolicy,
     node::v1::RuntimeClass,
 };
+use kontiki_agent_plan::policy::{self, Policies};
 use kontiki_model::typed;
 use kontiki_proto::node::Object;
 use tokio::sync::watch;
@@ -29,10 +32,15 @@ struct Tables {
     pods: BTreeMap<Key, Arc<Pod>>,
     secrets: BTreeMap<Key, Arc<Secret>>,
     config_maps: BTreeMap<Key, Arc<ConfigMap>>,
+    trust_bundles: BTreeMap<Key, Arc<ClusterTrustBundle>>,
     services: BTreeMap<Key, Arc<Service>>,
     slices: BTreeMap<Key, Arc<EndpointSlice>>,
     nodes: BTreeMap<Key, Arc<Node>>,
     runtime_classes: BTreeMap<Key, Arc<RuntimeClass>>,
+    namespaces: BTreeMap<Key, Arc<Namespace>>,
+    policies: BTreeMap<Key, Arc<NetworkPolicy>>,
+    /// What policies ask of every pod of the cluster.
+    pod_facts: BTreeMap<Key, Arc<Pod>>,
     /// What the running snapshot has named so far: (resource, key).
     named: Option<BTreeSet<(String, Key)>>,
     /// How many snapshots were complete.
@@ -116,10 +124,14 @@ impl Objects {
                 "pods" => put(&mut tables.pods, key, json)?.then_class(Class::Pods),
                 "secrets" => put(&mut tables.secrets, key, json)?.then_class(Class::Data),
                 "configmaps" => put(&mut tables.config_maps, key, json)?.then_class(Class::Data),
+                "clustertrustbundles" => put(&mut tables.trust_bundles, key, json)?.then_class(Class::Data),
                 "runtimeclasses" => put(&mut tables.runtime_classes, key, json)?.then_class(Class::Data),
                 "services" => put(&mut tables.services, key, json)?.then_class(Class::Network),
                 "endpointslices" => put(&mut tables.slices, key, json)?.then_class(Class::Network),
                 "nodes" => put(&mut tables.nodes, key, json)?.then_class(Class::Network),
+                "namespaces" => put(&mut tables.namespaces, key, json)?.then_class(Class::Network),
+                "networkpolicies" => put(&mut tables.policies, key, json)?.then_class(Class::Network),
+                "podfacts" => put(&mut tables.pod_facts, key, json)?.then_class(Class::Network),
                 _ => Class::None, // a newer master may send more
             }
         };
@@ -139,10 +151,14 @@ impl Objects {
                 keep(named, "pods", &mut tables.pods);
                 keep(named, "secrets", &mut tables.secrets);
                 keep(named, "configmaps", &mut tables.config_maps);
+                keep(named, "clustertrustbundles", &mut tables.trust_bundles);
                 keep(named, "runtimeclasses", &mut tables.runtime_classes);
                 keep(named, "services", &mut tables.services);
                 keep(named, "endpointslices", &mut tables.slices);
                 keep(named, "nodes", &mut tables.nodes);
+                keep(named, "namespaces", &mut tables.namespaces);
+                keep(named, "networkpolicies", &mut tables.policies);
+                keep(named, "podfacts", &mut tables.pod_facts);
                 tables.snapshots += 1;
             }
         }
@@ -170,7 +186,7 @@ impl Objects {
         self.pods.0.subscribe()
     }
 
-    /// Changes whenever a Secret, ConfigMap or RuntimeClass changed.
+    /// Changes whenever a Secret, ConfigMap, ClusterTrustBundle or RuntimeClass changed.
     pub(crate) fn data_changed(&self) -> watch::Receiver<u64> {
         self.data.0.subscribe()
     }
@@ -212,6 +228,26 @@ impl Objects {
     pub(crate) fn slices(&self) -> Vec<Arc<EndpointSlice>> {
         self.read().slices.values().cloned().collect()
     }
+
+    /// What the network policies of the cluster mean on `node`.
+    pub(crate) fn policies(&self, node: &str) -> Policies {
+        let (policies, namespaces, pods) = {
+            let tables = self.read();
+            if tables.policies.is_empty() {
+                return Policies::default();
+            }
+            let policies: Vec<_> = tables.policies.values().cloned().collect();
+            let pods: Vec<_> = tables.pod_facts.values().cloned().collect();
+            let namespaces: Vec<_> = tables.namespaces.values().cloned().collect();
+            (policies, namespaces, pods)
+        };
+        let cluster = policy::Cluster {
+            policies: policies.iter().map(Arc::as_ref).collect(),
+            namespaces: namespaces.iter().map(Arc::as_ref).collect(),
+            pods: pods.iter().map(Arc::as_ref).collect(),
+        };
+        policy::compile(&cluster, node)
+    }
 }
 
 /// Whether the table changed.
@@ -237,10 +273,11 @@ fn put<T: serde::de::DeserializeOwned>(
     }
 }
 
-/// The objects that one pod's definition may name, all in its namespace.
+/// The objects that one pod's definition may name: in its namespace, or the cluster's.
 pub(crate) struct PodSources {
     config_maps: BTreeMap<String, Arc<ConfigMap>>,
     secrets: BTreeMap<String, Arc<Secret>>,
+    trust_bundles: BTreeMap<String, Arc<ClusterTrustBundle>>,
 }
 
 impl PodSources {
@@ -255,7 +292,11 @@ impl PodSources {
                 .collect()
         }
         let tables = objects.read();
-        Self { config_maps: of(&tables.config_maps, namespace), secrets: of(&tables.secrets, namespace) }
+        Self {
+            config_maps: of(&tables.config_maps, namespace),
+            secrets: of(&tables.secrets, namespace),
+            trust_bundles: of(&tables.trust_bundles, ""),
+        }
     }
 }
 
@@ -266,6 +307,14 @@ impl kontiki_agent_plan::env::Sources for PodSources {
 
     fn secret(&self, name: &str) -> Option<&Secret> {
         self.secrets.get(name).map(Arc::as_ref)
+    }
+
+    fn trust_bundle(&self, name: &str) -> Option<&ClusterTrustBundle> {
+        self.trust_bundles.get(name).map(Arc::as_ref)
+    }
+
+    fn trust_bundles(&self) -> Vec<&ClusterTrustBundle> {
+        self.trust_bundles.values().map(Arc::as_ref).collect()
     }
 }
 

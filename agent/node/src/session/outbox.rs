@@ -11,7 +11,9 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use kontiki_proto::node::{FromAgent, PodGone, TokenRequest, Upsert, from_agent::Message};
+use kontiki_proto::node::{
+    FromAgent, PodCertificateAnswer, PodCertificateAsk, PodGone, TokenRequest, Upsert, from_agent::Message,
+};
 use tokio::sync::{Notify, oneshot};
 
 /// Enough for a burst on a full node; more would only delay statuses after a long outage.
@@ -34,8 +36,47 @@ struct State {
     gone: BTreeMap<(String, String, String), bool>,
     events: VecDeque<Upsert>,
     dropped_events: u64,
-    tokens: BTreeMap<u64, (TokenRequest, bool, oneshot::Sender<TokenAnswer>)>,
-    next_token: u64,
+    tokens: Questions<TokenRequest, TokenAnswer>,
+    certificates: Questions<PodCertificateAsk, PodCertificateAnswer>,
+}
+
+/// Questions that no master has answered yet, by number: each with whether this session has sent it.
+struct Questions<Q, A> {
+    open: BTreeMap<u64, (Q, bool, oneshot::Sender<A>)>,
+    last: u64,
+}
+
+impl<Q, A> Default for Questions<Q, A> {
+    fn default() -> Self {
+        Self { open: BTreeMap::new(), last: 0 }
+    }
+}
+
+impl<Q: Clone, A> Questions<Q, A> {
+    /// Puts one more. `number`: writes its number into it.
+    fn ask(&mut self, mut question: Q, number: fn(&mut Q, u64)) -> oneshot::Receiver<A> {
+        let (tx, rx) = oneshot::channel();
+        self.open.retain(|_, (_, _, tx)| !tx.is_closed());
+        self.last += 1;
+        number(&mut question, self.last);
+        self.open.insert(self.last, (question, false, tx));
+        rx
+    }
+
+    fn resend(&mut self) {
+        self.open.values_mut().for_each(|(_, sent, _)| *sent = false);
+    }
+
+    /// What this session has not sent. Nobody waits any more for the answers of those that are dropped.
+    fn take(&mut self) -> Vec<Q> {
+        self.open.retain(|_, (_, _, tx)| !tx.is_closed());
+        let due = self.open.values_mut().filter(|(_, sent, _)| !*sent);
+        due.map(|(question, sent, _)| {
+            *sent = true;
+            question.clone()
+        })
+        .collect()
+    }
 }
 
 /// The queue of one agent.
@@ -101,22 +142,30 @@ impl Outbox {
     }
 
     /// Asks a master for a token. The answer may take until a session is up.
-    pub(crate) fn token(&self, mut request: TokenRequest) -> oneshot::Receiver<TokenAnswer> {
-        let (tx, rx) = oneshot::channel();
-        {
-            let mut state = self.lock();
-            state.tokens.retain(|_, (_, _, tx)| !tx.is_closed());
-            state.next_token += 1;
-            request.id = state.next_token;
-            state.tokens.insert(request.id, (request, false, tx));
-        }
+    pub(crate) fn token(&self, request: TokenRequest) -> oneshot::Receiver<TokenAnswer> {
+        let rx = self.lock().tokens.ask(request, |request, id| request.id = id);
+        self.filled.notify_one();
+        rx
+    }
+
+    /// Asks a signer for a certificate, through a master. The answer takes as long as the signer does.
+    pub(crate) fn certificate(&self, ask: PodCertificateAsk) -> oneshot::Receiver<PodCertificateAnswer> {
+        let rx = self.lock().certificates.ask(ask, |ask, id| ask.id = id);
         self.filled.notify_one();
         rx
     }
 
     /// A master answered a token request.
     pub(crate) fn token_answer(&self, id: u64, answer: TokenAnswer) {
-        let waiting = self.lock().tokens.remove(&id);
+        let waiting = self.lock().tokens.open.remove(&id);
+        if let Some((_, _, tx)) = waiting {
+            let _ = tx.send(answer); // the asker may have given up
+        }
+    }
+
+    /// A signer decided, or there is no request for it to decide.
+    pub(crate) fn certificate_answer(&self, answer: PodCertificateAnswer) {
+        let waiting = self.lock().certificates.open.remove(&answer.id);
         if let Some((_, _, tx)) = waiting {
             let _ = tx.send(answer); // the asker may have given up
         }
@@ -127,7 +176,8 @@ impl Outbox {
         {
             let mut state = self.lock();
             state.gone.values_mut().for_each(|sent| *sent = false);
-            state.tokens.values_mut().for_each(|(_, sent, _)| *sent = false);
+            state.tokens.resend();
+            state.certificates.resend();
         }
         self.filled.notify_one();
     }
@@ -149,11 +199,8 @@ impl Outbox {
                 }));
             }
         }
-        for (request, sent, _) in state.tokens.values_mut() {
-            if !std::mem::replace(sent, true) {
-                out.push(Message::Token(request.clone()));
-            }
-        }
+        out.extend(state.tokens.take().into_iter().map(Message::Token));
+        out.extend(state.certificates.take().into_iter().map(Message::PodCertificate));
         if state.dropped_events > 0 {
             tracing::warn!(dropped = state.dropped_events, "events were dropped: no master took them");
             state.dropped_events = 0;
@@ -165,5 +212,39 @@ impl Outbox {
     /// Returns when something was put in since the last call. Cancel-safe.
     pub(crate) async fn filled(&self) {
         self.filled.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(outbox: &Outbox) -> String {
+        let name = |message: FromAgent| match message.message {
+            Some(Message::PodCertificate(ask)) => format!("{}#{}", ask.name, ask.id),
+            _ => "?".to_owned(),
+        };
+        outbox.take().into_iter().map(name).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_question_is_repeated_until_it_is_answered_or_nobody_waits() {
+        let outbox = Outbox::default();
+        let ask = |name: &str| PodCertificateAsk { name: name.to_owned(), ..PodCertificateAsk::default() };
+        let mut first = outbox.certificate(ask("a"));
+        let second = outbox.certificate(ask("b"));
+        assert_eq!(names(&outbox), "a#1 b#2");
+        assert_eq!(names(&outbox), "", "sent once");
+        outbox.resend();
+        drop(second);
+        assert_eq!(names(&outbox), "a#1", "on a new session, for whoever still waits");
+        outbox.certificate_answer(PodCertificateAnswer {
+            id: 1,
+            reason: "r".to_owned(),
+            ..PodCertificateAnswer::default()
+        });
+        assert_eq!(first.try_recv().expect("answered").reason, "r");
+        outbox.resend();
+        assert_eq!(names(&outbox), "");
     }
 }

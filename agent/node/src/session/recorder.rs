@@ -9,6 +9,7 @@ use std::{collections::HashMap, sync::Mutex, time::Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use kontiki_agent_plan::rules;
 use kontiki_model::pace::Pace;
 use serde_json::json;
 
@@ -55,7 +56,7 @@ impl Recorder {
         &self,
         outbox: &Outbox,
         pod: &Pod,
-        container: Option<(&str, bool)>,
+        container: Option<&str>,
         type_: EventType,
         reason: &'static str,
         message: &str,
@@ -63,8 +64,8 @@ impl Recorder {
         let meta = &pod.metadata;
         let own = |text: &Option<String>| text.clone().unwrap_or_default();
         let (namespace, name, uid) = (own(&meta.namespace), own(&meta.name), own(&meta.uid));
-        let list = |init| if init { "initContainers" } else { "containers" };
-        let path = container.map(|(name, init)| format!("spec.{}{{{name}}}", list(init)));
+        let list = |name| pod.spec.as_ref().map_or("containers", |spec| rules::list_of(spec, name));
+        let path = container.map(|name| format!("spec.{}{{{name}}}", list(name)));
         let mut involved = json!({
             "kind": "Pod", "apiVersion": "v1", "namespace": namespace, "name": name, "uid": uid,
             "resourceVersion": meta.resource_version,

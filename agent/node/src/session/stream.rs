@@ -203,6 +203,7 @@ impl Session<'_> {
                 };
                 self.parts.outbox.token_answer(answer.id, token);
             }
+            Message::PodCertificate(answer) => self.parts.outbox.certificate_answer(answer),
             Message::Tunnel(tunnel) => tunnels.handle(tunnel),
             Message::Refused(refused) => bail!("refused: {}", refused.reason),
             Message::Servers(servers) => self.servers = merge(&self.parts.node.config.servers, &servers.addresses),

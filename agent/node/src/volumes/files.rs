@@ -56,7 +56,7 @@ pub(super) static DOWNWARD_API: FilesPlugin = FilesPlugin {
     },
 };
 
-/// ConfigMaps, Secrets, fields of the pod and tokens in one directory, in memory for the sake of what is secret.
+/// ConfigMaps, Secrets, fields of the pod, tokens, certificates and anchors of trust in one directory, in memory for the sake of what is secret.
 pub(super) static PROJECTED: FilesPlugin = FilesPlugin {
     name: "projected",
     supports: |volume| volume.projected.is_some(),
@@ -120,11 +120,16 @@ impl FilesPlugin {
 }
 
 async fn files(mounter: &Mounter<'_>, payload: MakePayload) -> Result<BTreeMap<String, File>, String> {
-    let Payload { mut files, tokens } = arrived(mounter, payload).await.map_err(|e| e.to_string())?;
+    let Payload { mut files, tokens, certificates } = arrived(mounter, payload).await.map_err(|e| e.to_string())?;
+    let Mounter { node, pod, volume, .. } = mounter;
+    let mut known = mounter.credentials.lock().await;
     for wanted in tokens {
-        let mut known = mounter.tokens.lock().await;
-        let token = known.get(mounter.node, mounter.pod, &mounter.volume.name, &wanted).await?;
+        let token = known.tokens.get(node, pod, &volume.name, &wanted).await?;
         files.insert(wanted.path, File { data: token.into_bytes(), mode: wanted.mode });
+    }
+    for wanted in certificates {
+        let content = known.certificates.get(node, pod, &volume.name, &wanted).await?;
+        files.extend(content.into_iter().map(|(path, data)| (path, File { data, mode: wanted.mode })));
     }
     Ok(files)
 }

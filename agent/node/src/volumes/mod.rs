@@ -2,7 +2,8 @@
 //!
 //! - [`plugin`] is what every kind of volume is behind; [`plugins`] the table of kinds. A kind is one file and its row.
 //! - [`pod_volumes`] puts a pod's volumes in place, brings them up to date and takes them down.
-//! - [`mount`], [`atomic`], [`files`], [`subpath`], [`tokens`] are what kinds share.
+//! - [`mount`], [`atomic`], [`files`], [`subpath`], [`credentials`] are what kinds share; [`tokens`] and
+//!   [`certificates`] (with [`keys`]) are what credentials there are.
 //!
 //! Invariants
 //! - Setting up is idempotent: it makes what is missing and updates what changed, also after a restart of the agent.
@@ -11,15 +12,19 @@
 //! - A kind that has no row is an error, never an empty directory.
 
 mod atomic;
+mod certificates;
+pub(crate) mod credentials;
 mod empty_dir;
 mod files;
 mod host_path;
+mod image;
+mod keys;
 mod mount;
 mod plugin;
 mod plugins;
 pub(crate) mod pod_volumes;
 mod subpath;
-pub(crate) mod tokens;
+mod tokens;
 pub(crate) mod volume_mounts;
 
 pub use mount::mounts_below;

@@ -14,6 +14,15 @@ pub(super) fn is_mount(dir: &Path) -> io::Result<bool> {
     Ok(std::fs::metadata(dir)?.dev() != std::fs::metadata(parent)?.dev())
 }
 
+/// Whether something is mounted on `dir`, of the same file system perhaps.
+pub(super) fn is_mount_point(dir: &Path) -> io::Result<bool> {
+    match dir.canonicalize() {
+        Ok(dir) => Ok(mount_points()?.contains(&dir)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Mounts a tmpfs on `dir` unless there is one.
 pub(super) fn tmpfs(dir: &Path, size: Option<u64>) -> io::Result<()> {
     if is_mount(dir)? {
@@ -22,6 +31,18 @@ pub(super) fn tmpfs(dir: &Path, size: Option<u64>) -> io::Result<()> {
     let options = size.map_or_else(|| "mode=0777".to_owned(), |size| format!("mode=0777,size={size}"));
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     Ok(sys_mount(Some("tmpfs"), dir, Some("tmpfs"), flags, Some(options.as_str()))?)
+}
+
+/// Mounts layers of an image on `dir`: nothing there can be changed, run or taken for a device.
+pub(super) fn layers(dir: &Path, kind: &str, source: &str, options: &[String]) -> io::Result<()> {
+    let safe = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    if kind == "bind" {
+        bind(Path::new(source), dir)?;
+        let again = safe | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
+        return Ok(sys_mount(None::<&str>, dir, None::<&str>, again, None::<&str>)?);
+    }
+    let data: Vec<&str> = options.iter().map(String::as_str).filter(|option| !matches!(*option, "ro" | "rw")).collect();
+    Ok(sys_mount(Some(source), dir, Some(kind), safe, Some(data.join(",").as_str()))?)
 }
 
 /// Makes `dir` a mount of its own that passes mounts on: containers with mount propagation and

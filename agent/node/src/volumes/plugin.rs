@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use tokio::sync::Mutex;
 
-use super::{mount, tokens::Tokens};
+use super::{credentials::Credentials, mount};
 use crate::node::Node;
 
 /// One kind of volume.
@@ -60,7 +60,7 @@ pub(super) struct Mounter<'a> {
     pub(super) dir: PathBuf,
     /// The pod's addresses.
     pub(super) ips: &'a [IpAddr],
-    pub(super) tokens: &'a Mutex<Tokens>,
+    pub(super) credentials: &'a Mutex<Credentials>,
 }
 
 impl Mounter<'_> {

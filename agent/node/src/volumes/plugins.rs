@@ -6,10 +6,11 @@ use super::{
     empty_dir::EmptyDir,
     files::{CONFIG_MAP, DOWNWARD_API, PROJECTED, SECRET},
     host_path::HostPath,
+    image::Image,
     plugin::{Plugin, dir_name},
 };
 
-const PLUGINS: &[&dyn Plugin] = &[&CONFIG_MAP, &DOWNWARD_API, &EmptyDir, &HostPath, &PROJECTED, &SECRET];
+const PLUGINS: &[&dyn Plugin] = &[&CONFIG_MAP, &DOWNWARD_API, &EmptyDir, &HostPath, &Image, &PROJECTED, &SECRET];
 
 /// The plugin of a volume.
 ///
@@ -39,6 +40,7 @@ mod tests {
             ("secret", "secret: {secretName: s}", "kubernetes.io~secret ro updated"),
             ("downward", "downwardAPI: {}", "kubernetes.io~downward-api ro updated"),
             ("projected", "projected: {sources: []}", "kubernetes.io~projected ro updated"),
+            ("image", "image: {reference: i}", "kubernetes.io~image ro kept"),
             ("another", "nfs: {server: s, path: /}", "volume kind is not supported by this node"),
         ] {
             let volume: Volume = serde_yaml_ng::from_str(&format!("{{name: v, {volume}}}")).expect("a volume");

@@ -10,10 +10,11 @@ use k8s_openapi::api::core::v1::{Pod, Volume};
 use tokio::sync::Mutex;
 
 use super::{
+    credentials::Credentials,
+    empty_dir::EmptyDir,
     mount,
     plugin::{Mounter, Plugin, create_dir, dir_name, remove},
     plugins,
-    tokens::Tokens,
 };
 use crate::node::Node;
 
@@ -37,14 +38,19 @@ pub(super) fn volume_dir(pod_dir: &Path, plugin: &dyn Plugin, volume: &str) -> P
 ///
 /// # Errors
 /// The first volume that cannot be, and why.
-pub(crate) async fn set_up(node: &Node, pod: &Pod, ips: &[IpAddr], tokens: &Mutex<Tokens>) -> Result<(), MountFailure> {
+pub(crate) async fn set_up(
+    node: &Node,
+    pod: &Pod,
+    ips: &[IpAddr],
+    credentials: &Mutex<Credentials>,
+) -> Result<(), MountFailure> {
     let pod_dir = pod_dir(node, pod);
     for dir in [VOLUMES, "containers", "plugins"] {
         let path = pod_dir.join(dir);
         create_dir(&path, 0o750)
             .map_err(|e| MountFailure { volume: String::new(), message: format!("{}: {e}", path.display()) })?;
     }
-    each(node, pod, ips, tokens, |_| true).await
+    each(node, pod, ips, credentials, |_| true).await
 }
 
 /// Brings those up to date whose content changes while they are used.
@@ -55,16 +61,16 @@ pub(crate) async fn refresh(
     node: &Node,
     pod: &Pod,
     ips: &[IpAddr],
-    tokens: &Mutex<Tokens>,
+    credentials: &Mutex<Credentials>,
 ) -> Result<(), MountFailure> {
-    each(node, pod, ips, tokens, Plugin::requires_remount).await
+    each(node, pod, ips, credentials, Plugin::requires_remount).await
 }
 
 async fn each(
     node: &Node,
     pod: &Pod,
     ips: &[IpAddr],
-    tokens: &Mutex<Tokens>,
+    credentials: &Mutex<Credentials>,
     chosen: impl Fn(&'static dyn Plugin) -> bool,
 ) -> Result<(), MountFailure> {
     let pod_dir = pod_dir(node, pod);
@@ -73,10 +79,15 @@ async fn each(
         let plugin = plugins::of(volume).map_err(failed)?;
         if chosen(plugin) {
             let dir = volume_dir(&pod_dir, plugin, &volume.name);
-            plugin.set_up(&Mounter { node, pod, volume, dir, ips, tokens }).await.map_err(failed)?;
+            plugin.set_up(&Mounter { node, pod, volume, dir, ips, credentials }).await.map_err(failed)?;
         }
     }
     Ok(())
+}
+
+/// Where an emptyDir volume of a pod lies.
+pub(crate) fn empty_dir(pod_dir: &Path, volume: &str) -> PathBuf {
+    volume_dir(pod_dir, &EmptyDir, volume)
 }
 
 fn pod_dir(node: &Node, pod: &Pod) -> PathBuf {

@@ -6,7 +6,12 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
-use crate::{observed::Volumes, rules, step::View, time::whole_seconds};
+use crate::{
+    observed::{EndedByNode, Volumes},
+    rules,
+    step::View,
+    time::whole_seconds,
+};
 
 struct Verdict {
     holds: bool,
@@ -38,10 +43,41 @@ pub fn conditions(view: &View<'_>, spec: &PodSpec, new: &PodStatus, old: &PodSta
         let before = old.conditions.iter().flatten().find(|c| c.type_ == type_);
         out.push(condition(type_, verdict, before, generation, view.now));
     }
-    let foreign = old.conditions.iter().flatten().filter(|c| out.iter().all(|o| o.type_ != c.type_));
+    let more = [(PENDING, pending(view)), (IN_PROGRESS, in_progress(view, spec)), ("DisruptionTarget", evicted(view))];
+    for (type_, verdict) in more {
+        let before = old.conditions.iter().flatten().find(|c| c.type_ == type_);
+        out.extend(verdict.map(|verdict| condition(type_, verdict, before, generation, view.now)));
+    }
+    let ours = |type_: &str| [PENDING, IN_PROGRESS].contains(&type_) || out.iter().any(|o| o.type_ == type_);
+    let foreign = old.conditions.iter().flatten().filter(|c| !ours(&c.type_));
     let foreign: Vec<_> = foreign.cloned().collect();
     out.extend(foreign);
     out
+}
+
+/// Whether resources are asked for that are not granted.
+const PENDING: &str = "PodResizePending";
+/// Whether resources are granted that a container does not have yet.
+const IN_PROGRESS: &str = "PodResizeInProgress";
+
+fn evicted(view: &View<'_>) -> Option<Verdict> {
+    let why = view.memory.ended_by_node.as_ref().filter(|why| why.reason == EndedByNode::EVICTED)?;
+    Some(Verdict { holds: true, reason: "TerminationByKubelet", message: why.message.clone() })
+}
+
+fn pending(view: &View<'_>) -> Option<Verdict> {
+    let pending = view.memory.resizing.pending.as_ref()?;
+    Some(Verdict { holds: true, reason: pending.reason(), message: pending.message.clone() })
+}
+
+fn in_progress(view: &View<'_>, spec: &PodSpec) -> Option<Verdict> {
+    let resizing = &view.memory.resizing;
+    if !resizing.in_progress(spec, view.seen) {
+        return None;
+    }
+    let failed = resizing.failed.as_ref();
+    let (reason, message) = failed.map_or(("", String::new()), |(message, _)| ("Error", message.clone()));
+    Some(Verdict { holds: true, reason, message })
 }
 
 fn condition(

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{ContainerStatus, PodSpec};
 
-use crate::rules::{self, Policy};
+use crate::rules;
 
 #[derive(Default)]
 struct Tally {
@@ -14,8 +14,8 @@ struct Tally {
 
 /// `terminal`: nothing runs and nothing will be started again.
 pub fn phase(spec: &PodSpec, init: &[ContainerStatus], regular: &[ContainerStatus], terminal: bool) -> &'static str {
-    let (pending, failed) = init_tally(spec, init);
-    if failed && (terminal || rules::pod_policy(spec) == Policy::Never) {
+    let Init { pending, failed, fatal } = init_tally(spec, init);
+    if fatal || (failed && terminal) {
         return "Failed";
     }
     let tally = tally(regular);
@@ -35,11 +35,10 @@ pub fn phase(spec: &PodSpec, init: &[ContainerStatus], regular: &[ContainerStatu
     if terminal {
         return if all_succeeded { "Succeeded" } else { "Failed" };
     }
-    let over = spec.containers.iter().zip(regular).all(|(c, status)| match rules::policy(spec, c) {
-        Policy::Always => false,
-        Policy::Never => true,
-        Policy::OnFailure => exit_code(status) == Some(0),
-    });
+    let over =
+        spec.containers.iter().zip(regular).all(|(container, status)| {
+            exit_code(status).is_some_and(|code| !rules::starts_again(spec, container, code))
+        });
     match (over, all_succeeded) {
         (false, _) => "Running",
         (true, true) => "Succeeded",
@@ -47,21 +46,33 @@ pub fn phase(spec: &PodSpec, init: &[ContainerStatus], regular: &[ContainerStatu
     }
 }
 
-/// Whether some init container has yet to do its part, and whether one failed.
-fn init_tally(spec: &PodSpec, init: &[ContainerStatus]) -> (bool, bool) {
-    let (mut pending, mut failed) = (false, false);
+#[derive(Default)]
+struct Init {
+    /// Some have yet to do their part.
+    pending: bool,
+    /// One failed.
+    failed: bool,
+    /// And is not started again.
+    fatal: bool,
+}
+
+fn init_tally(spec: &PodSpec, init: &[ContainerStatus]) -> Init {
+    let mut out = Init::default();
     for (container, status) in spec.init_containers.iter().flatten().zip(init) {
         if rules::sidecar(container) {
-            pending |= status.started != Some(true);
+            out.pending |= status.started != Some(true);
             continue;
         }
         match exit_code(status) {
             Some(0) => {}
-            Some(_) => failed = true,
-            None => pending = true,
+            Some(code) => {
+                out.failed = true;
+                out.fatal |= !rules::starts_again(spec, container, code);
+            }
+            None => out.pending = true,
         }
     }
-    (pending, failed)
+    out
 }
 
 /// How it ended, now or the last time.

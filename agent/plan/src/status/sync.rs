@@ -13,7 +13,15 @@ use k8s_openapi::api::core::v1::PodStatus;
 /// A status that the API does not show after this long is sent again.
 pub const UNSEEN: Duration = Duration::from_secs(5);
 /// Conditions that are the node's to set.
-const OWN: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWN: [&str; 7] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "PodResizePending",
+    "PodResizeInProgress",
+];
 
 /// What was said of one pod.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +69,7 @@ fn overlay(api: &mut PodStatus, own: &PodStatus) {
     api.start_time.clone_from(&own.start_time);
     api.init_container_statuses.clone_from(&own.init_container_statuses);
     api.container_statuses.clone_from(&own.container_statuses);
+    api.ephemeral_container_statuses.clone_from(&own.ephemeral_container_statuses);
     api.pod_ips.clone_from(&own.pod_ips);
     let ended = |phase: &Option<String>| matches!(phase.as_deref(), Some("Succeeded" | "Failed"));
     if !ended(&api.phase) {

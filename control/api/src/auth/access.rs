@@ -1,23 +1,16 @@
-//! Authorization, closed by default: administrators may do everything, everybody else discovery, questions about
-//! themselves, and what one of the chain of authorizers allows.
+//! Authorization, closed by default: administrators may do everything, everybody else what one of the chain of authorizers
+//! allows.
 
 use std::time::Instant;
 
-use kontiki_machinery::access::{Attributes, Decision, Member, Objects};
-use kontiki_machinery::resource::{Creation, Review};
-use kontiki_machinery::{GroupResource, ResourceDef};
-use kontiki_model::{ObjectKey, key};
-use kontiki_store::Snapshot;
-use serde_json::Value;
+use kontiki_cache::Snapshot;
+use kontiki_machinery::GroupResource;
+use kontiki_machinery::access::{Attributes, Decision, Member};
 
-use crate::auth::identity::{ANONYMOUS, AUTHENTICATED, MASTERS};
+use crate::auth::identity::MASTERS;
 use crate::deadline::within;
+use crate::objects::Seen;
 use crate::{Api, Status, User};
-
-/// Paths that anybody may read.
-const OPEN_PATHS: &[&str] = &["/livez", "/readyz", "/healthz", "/version"];
-/// Paths that any authenticated user may read.
-const DISCOVERY_PATHS: &[&str] = &["/api", "/apis", "/openapi"];
 
 impl Api {
     /// Whether `user` may do this, as far as can be found out before `deadline`.
@@ -25,14 +18,24 @@ impl Api {
     /// # Errors
     /// 504: an authorizer did not answer in time.
     pub(crate) async fn allowed(&self, user: &User, asked: &Attributes<'_>, deadline: Instant) -> Result<bool, Status> {
-        if user.in_group(MASTERS) || self.open_to_all(user, asked) {
+        if user.in_group(MASTERS) || self.ask(user, asked, deadline).await? {
             return Ok(true);
         }
+        // What was granted a moment ago may not have reached those who follow the objects: a no is said on what is so.
+        let newest = self.backend().snapshot().revision();
+        if self.inner.following.is_empty() || self.cache().revision() >= newest {
+            return Ok(false);
+        }
+        within(deadline, Box::pin(self.cache().wait_for(newest))).await?;
+        self.ask(user, asked, deadline).await
+    }
+
+    async fn ask(&self, user: &User, asked: &Attributes<'_>, deadline: Instant) -> Result<bool, Status> {
         let mut seen = None;
         for member in &self.inner.config.authorizers {
             let decision = match member {
                 Member::Pure(authorizer) => {
-                    let seen = seen.get_or_insert_with(|| Seen(self.store().snapshot()));
+                    let seen = seen.get_or_insert_with(|| Seen(self.backend().snapshot()));
                     authorizer.authorize(user, asked, seen)
                 }
                 Member::Async(authorizer) => {
@@ -49,64 +52,50 @@ impl Api {
         Ok(false)
     }
 
-    fn open_to_all(&self, user: &User, asked: &Attributes<'_>) -> bool {
-        if asked.resource.is_empty() {
-            return open_path(user, asked);
-        }
-        let resource = GroupResource { group: asked.group, resource: asked.resource };
-        user.in_group(AUTHENTICATED)
-            && asked.verb == "create"
-            && self.registry().table().find_resource(resource).is_some_and(|def| is_about_oneself(def))
+    /// Whether those authorizers allow this who need not wait, on one state.
+    pub(crate) fn allowed_at_once(&self, user: &User, asked: &Attributes<'_>, state: &Snapshot) -> bool {
+        let seen = Seen(state.clone());
+        let mut pure = self.inner.config.authorizers.iter().filter_map(|member| match member {
+            Member::Pure(authorizer) => Some(authorizer.authorize(user, asked, &seen)),
+            Member::Async(_) => None,
+        });
+        user.in_group(MASTERS) || pure.find(|said| *said != Decision::NoOpinion) == Some(Decision::Allow)
     }
 
-    /// 401 or 403 unless `user` may do this.
+    /// Why `user` may do this, or may not, for people; empty if there is nothing to say.
+    pub(crate) fn explain(&self, user: &User, asked: &Attributes<'_>) -> String {
+        if user.in_group(MASTERS) {
+            return String::new();
+        }
+        let seen = Seen(self.backend().snapshot());
+        let mut reasons = Vec::new();
+        for member in &self.inner.config.authorizers {
+            let Member::Pure(authorizer) = member else { continue };
+            let said = authorizer.explain(user, asked, &seen);
+            if authorizer.authorize(user, asked, &seen) != Decision::NoOpinion {
+                return said;
+            }
+            reasons.extend(Some(said).filter(|said| !said.is_empty()));
+        }
+        reasons.join("\n")
+    }
+
+    /// 403 unless `user` may do this.
     pub(crate) async fn authorize(&self, user: &User, asked: &Attributes<'_>, deadline: Instant) -> Result<(), Status> {
         if self.allowed(user, asked, deadline).await? {
             return Ok(());
         }
-        if user.name == ANONYMOUS { Err(Status::unauthorized()) } else { Err(forbidden(user, asked)) }
+        Err(forbidden(user, asked, &self.explain(user, asked)))
     }
 }
 
-/// Whether a kind is a question about oneself, which any authenticated user may ask.
-pub(crate) fn is_about_oneself(def: &ResourceDef) -> bool {
-    matches!(def.creation, Creation::Review(Review::SelfSubject | Review::SelfAccess | Review::SelfRules))
-}
-
-fn open_path(user: &User, asked: &Attributes<'_>) -> bool {
-    let below = |roots: &[&str]| roots.iter().any(|root| is_below(asked.path, root));
-    asked.verb == "get" && (below(OPEN_PATHS) || (user.in_group(AUTHENTICATED) && below(DISCOVERY_PATHS)))
-}
-
-/// A snapshot, for authorizers.
-struct Seen(Snapshot);
-
-impl Objects for Seen {
-    fn get(&self, resource: GroupResource<'_>, namespace: Option<&str>, name: &str) -> Option<Value> {
-        let entry = self.0.get(&ObjectKey::new(resource, namespace, name).encode())?;
-        serde_json::from_slice(&entry.value).ok()
-    }
-
-    fn list<'a>(&'a self, resource: GroupResource<'_>, namespace: &str) -> Box<dyn Iterator<Item = Value> + 'a> {
-        let prefix = key::prefix(resource, Some(namespace));
-        Box::new(self.0.range(prefix.as_bytes()).filter_map(|entry| serde_json::from_slice(&entry.value).ok()))
-    }
-}
-
-fn is_below(path: &str, root: &str) -> bool {
-    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// Paths that any authenticated user may read, as a list of rules has them.
-pub(crate) fn common_paths() -> Vec<String> {
-    OPEN_PATHS.iter().chain(DISCOVERY_PATHS).flat_map(|p| [(*p).to_owned(), format!("{p}/*")]).collect()
-}
-
-fn forbidden(user: &User, asked: &Attributes<'_>) -> Status {
+/// 403 in upstream's words.
+pub(crate) fn forbidden(user: &User, asked: &Attributes<'_>, reason: &str) -> Status {
     let (name, verb) = (&user.name, asked.verb);
+    let because = if reason.is_empty() { String::new() } else { format!(": {reason}") };
     if asked.resource.is_empty() {
         let none = GroupResource { group: "", resource: "" };
-        return Status::forbidden(none, "", format!("User \"{name}\" cannot {verb} path \"{}\"", asked.path));
+        return Status::forbidden(none, "", format!("User \"{name}\" cannot {verb} path \"{}\"{because}", asked.path));
     }
     let resource = match asked.subresource {
         "" => asked.resource.to_owned(),
@@ -116,30 +105,40 @@ fn forbidden(user: &User, asked: &Attributes<'_>) -> Status {
         "" => "at the cluster scope".to_owned(),
         namespace => format!("in the namespace \"{namespace}\""),
     };
-    let message =
-        format!("User \"{name}\" cannot {verb} resource \"{resource}\" in API group \"{}\" {place}", asked.group);
+    let message = format!(
+        "User \"{name}\" cannot {verb} resource \"{resource}\" in API group \"{}\" {place}{because}",
+        asked.group
+    );
     Status::forbidden(GroupResource { group: asked.group, resource: asked.resource }, asked.name, message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::identity::anonymous;
 
     #[test]
-    fn doors_are_closed_unless_listed() {
-        let account = User::new("system:serviceaccount:a:b", &[AUTHENTICATED]);
-        let path = |path: &'static str| Attributes { verb: "get", path, ..Attributes::default() };
-        for (user, asked, expect) in [
-            (&anonymous(), path("/livez"), true),
-            (&anonymous(), path("/livez/ping"), true),
-            (&anonymous(), path("/livezz"), false),
-            (&anonymous(), path("/api"), false),
-            (&anonymous(), path("/metrics"), false),
-            (&account, path("/apis/apps/v1"), true),
-            (&account, path("/metrics"), false),
+    fn a_refusal_says_who_may_not_do_what_where() {
+        let user = User::new("ann", &[]);
+        let base = Attributes { verb: "get", resource: "pods", ..Attributes::default() };
+        for (asked, reason, expect) in [
+            (
+                base.clone(),
+                "",
+                "pods is forbidden: User \"ann\" cannot get resource \"pods\" in API group \"\" at the cluster scope",
+            ),
+            (
+                Attributes { namespace: "a", name: "p", subresource: "log", ..base.clone() },
+                "RBAC: x",
+                "pods \"p\" is forbidden: User \"ann\" cannot get resource \"pods/log\" in API group \"\" in the \
+                 namespace \"a\": RBAC: x",
+            ),
+            (
+                Attributes { resource: "", path: "/metrics", ..base },
+                "",
+                "forbidden: User \"ann\" cannot get path \"/metrics\"",
+            ),
         ] {
-            assert_eq!(open_path(user, &asked), expect, "{} {asked:?}", user.name);
+            assert_eq!(forbidden(&user, &asked, reason).message, expect);
         }
     }
 }

@@ -5,6 +5,8 @@
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use kontiki_machinery::meta;
+use percent_encoding::percent_decode_str;
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -14,6 +16,11 @@ pub(crate) const MASTERS: &str = "system:masters";
 pub(crate) const AUTHENTICATED: &str = "system:authenticated";
 pub(crate) const UNAUTHENTICATED: &str = "system:unauthenticated";
 pub(crate) const ANONYMOUS: &str = "system:anonymous";
+/// Group of the nodes, and what their user names begin with.
+pub(crate) const NODE_GROUP: &str = "system:nodes";
+pub(crate) const NODE_USER: &str = "system:node:";
+/// Extra that says by which credential a user came.
+pub(crate) const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
 /// Nobody in particular.
 pub(crate) fn anonymous() -> User {
@@ -28,67 +35,66 @@ pub(crate) fn certificate_user(certificate: &CertificateDer<'_>) -> Option<User>
     let mut groups: Vec<String> =
         subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
     groups.push(AUTHENTICATED.to_owned());
-    (!name.is_empty()).then(|| User { name, groups, ..User::default() })
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(certificate);
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let extra = [(CREDENTIAL_ID.to_owned(), vec![format!("X509SHA256={digest}")])].into();
+    (!name.is_empty()).then(|| User { name, groups, extra, ..User::default() })
 }
 
 impl Api {
     /// Finds out who sent a request.
     pub(crate) async fn authenticate(&self, headers: &HeaderMap, peer: Option<&User>) -> Result<User, Status> {
-        let user = match (peer, bearer(headers)) {
-            (Some(peer), _) => peer.clone(),
-            (None, Some(token)) => self.token_user(token, &[]).await.map_err(|_| Status::unauthorized())?.user,
-            (None, None) => anonymous(),
-        };
-        impersonated(user, headers)
+        match (peer, bearer(headers)) {
+            (Some(peer), _) => Ok(self.passed_on(peer, headers).unwrap_or_else(|| peer.clone())),
+            (None, Some(token)) => Ok(self.token_user(token, &[]).await.map_err(|_| Status::unauthorized())?.user),
+            (None, None) => Ok(anonymous()),
+        }
     }
+}
+
+impl Api {
+    /// The user for whom a front proxy asks; `None`: the peer is none, or asks for itself.
+    fn passed_on(&self, peer: &User, headers: &HeaderMap) -> Option<User> {
+        let proxy = self.inner.config.front_proxy.as_ref()?;
+        let trusted = peer.name == proxy.name && proxy.groups.iter().all(|group| peer.in_group(group));
+        trusted.then(|| remote_user(headers)).flatten()
+    }
+}
+
+/// The user that `X-Remote-*` headers name.
+fn remote_user(headers: &HeaderMap) -> Option<User> {
+    let values = |name: &str| -> Vec<String> {
+        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
+    };
+    let first = |name: &str| values(name).into_iter().next().filter(|value| !value.is_empty());
+    let mut user = User { name: first("x-remote-user")?, groups: values("x-remote-group"), ..User::default() };
+    user.uid = first("x-remote-uid").unwrap_or_default();
+    for name in headers.keys() {
+        if let Some(key) = name.as_str().strip_prefix("x-remote-extra-") {
+            let key = percent_decode_str(key).decode_utf8_lossy().into_owned();
+            user.extra.insert(key, values(name.as_str()));
+        }
+    }
+    let known = [AUTHENTICATED, UNAUTHENTICATED].iter().any(|group| user.in_group(group));
+    if !known && user.name != ANONYMOUS {
+        user.groups.push(AUTHENTICATED.to_owned());
+    }
+    Some(user)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-/// `Impersonate-*` headers: open to administrators only.
-fn impersonated(user: User, headers: &HeaderMap) -> Result<User, Status> {
-    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let Some(name) = text("impersonate-user") else {
-        let stray = headers.keys().any(|key| key.as_str().starts_with("impersonate-"));
-        return if stray { Err(Status::bad_request("requested headers need Impersonate-User")) } else { Ok(user) };
-    };
-    if !user.in_group(MASTERS) {
-        let message = format!(
-            "User \"{}\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
-            user.name
-        );
-        return Err(Status::forbidden(kontiki_model::GroupResource { group: "", resource: "users" }, &name, message));
-    }
-    let mut groups: Vec<String> =
-        headers.get_all("impersonate-group").iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect();
-    groups.extend(implied_groups(&name).filter(|g| !groups.contains(g)).collect::<Vec<_>>());
-    Ok(User { uid: text("impersonate-uid").unwrap_or_default(), groups, extra: impersonated_extra(headers), name })
-}
-
-fn implied_groups(name: &str) -> impl Iterator<Item = String> {
-    let account = service_account(name);
-    let general = if name == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED };
-    let of_account = account.map(|(namespace, _)| account_groups(namespace)).into_iter().flatten();
-    of_account.chain([general.to_owned()])
-}
-
-fn impersonated_extra(headers: &HeaderMap) -> std::collections::BTreeMap<String, Vec<String>> {
-    let mut extra = std::collections::BTreeMap::<String, Vec<String>>::new();
-    for (name, value) in headers {
-        if let (Some(key), Ok(value)) = (name.as_str().strip_prefix("impersonate-extra-"), value.to_str()) {
-            extra.entry(key.to_owned()).or_default().push(value.to_owned());
-        }
-    }
-    extra
+    // An empty token is none.
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
 }
 
 /// Namespace and name of a ServiceAccount's user name.
 pub(crate) fn service_account(user: &str) -> Option<(&str, &str)> {
-    user.strip_prefix("system:serviceaccount:")?.split_once(':')
+    let (namespace, name) = user.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+    let legal =
+        meta::name_is_dns_label(namespace, false).is_empty() && meta::name_is_dns_subdomain(name, false).is_empty();
+    legal.then_some((namespace, name))
 }
 
 /// The groups that a ServiceAccount of `namespace` is in by being one.

@@ -3,6 +3,10 @@
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer};
+use serde_json::{Value, json};
+use x509_parser::prelude::FromDer;
+use x509_parser::public_key::PublicKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 /// The cluster's signing key, both halves.
 pub(crate) struct Keys {
@@ -11,6 +15,8 @@ pub(crate) struct Keys {
     pub verify: DecodingKey,
     /// Names the key in the head of a token.
     pub id: String,
+    /// The public half, as a member of a JSON web key set (RFC 7517).
+    pub public: Value,
 }
 
 /// Why the signing key cannot be used.
@@ -40,8 +46,35 @@ impl Keys {
             other => return Err(KeyError(format!("{other:?} keys are not supported"))),
         };
         let id = encode_url(&<sha2::Sha256 as sha2::Digest>::digest(&public));
-        Ok(Self { algorithm, sign: sign.map_err(|e| error(&e))?, verify: verify.map_err(|e| error(&e))?, id })
+        let public = public_key(&public, algorithm, &id).ok_or_else(|| error(&"its public half cannot be read"))?;
+        Ok(Self { algorithm, sign: sign.map_err(|e| error(&e))?, verify: verify.map_err(|e| error(&e))?, id, public })
     }
+}
+
+/// A public key as those read it who check tokens; `None`: it is of another kind.
+fn public_key(der: &SubjectPublicKeyInfoDer<'_>, algorithm: Algorithm, id: &str) -> Option<Value> {
+    let (_, info) = SubjectPublicKeyInfo::from_der(der.as_ref()).ok()?;
+    let (algorithm, common) = (format!("{algorithm:?}"), json!({"use": "sig", "kid": id}));
+    let more = match info.parsed().ok()? {
+        PublicKey::EC(point) => {
+            // Uncompressed: a byte that says so, then both coordinates.
+            let [4, coordinates @ ..] = point.data() else { return None };
+            let (x, y) = coordinates.split_at(coordinates.len() / 2);
+            let curve = if x.len() == 32 { "P-256" } else { "P-384" };
+            json!({"kty": "EC", "alg": algorithm, "crv": curve, "x": encode_url(x), "y": encode_url(y)})
+        }
+        PublicKey::RSA(key) => {
+            let number = |bytes: &[u8]| {
+                let start = bytes.iter().position(|byte| *byte != 0).unwrap_or_default();
+                encode_url(&bytes[start..])
+            };
+            json!({"kty": "RSA", "alg": algorithm, "n": number(key.modulus), "e": number(key.exponent)})
+        }
+        _ => return None,
+    };
+    let mut out = common;
+    out.as_object_mut()?.extend(more.as_object()?.clone());
+    Some(out)
 }
 
 fn encode_url(bytes: &[u8]) -> String {

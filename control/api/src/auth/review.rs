@@ -5,8 +5,6 @@ use kontiki_machinery::access::Attributes;
 use kontiki_machinery::resource::Review;
 use serde_json::{Value, json};
 
-use crate::auth::access::{common_paths, is_about_oneself};
-use crate::auth::identity::MASTERS;
 use crate::call::{Answer, Call, Input, Object};
 use crate::clock::format_time;
 use crate::object::{metadata_mut, texts};
@@ -80,13 +78,16 @@ async fn access_review(call: &mut Call, asked_by: Review, input: Input) -> Resul
     let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
     let errors = call.def.strategy.validate(&review);
     if !errors.is_empty() {
-        return Err(call.invalid("", &errors));
+        // Upstream names no kind here.
+        return Err(Status::invalid(&call.def.group, "", "", &errors));
     }
     let text = |part: &'_ Value, field: &str| part[field].as_str().unwrap_or_default().to_owned();
     let asked = if resource.is_object() { resource } else { path };
     let (verb, plural, group, subresource) =
         (text(asked, "verb"), text(resource, "resource"), text(resource, "group"), text(resource, "subresource"));
     let (namespace, name, path) = (text(resource, "namespace"), text(resource, "name"), text(path, "path"));
+    let fields = exact_fields(&resource["fieldSelector"]);
+    let fields: Vec<(&str, &str)> = fields.iter().map(|(path, value)| (path.as_str(), value.as_str())).collect();
     let attributes = Attributes {
         verb: &verb,
         resource: &plural,
@@ -95,10 +96,26 @@ async fn access_review(call: &mut Call, asked_by: Review, input: Input) -> Resul
         namespace: &namespace,
         name: &name,
         path: &path,
-        fields: &[],
+        fields: &fields,
     };
-    let allowed = call.api.allowed(&user, &attributes, call.deadline).await?;
-    Ok(answered(review, json!({ "allowed": allowed })))
+    let mut status = json!({"allowed": call.api.allowed(&user, &attributes, call.deadline).await?});
+    let reason = call.api.explain(&user, &attributes);
+    if !reason.is_empty() {
+        status["reason"] = reason.into();
+    }
+    Ok(answered(review, status))
+}
+
+/// The fields that a selector of a review demands one value of.
+fn exact_fields(selector: &Value) -> Vec<(String, String)> {
+    let one = |requirement: &Value| match (requirement["operator"].as_str(), &texts(&requirement["values"])[..]) {
+        (Some("In"), [value]) => Some((requirement["key"].as_str()?.to_owned(), value.clone())),
+        _ => None,
+    };
+    let raw = selector["rawSelector"].as_str().unwrap_or_default().split(',');
+    let raw = raw.filter_map(|term| term.split_once('=').filter(|(path, _)| !path.ends_with('!')));
+    let raw = raw.map(|(path, value)| (path.trim().to_owned(), value.trim_start_matches('=').trim().to_owned()));
+    selector["requirements"].as_array().into_iter().flatten().filter_map(one).chain(raw).collect()
 }
 
 fn asked_user(spec: &Value) -> User {
@@ -115,14 +132,20 @@ async fn rules_review(call: &mut Call, input: Input) -> Result<Answer, Status> {
     if review["spec"]["namespace"].as_str().unwrap_or_default().is_empty() {
         return Err(Status::bad_request("no namespace on request"));
     }
-    let table = call.api.registry().table();
-    let own = table.rows().iter().filter(|def| is_about_oneself(def));
-    let mut resource_rules: Vec<Value> =
-        own.map(|def| json!({"verbs": ["create"], "apiGroups": [def.group], "resources": [def.plural]})).collect();
-    let mut path_rules = vec![json!({"verbs": ["get"], "nonResourceURLs": common_paths()})];
-    if call.user.in_group(MASTERS) {
-        resource_rules.insert(0, json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
-        path_rules.insert(0, json!({"verbs": ["*"], "nonResourceURLs": ["*"]}));
+    let namespace = review["spec"]["namespace"].as_str().unwrap_or_default();
+    let rules = call.api.inner.config.authorizers.iter().flat_map(|member| member.rules(&call.user, namespace));
+    let (mut resource_rules, mut path_rules) = (Vec::new(), Vec::new());
+    for rule in rules {
+        if !rule.resources.is_empty() {
+            let mut shown = json!({"verbs": rule.verbs, "apiGroups": rule.groups, "resources": rule.resources});
+            if !rule.names.is_empty() {
+                shown["resourceNames"] = json!(rule.names);
+            }
+            resource_rules.push(shown);
+        }
+        if !rule.paths.is_empty() {
+            path_rules.push(json!({"verbs": rule.verbs, "nonResourceURLs": rule.paths}));
+        }
     }
     let unlisted: Vec<&str> =
         call.api.inner.config.authorizers.iter().filter_map(|authorizer| authorizer.unlisted(&call.user)).collect();

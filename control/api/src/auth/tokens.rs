@@ -1,11 +1,11 @@
 //! ServiceAccount tokens: JSON web tokens signed with the cluster's key, as upstream's are.
 //!
-//! A token is only as good as what it is bound to: the ServiceAccount, and the pod or Secret if it
-//! names one, must exist with the same uid.
+//! A token is only as good as what it is bound to: the ServiceAccount, and the pod, Secret or node if it
+//! is bound to one, must exist with the same uid.
 
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{Header, Validation};
-use kontiki_model::resource::{PODS, SECRETS, SERVICE_ACCOUNTS};
+use kontiki_model::resource::{NODES, PODS, SECRETS, SERVICE_ACCOUNTS};
 use kontiki_model::{GroupResource, ObjectKey};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -35,12 +35,20 @@ struct Private {
     pod: Option<Named>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     secret: Option<Named>,
+    /// What the token is bound to, or where its pod is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    node: Option<Named>,
+    /// When a token that lives longer than was asked for should have been renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    warnafter: Option<i64>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Named {
-    name: String,
-    uid: String,
+pub(crate) struct Named {
+    pub name: String,
+    /// Empty for the node of a pod that is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
 }
 
 impl Claims {
@@ -55,11 +63,18 @@ impl Claims {
 }
 
 /// What a token is bound to besides its account.
-pub(crate) struct Bound {
-    pub secret: bool,
-    pub name: String,
-    pub uid: String,
+pub(crate) enum Bound {
+    Secret(Named),
+    /// A pod, and the node it is on.
+    Pod(Named, Option<Named>),
+    Node(Named),
 }
+
+/// A pod's token for so many seconds is what mounted tokens have: it lives for [`EXTENDED`], for programs that do not read
+/// it again (upstream's `--service-account-extend-token-expiration`).
+const MOUNTED_SECONDS: i64 = 3607;
+/// A year.
+const EXTENDED: i64 = 365 * 24 * 3600;
 
 /// Whose token it is, and for which audiences.
 pub(crate) struct TokenUser {
@@ -77,6 +92,11 @@ impl Api {
         seconds: i64,
     ) -> Result<(String, Timestamp), Status> {
         let (now, entropy) = (self.now(), self.entropy());
+        let audiences = if audiences.is_empty() { vec![self.inner.config.issuer.clone()] } else { audiences.to_vec() };
+        let mounted = matches!(bound, Some(Bound::Pod(..))) && audiences.contains(&self.inner.config.issuer);
+        let extended = seconds == MOUNTED_SECONDS && mounted;
+        let lives = SignedDuration::from_secs(if extended { EXTENDED } else { seconds });
+        let ends = now.checked_add(lives).map_err(Status::internal)?;
         let expires = now.checked_add(SignedDuration::from_secs(seconds)).map_err(Status::internal)?;
         let (namespace, name) = (meta_str(account, "namespace"), meta_str(account, "name"));
         let mut private = Private {
@@ -84,15 +104,18 @@ impl Api {
             serviceaccount: Named { name: name.to_owned(), uid: meta_str(account, "uid").to_owned() },
             pod: None,
             secret: None,
+            node: None,
+            warnafter: extended.then_some(expires.as_second()),
         };
-        if let Some(Bound { secret, name, uid }) = bound {
-            let slot = if secret { &mut private.secret } else { &mut private.pod };
-            *slot = Some(Named { name, uid });
+        match bound {
+            Some(Bound::Secret(secret)) => private.secret = Some(secret),
+            Some(Bound::Node(node)) => private.node = Some(node),
+            Some(Bound::Pod(pod, node)) => (private.pod, private.node) = (Some(pod), node),
+            None => {}
         }
-        let audiences = if audiences.is_empty() { vec![self.inner.config.issuer.clone()] } else { audiences.to_vec() };
         let claims = Claims {
             aud: audiences,
-            exp: expires.as_second(),
+            exp: ends.as_second(),
             iat: now.as_second(),
             iss: self.inner.config.issuer.clone(),
             jti: clock::uid(entropy.draw(), entropy.draw()),
@@ -114,21 +137,34 @@ impl Api {
         if claims.sub != format!("system:serviceaccount:{namespace}:{}", account.name) {
             return Err("the subject does not match the claims".into());
         }
-        self.must_exist(SERVICE_ACCOUNTS, namespace, account).await?;
+        self.must_exist(SERVICE_ACCOUNTS, Some(namespace), account).await?;
         let mut user = User {
             name: claims.sub.clone(),
             uid: account.uid.clone(),
             groups: account_groups(namespace).into_iter().chain([AUTHENTICATED.to_owned()]).collect(),
             ..User::default()
         };
-        user.extra.insert("authentication.kubernetes.io/credential-id".into(), vec![format!("JTI={}", claims.jti)]);
+        let mut extra = |key: &str, value: &str| {
+            user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
+        };
+        extra("credential-id", &format!("JTI={}", claims.jti));
         if let Some(pod) = &claims.private.pod {
-            self.must_exist(PODS, namespace, pod).await?;
-            user.extra.insert("authentication.kubernetes.io/pod-name".into(), vec![pod.name.clone()]);
-            user.extra.insert("authentication.kubernetes.io/pod-uid".into(), vec![pod.uid.clone()]);
+            self.must_exist(PODS, Some(namespace), pod).await?;
+            extra("pod-name", &pod.name);
+            extra("pod-uid", &pod.uid);
         }
         if let Some(secret) = &claims.private.secret {
-            self.must_exist(SECRETS, namespace, secret).await?;
+            self.must_exist(SECRETS, Some(namespace), secret).await?;
+        }
+        if let Some(node) = &claims.private.node {
+            // Where a pod is, is told by the pod, which is there.
+            if claims.private.pod.is_none() {
+                self.must_exist(NODES, None, node).await?;
+            }
+            extra("node-name", &node.name);
+            if !node.uid.is_empty() {
+                extra("node-uid", &node.uid);
+            }
         }
         let wanted = if audiences.is_empty() { std::slice::from_ref(&self.inner.config.issuer) } else { audiences };
         let audiences = claims.aud.into_iter().filter(|a| wanted.contains(a)).collect();
@@ -153,10 +189,15 @@ impl Api {
     }
 
     /// What a token is bound to must be there. A local miss is asked again after a barrier.
-    async fn must_exist(&self, resource: GroupResource<'_>, namespace: &str, bound: &Named) -> Result<(), String> {
-        let key = ObjectKey::new(resource, Some(namespace), &bound.name).encode();
+    async fn must_exist(
+        &self,
+        resource: GroupResource<'_>,
+        namespace: Option<&str>,
+        bound: &Named,
+    ) -> Result<(), String> {
+        let key = ObjectKey::new(resource, namespace, &bound.name).encode();
         let exists = || {
-            let entry = self.store().snapshot().get(&key)?;
+            let entry = self.backend().snapshot().get(&key)?;
             let found = object::decode(&entry).ok()?;
             (meta_str(&found, "uid") == bound.uid).then_some(())
         };

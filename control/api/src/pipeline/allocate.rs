@@ -1,8 +1,9 @@
 //! What there is only one of. Each claim is a key of its own, put on condition that nobody has it.
 
 use bytes::Bytes;
-use kontiki_machinery::ResourceDef;
 use kontiki_machinery::allocation::{Claims, Pool};
+use kontiki_machinery::{GroupResource, ResourceDef};
+use kontiki_model::key;
 use kontiki_store::{Compare, Op};
 use serde_json::Value;
 
@@ -28,7 +29,12 @@ pub(super) fn run(draft: &mut Draft<'_>) -> Result<(), Status> {
     let held = old.map(|old| strategy.claims(old)).unwrap_or_default();
     let free = |claim: &str| state.get(&claim_key(claim)).is_none();
     let mut random = || memo.draw(call.api.entropy());
-    let mut pool = Pool::new(held, &free, &mut random, *dry_run);
+    // One that cannot be read offers nothing.
+    let objects = |resource: GroupResource<'_>| -> Vec<Value> {
+        let found = state.range(key::prefix(resource, None).as_bytes());
+        found.filter_map(|entry| serde_json::from_slice(&entry.value).ok()).collect()
+    };
+    let mut pool = Pool::new(held, &free, &mut random, *dry_run).seeing(&objects);
     strategy.allocate(object, &mut pool).map_err(|errors| call.invalid(meta_str(object, "name"), &errors))?;
     extra.append(change_hands(&pool.settle(), object));
     Ok(())
@@ -43,6 +49,7 @@ fn change_hands(Claims { taken, released }: &Claims, object: &Value) -> Extra {
     let puts = taken.iter().map(|key| Op::put(key.clone(), owner.clone()));
     Extra {
         compares: taken.iter().cloned().map(Compare::absent).collect(),
+        along: Vec::new(),
         ops: puts.chain(released.iter().map(|claim| Op::delete(claim_key(claim)))).collect(),
     }
 }
@@ -50,5 +57,9 @@ fn change_hands(Claims { taken, released }: &Claims, object: &Value) -> Extra {
 /// What a removed object gives back.
 pub(crate) fn release(def: &ResourceDef, object: &Value) -> Extra {
     let claims = def.strategy.claims(object);
-    Extra { compares: Vec::new(), ops: claims.iter().map(|claim| Op::delete(claim_key(claim))).collect() }
+    Extra {
+        compares: Vec::new(),
+        along: Vec::new(),
+        ops: claims.iter().map(|claim| Op::delete(claim_key(claim))).collect(),
+    }
 }

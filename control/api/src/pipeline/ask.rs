@@ -1,25 +1,28 @@
 //! Asking steps that wait.
 
+use std::sync::Arc;
+
 use futures::future::join_all;
 use kontiki_machinery::admission::{AsyncStep, Phase, Request, Waiting};
 use serde_json::Value;
 
+use crate::Status;
 use crate::call::Call;
 use crate::deadline::within;
 use crate::pipeline::draft::Draft;
 use crate::pipeline::memo::{Answer, Question};
 
 /// A step, and its place in the chain.
-pub(super) type Asked<'s> = (usize, &'s dyn AsyncStep);
+pub(super) type Asked = (usize, Arc<dyn AsyncStep>);
 
 /// The part of an object that is written by a subresource of this name, and by it alone.
 const STATUS: &str = "status";
 
 /// What `steps` say of the draft, in their order: each from memory if it was asked the same before, else all at once.
-pub(super) async fn ask(draft: &mut Draft<'_>, phase: Phase, steps: &[Asked<'_>]) -> Vec<Answer> {
-    let questions: Vec<Question> = steps.iter().map(|asked| question(draft, phase, *asked)).collect();
+pub(super) async fn ask(draft: &mut Draft<'_>, phase: Phase, steps: &[Asked]) -> Vec<Answer> {
+    let questions: Vec<Question> = steps.iter().map(|asked| question(draft, phase, asked)).collect();
     let known: Vec<Option<Answer>> = questions.iter().map(|asked| draft.memo.known(asked).cloned()).collect();
-    let missing = steps.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(asked, _)| *asked);
+    let missing = steps.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|((_, step), _)| &**step);
     let mut new = wait(draft.call, phase, &draft.request(), &draft.object, missing.collect()).await.into_iter();
     if new.len() > 0 {
         draft.look_again();
@@ -35,15 +38,21 @@ pub(super) async fn ask(draft: &mut Draft<'_>, phase: Phase, steps: &[Asked<'_>]
     answers
 }
 
-fn question(draft: &Draft<'_>, phase: Phase, (at, step): Asked<'_>) -> Question {
+fn question(draft: &Draft<'_>, phase: Phase, (at, step): &Asked) -> Question {
     let status = step.reads_status() || draft.call.sub_name() == Some(STATUS);
-    Question::new(at, phase, &draft.object, draft.old, status)
+    Question::new((*at, step.name()), phase, &draft.object, draft.old, status)
 }
 
-async fn wait(call: &Call, phase: Phase, request: &Request<'_>, object: &Value, steps: Vec<Asked<'_>>) -> Vec<Answer> {
+async fn wait(
+    call: &Call,
+    phase: Phase,
+    request: &Request<'_>,
+    object: &Value,
+    steps: Vec<&dyn AsyncStep>,
+) -> Vec<Answer> {
     let deadline = call.deadline;
     let mut waits = Vec::with_capacity(steps.len());
-    for (_, step) in steps {
+    for step in steps {
         let waiting: Waiting<'_, Answer> = match phase {
             Phase::Mutating => step.mutate(request, object, deadline),
             Phase::Validating => step.validate(request, object, deadline),
@@ -54,7 +63,7 @@ async fn wait(call: &Call, phase: Phase, request: &Request<'_>, object: &Value, 
 }
 
 /// Whether a step has a say in a phase.
-pub(super) fn handles(draft: &mut Draft<'_>, phase: Phase, step: &dyn AsyncStep) -> bool {
+pub(super) fn handles(draft: &mut Draft<'_>, phase: Phase, step: &dyn AsyncStep) -> Result<bool, Status> {
     let (request, mut cluster, object) = draft.parts();
     step.handles(phase, &request, object, &mut cluster)
 }

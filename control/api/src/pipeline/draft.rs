@@ -1,8 +1,8 @@
 //! One write on its way through the phases.
 
+use kontiki_cache::Snapshot;
 use kontiki_machinery::admission::{Operation, Request};
 use kontiki_machinery::meta;
-use kontiki_store::Snapshot;
 use serde_json::Value;
 
 use crate::call::Call;
@@ -51,6 +51,11 @@ impl<'a> Draft<'a> {
         Self::of(call, Operation::Delete, state, Some(old), Value::Null, dry_run, memo)
     }
 
+    /// A stream that is asked for by `options`.
+    pub fn connect(call: &'a Call, state: Snapshot, options: Value, memo: &'a mut Memo) -> Self {
+        Self::of(call, Operation::Connect, state, None, options, false, memo)
+    }
+
     fn of(
         call: &'a Call,
         operation: Operation,
@@ -73,13 +78,13 @@ impl<'a> Draft<'a> {
     /// The request, the cluster and the object, for a step of admission.
     pub fn parts(&mut self) -> (Request<'_>, Seen<'_>, &mut Value) {
         let Self { call, operation, old, object, dry_run, extra, state, memo, .. } = self;
-        let seen = Seen { api: &call.api, state, compares: &mut extra.compares, memo };
+        let seen = Seen { api: &call.api, state, extra, tips: None, memo };
         (request(call, *operation, *old, *dry_run), seen, object)
     }
 
     /// What was seen before a wait is old.
     pub fn look_again(&mut self) {
-        self.state = self.call.api.store().snapshot();
+        self.state = self.call.api.backend().snapshot();
     }
 }
 
@@ -90,6 +95,7 @@ fn request<'r>(call: &'r Call, operation: Operation, old: Option<&'r Value>, dry
         def: &call.def,
         sub: call.sub_name(),
         namespace: call.namespace(),
+        name: call.name(),
         old,
         dry_run,
     }

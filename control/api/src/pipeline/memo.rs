@@ -3,11 +3,15 @@
 //!
 //! Invariants
 //! - A step that waits is asked a question once: its answer, a refusal too, is used again as long as the object and the
-//!   old object are what it saw, byte by byte (their status apart, where the step says that it does not read it).
+//!   old object are what it saw, byte by byte (their status and owners apart, where the step says that it does not read
+//!   the status).
 //! - A decision made anew draws the numbers that the first one drew, so that what was made of them is equal too.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
-use kontiki_machinery::admission::{Phase, Verdict};
+use kontiki_machinery::admission::{Annotation, Phase, Verdict};
+use kontiki_machinery::conversion::Conversions;
 use serde_json::Value;
 
 use crate::Status;
@@ -22,14 +26,14 @@ pub(crate) type Answer = Result<Verdict, Status>;
 /// What a step is asked.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) struct Question {
-    /// Its place in the chain.
-    member: usize,
+    /// Its place in the chain, and its name there.
+    member: (usize, String),
     phase: Phase,
     input: Vec<u8>,
 }
 
 impl Question {
-    pub fn new(member: usize, phase: Phase, object: &Value, old: Option<&Value>, status: bool) -> Self {
+    pub fn new((place, name): (usize, &str), phase: Phase, object: &Value, old: Option<&Value>, status: bool) -> Self {
         let mut input = Vec::with_capacity(1024);
         put(&mut input, object, status);
         // No JSON holds a line's end.
@@ -37,24 +41,35 @@ impl Question {
         if let Some(old) = old {
             put(&mut input, old, status);
         }
-        Self { member, phase, input }
+        Self { member: (place, name.to_owned()), phase, input }
     }
 }
 
+/// Without the status, who owns what of an object goes too: that of the status is among it.
 fn put(out: &mut Vec<u8>, value: &Value, status: bool) {
-    match value {
-        Value::Object(fields) if !status => {
-            let fields = fields.iter().filter(|(name, _)| *name != "status");
-            fields.for_each(|field| serde_json::to_writer(&mut *out, &field).expect("a Value is JSON"));
+    let Some(fields) = value.as_object().filter(|_| !status) else {
+        return serde_json::to_writer(out, value).expect("a Value is JSON");
+    };
+    for field in fields.iter().filter(|(name, _)| *name != "status") {
+        match field.1.as_object().filter(|_| field.0 == "metadata") {
+            Some(metadata) => put_all(out, metadata.iter().filter(|(name, _)| *name != "managedFields")),
+            None => put_all(out, std::iter::once(field)),
         }
-        value => serde_json::to_writer(out, value).expect("a Value is JSON"),
     }
+}
+
+fn put_all<'a>(out: &mut Vec<u8>, fields: impl Iterator<Item = (&'a String, &'a Value)>) {
+    fields.for_each(|field| serde_json::to_writer(&mut *out, &field).expect("a Value is JSON"));
 }
 
 /// What one request has learnt.
 pub(crate) struct Memo {
     /// The time of the request.
     pub now: Timestamp,
+    /// Objects in other versions, as far as somebody outside was asked for them.
+    pub conversions: Conversions,
+    /// What the audit log is to say.
+    pub annotations: BTreeMap<String, String>,
     answers: Vec<(Question, Answer)>,
     drawn: Vec<u64>,
     /// How many of the drawn numbers this decision has used.
@@ -63,7 +78,14 @@ pub(crate) struct Memo {
 
 impl Memo {
     pub fn new(now: Timestamp) -> Self {
-        Self { now, answers: Vec::new(), drawn: Vec::new(), used: 0 }
+        Self {
+            now,
+            conversions: Conversions::default(),
+            annotations: BTreeMap::new(),
+            answers: Vec::new(),
+            drawn: Vec::new(),
+            used: 0,
+        }
     }
 
     /// Another decision begins.
@@ -83,6 +105,11 @@ impl Memo {
         }
         self.used += 1;
         self.drawn[self.used - 1]
+    }
+
+    /// The audit log is to say this of a round.
+    pub fn annotate(&mut self, annotations: Vec<Annotation>, round: u8) {
+        self.annotations.extend(annotations.into_iter().map(|it| (it.key.in_round(round), it.value)));
     }
 
     /// The answer to a question, if it is known.
@@ -124,19 +151,20 @@ mod tests {
             ("another status that is not read", other_status(), Some(other_status()), false, true),
             ("another object, its status not read", other_spec(), Some(base()), false, false),
         ] {
-            let first = Question::new(3, Phase::Mutating, &base(), Some(&base()), reads_status);
-            let again = Question::new(3, Phase::Mutating, &object, old.as_ref(), reads_status);
+            let first = Question::new((3, "s"), Phase::Mutating, &base(), Some(&base()), reads_status);
+            let again = Question::new((3, "s"), Phase::Mutating, &object, old.as_ref(), reads_status);
             assert_eq!(first == again, expect, "{what}");
         }
-        let of = |member, phase| Question::new(member, phase, &base(), None, true);
+        let of = |place, phase| Question::new((place, "s"), phase, &base(), None, true);
         assert_ne!(of(3, Phase::Mutating), of(4, Phase::Mutating));
+        assert_ne!(of(3, Phase::Mutating), Question::new((3, "t"), Phase::Mutating, &base(), None, true));
         assert_ne!(of(3, Phase::Mutating), of(3, Phase::Validating));
     }
 
     #[test]
     fn the_latest_answers_of_each_step_are_kept() {
         let mut memo = Memo::new(Timestamp::UNIX_EPOCH);
-        let question = |member, n: u64| Question::new(member, Phase::Mutating, &json!(n), None, true);
+        let question = |place, n: u64| Question::new((place, "s"), Phase::Mutating, &json!(n), None, true);
         memo.keep(question(7, 0), Ok(Verdict::default()));
         for n in 0..5 {
             memo.keep(question(1, n), Ok(Verdict { warnings: vec![n.to_string()], ..Verdict::default() }));

@@ -11,11 +11,12 @@
 //! | prepare, validate | `prepare`, `validate` | | again |
 //! | allocate, warn | `allocate`, `warn` | | again |
 //! | validating admission | `validating` | steps | again |
+//! | charge | `charge` | | again |
 //! | commit | `commit` | the store | |
 //! | encode | `encode` | | |
 //!
 //! Invariants
-//! - What stands in [`WRITE`] and [`REMOVAL`] depends on the cluster's state. It is run on one snapshot; what it relied
+//! - What stands in [`WRITE`], [`VIEWED`], [`CREATE`] and [`REMOVAL`] depends on the cluster's state. It is run on one snapshot; what it relied
 //!   on there is compared in the transaction that commits it. If something moved, it runs again on newer state, and
 //!   nothing else does.
 //! - No snapshot is believed across a wait: phases and steps after one look at a newer state, and what was relied on
@@ -25,12 +26,14 @@
 
 mod allocate;
 mod ask;
+pub(crate) mod charge;
 pub(crate) mod commit;
 mod draft;
-mod lookup;
+pub(crate) mod lookup;
 mod memo;
 mod mutating;
 mod prepare;
+mod rerun;
 mod validate;
 mod validating;
 mod warn;
@@ -56,10 +59,23 @@ pub(crate) enum Phase {
     Warn,
     /// Steps of admission judge what would be stored.
     ValidatingAdmission,
+    /// Steps of admission write other objects along.
+    Charge,
 }
 
-/// The phases of a create or update.
-pub(crate) const WRITE: [Phase; 6] = [
+/// The phases of an update.
+pub(crate) const WRITE: [Phase; 7] = [
+    Phase::MutatingAdmission,
+    Phase::Prepare,
+    Phase::Validate,
+    Phase::Allocate,
+    Phase::Warn,
+    Phase::ValidatingAdmission,
+    Phase::Charge,
+];
+
+/// The phases of a create. It is charged when it is handed over: see [`crate::ledger`].
+pub(crate) const CREATE: [Phase; 6] = [
     Phase::MutatingAdmission,
     Phase::Prepare,
     Phase::Validate,
@@ -68,14 +84,29 @@ pub(crate) const WRITE: [Phase; 6] = [
     Phase::ValidatingAdmission,
 ];
 
+/// The phases of an update by way of a view, which admission has judged.
+pub(crate) const VIEWED: [Phase; 5] = [Phase::Prepare, Phase::Validate, Phase::Allocate, Phase::Warn, Phase::Charge];
+
+/// The phases of what writes no object.
+pub(crate) const ADMISSION: [Phase; 2] = [Phase::MutatingAdmission, Phase::ValidatingAdmission];
+
 /// The phases of a delete.
-pub(crate) const REMOVAL: [Phase; 2] = [Phase::MutatingAdmission, Phase::ValidatingAdmission];
+pub(crate) const REMOVAL: [Phase; 2] = ADMISSION;
 
 /// Takes a draft through `phases`.
 ///
 /// # Errors
 /// Why it may not be written.
 pub(crate) async fn run(draft: &mut Draft<'_>, phases: &[Phase]) -> Result<(), Status> {
+    let ended = walk(draft, phases).await;
+    // Who is refused is told of as well.
+    if !draft.memo.annotations.is_empty() {
+        draft.call.notes.lock().append(&mut draft.memo.annotations);
+    }
+    ended
+}
+
+async fn walk(draft: &mut Draft<'_>, phases: &[Phase]) -> Result<(), Status> {
     for phase in phases {
         match phase {
             Phase::MutatingAdmission => mutating::run(draft).await?,
@@ -84,6 +115,7 @@ pub(crate) async fn run(draft: &mut Draft<'_>, phases: &[Phase]) -> Result<(), S
             Phase::Allocate => allocate::run(draft)?,
             Phase::Warn => warn::run(draft),
             Phase::ValidatingAdmission => validating::run(draft).await?,
+            Phase::Charge => charge::run(draft, None)?,
         }
     }
     Ok(())

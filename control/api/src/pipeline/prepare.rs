@@ -1,6 +1,6 @@
 //! The server's own fields: those of a new object are filled in, those that an update may not change are put back.
 
-use kontiki_machinery::meta;
+use kontiki_machinery::{meta, resource::Author};
 
 use crate::clock::{format_time, uid};
 use crate::object::{meta_str, metadata_mut};
@@ -11,6 +11,8 @@ pub(super) fn run(draft: &mut Draft<'_>) {
         None => new(draft),
         Some(old) => draft.call.def.strategy.prepare_update(&mut draft.object, old, draft.call.sub_name()),
     }
+    let by = Author { user: &draft.call.user, now: &format_time(draft.memo.now) };
+    draft.call.def.strategy.stamp(&mut draft.object, draft.old, draft.call.sub_name(), by);
 }
 
 fn new(draft: &mut Draft<'_>) {

@@ -6,11 +6,15 @@ use crate::Status;
 use crate::object::meta_str;
 use crate::pipeline::draft::Draft;
 
-pub(super) fn run(draft: &Draft<'_>) -> Result<(), Status> {
+pub(super) fn run(draft: &mut Draft<'_>) -> Result<(), Status> {
     let (call, object) = (draft.call, &draft.object);
     let (name, errors) = match draft.old {
         None => (meta_str(object, "name"), validate_create(&call.def, object)),
         Some(old) => (call.name(), validate_update(&call.def, object, old, call.sub_name())),
     };
-    if errors.is_empty() { Ok(()) } else { Err(call.invalid(name, &errors)) }
+    if !errors.is_empty() {
+        return Err(call.invalid(name, &errors));
+    }
+    call.def.forget_empty(&mut draft.object);
+    Ok(())
 }

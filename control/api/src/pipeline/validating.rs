@@ -1,20 +1,28 @@
 //! Validating admission: steps judge what would be stored. Pure ones first, so that what is refused anyway makes nobody
 //! wait; then those that wait, all at once. If several refuse, the first of the chain is heard.
 
-use kontiki_machinery::admission::{Member, Phase, Step};
+use std::sync::Arc;
+
+use kontiki_machinery::admission::{Member, Need, Phase, Step};
 
 use crate::Status;
 use crate::pipeline::ask::{Asked, ask, handles};
 use crate::pipeline::draft::Draft;
+use crate::pipeline::rerun;
 
 pub(super) async fn run(draft: &mut Draft<'_>) -> Result<(), Status> {
     let call = draft.call;
-    let mut waiting: Vec<Asked<'_>> = Vec::new();
+    let mut waiting: Vec<Asked> = Vec::new();
     for (at, member) in call.api.inner.config.admission.iter().enumerate() {
         match member {
-            Member::Pure(step) => validate(draft, &**step)?,
-            Member::Async(step) if handles(draft, Phase::Validating, &**step) => waiting.push((at, &**step)),
-            Member::Async(_) => {}
+            Member::Pure(step) => validate(draft, &**step).await?,
+            Member::Async(step) => join(draft, &mut waiting, (at, Arc::clone(step))).await?,
+            Member::Many(source) => {
+                for step in source.steps(Phase::Validating, &draft.request()) {
+                    join(draft, &mut waiting, (at, step)).await?;
+                }
+            }
+            Member::Mutators(_) => {}
         }
     }
     if waiting.is_empty() {
@@ -22,15 +30,50 @@ pub(super) async fn run(draft: &mut Draft<'_>) -> Result<(), Status> {
     }
     // In a box: whoever asks nobody carries no room for the wait.
     for answer in Box::pin(ask(draft, Phase::Validating, &waiting)).await {
-        draft.warnings.extend(answer?.warnings);
+        let answer = answer?;
+        draft.warnings.extend(answer.warnings);
+        draft.memo.annotate(answer.annotations, 0);
     }
     Ok(())
 }
 
-fn validate(draft: &mut Draft<'_>, step: &dyn Step) -> Result<(), Status> {
-    if !step.handles(draft.operation) {
+async fn join(draft: &mut Draft<'_>, waiting: &mut Vec<Asked>, asked: Asked) -> Result<(), Status> {
+    if rerun::run(draft, |draft| handles(draft, Phase::Validating, &*asked.1)).await? {
+        waiting.push(asked);
+    }
+    Ok(())
+}
+
+async fn validate(draft: &mut Draft<'_>, step: &dyn Step) -> Result<(), Status> {
+    if step.charges() || !step.handles(draft.operation) {
         return Ok(());
     }
-    let (request, mut cluster, object) = draft.parts();
-    step.validate(&request, object, &mut cluster)
+    let needs = step.needs(&draft.request(), &draft.object);
+    if !needs.is_empty() {
+        Box::pin(permit(draft, needs)).await?;
+    }
+    let warnings = rerun::run(draft, |draft| {
+        let (request, mut cluster, object) = draft.parts();
+        step.validate(&request, object, &mut cluster)?;
+        step.warn(&request, object, &mut cluster)
+    })
+    .await?;
+    draft.warnings.extend(warnings);
+    Ok(())
+}
+
+/// Whether the user may do what a step asks for besides.
+async fn permit(draft: &mut Draft<'_>, needs: Vec<Need>) -> Result<(), Status> {
+    let call = draft.call;
+    for need in needs {
+        let mut allowed = false;
+        for question in &need.any_of {
+            allowed = allowed || call.api.allowed(&call.user, &question.attributes(), call.deadline).await?;
+        }
+        if !allowed {
+            return Err(need.refusal);
+        }
+    }
+    draft.look_again(); // an authorizer may have made us wait
+    Ok(())
 }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use futures::stream;
 use http::Response;
 use http::header::CONTENT_TYPE;
+use http::request::Parts;
 use kontiki_machinery::FieldError;
 use kontiki_machinery::subresource::OnNode;
 use kontiki_proto::node::{Logs, Open, open::What};
@@ -16,7 +17,9 @@ use crate::node_proxy::{NodeProxyError, NodeStream};
 use crate::object::meta_str;
 use crate::params::Params;
 use crate::state::served;
+use crate::sub::channels::{self, Plain};
 use crate::verbs::list::Version;
+use crate::websocket;
 
 /// How long the status line waits for the first bytes of a log.
 const FIRST_PIECE: std::time::Duration = std::time::Duration::from_secs(1);
@@ -30,7 +33,7 @@ impl Call {
     }
 
     /// The log of one container.
-    pub async fn log(&mut self, on: &dyn OnNode) -> Result<Answer, Status> {
+    pub async fn log(&mut self, on: &dyn OnNode, request: &mut Parts) -> Result<Answer, Status> {
         let mut logs = options(&self.params, self.name())?;
         let pod = self.latest().await?;
         logs.container = on.container(&pod, &logs.container)?;
@@ -50,6 +53,13 @@ impl Call {
             Ok(Some(Ok(bytes))) => bytes,
             Ok(None) | Err(_) => Bytes::new(),
         };
+        if websocket::asked(request) {
+            let accepted = websocket::accept(request, channels::TEXT, |protocol| protocol.name)?;
+            let protocol = accepted.protocol;
+            let (up, down) = (Plain { protocol, up: false }, Plain { protocol, up: false });
+            self.upgraded(accepted.client, |client| websocket::join(client, opened, first, up, down));
+            return Ok(Answer::Raw(accepted.response));
+        }
         let body = Body::from_stream(stream::unfold((Some(first), opened), next_piece));
         let response = Response::builder().header(CONTENT_TYPE, "text/plain").body(body);
         Ok(Answer::Raw(response.map_err(Status::internal)?))

@@ -1,8 +1,9 @@
-//! `exec`, `attach`, `portforward`: an upgraded connection, tunnelled raw to the node.
+//! `exec`, `attach`, `portforward`: an upgraded connection, joined to the node.
 //!
-//! The API reads no byte of the protocol inside (SPDY or WebSocket). It sends the client's request
-//! head to the node, waits for the response head of the container runtime, gives it to the client,
-//! and then copies both ways until one side ends.
+//! - SPDY is tunnelled raw: the API sends the client's request head to the node, waits for the response head of the
+//!   container runtime, gives it to the client, and then copies both ways until one side ends.
+//! - WebSocket ends here, whatever its protocol: the runtime is asked in SPDY, and [`channels`] says what that is to the
+//!   client.
 
 use std::time::Duration;
 
@@ -11,17 +12,20 @@ use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONNECTION, COOKIE, UPGRADE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Response};
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use kontiki_machinery::subresource::OnNode;
 use kontiki_proto::node::{Open, Stream, open::What};
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::Status;
 use crate::call::{Answer, Call};
 use crate::node_proxy::NodeStream;
 use crate::object::meta_str;
+use crate::sub::channels::{self, Plain, Protocol};
 use crate::sub::log::node_error;
+use crate::websocket::{self, LINGER};
 
 /// Longest response head that is believed.
 const MAX_HEAD: usize = 64 << 10;
@@ -32,32 +36,99 @@ const CHUNK: usize = 32 << 10;
 impl Call {
     /// Opens the stream that this call asks for and answers with the runtime's own answer.
     pub async fn stream(&mut self, on: &dyn OnNode, request: &mut Parts) -> Result<Answer, Status> {
+        let asked = self.asked();
+        super::admit_connect(self, asked).await?;
         let pod = self.latest().await?;
         let node = on.node(&pod);
         if node.is_empty() {
             return Err(Status::bad_request(format!("pod {} does not have a host assigned", self.name())));
         }
-        let upgrade = request.extensions.remove::<OnUpgrade>();
-        let (Some(upgrade), true) = (upgrade, request.headers.contains_key(UPGRADE)) else {
+        if !request.headers.contains_key(UPGRADE) {
             return Err(Status::bad_request("Upgrade request required"));
-        };
+        }
         let stream = self.stream_options(on, &pod)?;
-        let open = Open { node: node.to_owned(), what: Some(What::Stream(stream)) };
-        let mut tunnel = self.api.inner.config.node_proxy.open(open).await.map_err(node_error)?;
-        let closed = |_| Status::internal("the node closed the stream");
-        tunnel.tx.send(request_head(request)).await.map_err(closed)?;
-        let head = tokio::time::timeout(HEAD_TIMEOUT, read_head(&mut tunnel)).await;
-        let (response, rest) = head.map_err(|_| Status::timeout("the node did not answer", 1))??;
+        if websocket::asked(request) {
+            return self.channels(node, stream, request).await;
+        }
+        let upgrade = request.extensions.remove::<OnUpgrade>();
+        let upgrade = upgrade.ok_or_else(|| Status::bad_request("Upgrade request required"))?;
+        let Opened { response, rest, tunnel } = self.open(node, stream, request_head(request)).await?;
         if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Answer::Raw(refusal(response, rest, tunnel)));
         }
+        self.upgraded(upgrade, |client| copy(client, tunnel, rest));
+        Ok(Answer::Raw(response.map(|()| Body::empty())))
+    }
+
+    /// The same for a client that speaks WebSocket.
+    async fn channels(&self, node: &str, stream: Stream, request: &mut Parts) -> Result<Answer, Status> {
+        let ports = stream.verb == "portforward";
+        let protocols = if ports { channels::PORTS } else { channels::COMMAND };
+        let accepted = websocket::accept(request, protocols, |protocol| protocol.name)?;
+        let protocol = accepted.protocol;
+        let wanted = match (protocol.whole, ports) {
+            (true, _) => Vec::new(),
+            (false, true) => channels::of_ports(&stream.ports)?,
+            (false, false) => channels::of_command(&stream),
+        };
+        let Opened { response, rest, tunnel } = self.open(node, stream, runtime_head(protocol)).await?;
+        if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(Answer::Raw(refusal(response, rest, tunnel)));
+        }
+        if protocol.whole {
+            let (up, down) = (Plain { protocol, up: true }, Plain { protocol, up: true });
+            self.upgraded(accepted.client, |client| websocket::join(client, tunnel, rest, up, down));
+        } else {
+            let (up, down) = channels::codec(protocol, wanted, !ports);
+            self.upgraded(accepted.client, |client| websocket::join(client, tunnel, rest, up, down));
+        }
+        Ok(Answer::Raw(accepted.response))
+    }
+
+    /// Opens a stream to the node and hears what the runtime answers to this head.
+    async fn open(&self, node: &str, stream: Stream, head: Bytes) -> Result<Opened, Status> {
+        let open = Open { node: node.to_owned(), what: Some(What::Stream(stream)) };
+        let mut tunnel = self.api.inner.config.node_proxy.open(open).await.map_err(node_error)?;
+        let closed = |_| Status::internal("the node closed the stream");
+        tunnel.tx.send(head).await.map_err(closed)?;
+        let head = tokio::time::timeout(HEAD_TIMEOUT, read_head(&mut tunnel)).await;
+        let (response, rest) = head.map_err(|_| Status::timeout("the node did not answer", 1))??;
+        Ok(Opened { response, rest, tunnel })
+    }
+
+    /// Goes on with a connection once its answer is sent.
+    pub(super) fn upgraded<F>(&self, upgrade: OnUpgrade, then: impl FnOnce(TokioIo<Upgraded>) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         self.api.inner.tasks.spawn(async move {
             match upgrade.await {
-                Ok(client) => copy(TokioIo::new(client), tunnel, rest).await,
+                Ok(client) => then(TokioIo::new(client)).await,
                 Err(error) => tracing::debug!(%error, "the client left before its stream began"),
             }
         });
-        Ok(Answer::Raw(response.map(|()| Body::empty())))
+    }
+
+    /// What is asked for, as admission sees it.
+    fn asked(&self) -> Value {
+        let (version, kind) = self.sub.as_ref().map_or(("", ""), |sub| (sub.version.as_ref(), sub.kind.as_ref()));
+        let mut options = json!({"apiVersion": version, "kind": kind});
+        let params = &self.params;
+        let flags = ["stdin", "stdout", "stderr", "tty"];
+        flags.iter().filter(|name| params.flag(name) == Some(true)).for_each(|name| options[name] = true.into());
+        if let Some(container) = params.get("container").filter(|name| !name.is_empty()) {
+            options["container"] = container.into();
+        }
+        let command: Vec<&str> = params.all("command").collect();
+        if !command.is_empty() {
+            options["command"] = command.into();
+        }
+        let ports: Vec<u16> =
+            params.all("ports").flat_map(|list| list.split(',')).filter_map(|port| port.parse().ok()).collect();
+        if !ports.is_empty() {
+            options["ports"] = ports.into();
+        }
+        options
     }
 
     fn stream_options(&self, on: &dyn OnNode, pod: &serde_json::Value) -> Result<Stream, Status> {
@@ -95,6 +166,23 @@ impl Call {
             ports,
         })
     }
+}
+
+/// A stream to the node, with the runtime's answer and what came after it.
+struct Opened {
+    response: Response<()>,
+    rest: Bytes,
+    tunnel: NodeStream,
+}
+
+/// A request head of ours. The node replaces its target.
+fn runtime_head(protocol: &Protocol) -> Bytes {
+    let version = protocol.runtime;
+    let head = format!(
+        "POST / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: {version}\r\n\
+         Content-Length: 0\r\n\r\n"
+    );
+    head.into()
 }
 
 /// The client's request head, without what is between it and this API only.
@@ -178,17 +266,17 @@ fn refusal(mut response: Response<()>, rest: Bytes, tunnel: NodeStream) -> Respo
 }
 
 /// Copies both ways until the node has said everything, or the client is gone.
-async fn copy(client: TokioIo<hyper::upgrade::Upgraded>, tunnel: NodeStream, rest: Bytes) {
+async fn copy(client: TokioIo<Upgraded>, tunnel: NodeStream, rest: Bytes) {
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let NodeStream { tx, mut rx } = tunnel;
     let up = async move {
         let mut buffer = BytesMut::with_capacity(CHUNK);
-        while let Ok(n) = from_client.read_buf(&mut buffer).await {
-            if n == 0 || tx.send(buffer.split().freeze()).await.is_err() {
-                break;
-            }
+        while let Ok(1..) = from_client.read_buf(&mut buffer).await {
+            // After the node's end nobody wants it, but it is read: unread, it would undo what is on its way back.
+            let _ = tx.send(buffer.split().freeze()).await;
             buffer.reserve(CHUNK);
         }
+        drop(tx);
     };
     let down = async move {
         let mut piece = Some(Ok(rest));
@@ -200,10 +288,12 @@ async fn copy(client: TokioIo<hyper::upgrade::Upgraded>, tunnel: NodeStream, res
         }
         let _ = to_client.shutdown().await; // the client may have gone first
     };
-    // Once the node is done nothing more can come of what the client sends.
     tokio::pin!(up, down);
     tokio::select! {
-        () = &mut down => {}
+        // The client reads what it was sent, then it closes.
+        () = &mut down => {
+            let _ = tokio::time::timeout(LINGER, up).await;
+        }
         () = &mut up => down.await,
     }
 }

@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use kontiki_machinery::{FieldError, GroupResource, Path};
 use kontiki_model::ObjectKey;
-use kontiki_model::resource::{PODS, SECRETS, SERVICE_ACCOUNTS};
+use kontiki_model::resource::{NODES, PODS, SECRETS, SERVICE_ACCOUNTS};
 use serde_json::{Value, json};
 
-use crate::auth::tokens::Bound;
+use crate::auth::tokens::{Bound, Named};
 use crate::call::{Answer, Call, Input, Object};
 use crate::clock::format_time;
 use crate::object::{self, meta_str, set_resource_version};
@@ -22,10 +22,11 @@ pub(crate) async fn create(call: &mut Call, input: Input) -> Result<Answer, Stat
     let (mut request, dry_run) = super::decoded(call, input)?;
     check_name(call, &request)?;
     let namespace = call.namespace().unwrap_or_default().to_owned();
-    let account = call.api.read(SERVICE_ACCOUNTS, &namespace, call.name()).await?;
+    let account = call.api.read(SERVICE_ACCOUNTS, Some(&namespace), call.name()).await?;
     default_spec(&mut request, &call.api.inner.config.issuer);
-    check(call, &request)?;
-    let bound = bound_object(call, &request, &namespace).await?;
+    let request = &mut super::admitted(call, request, dry_run).await?;
+    check(call, request)?;
+    let bound = bound_object(call, request, &namespace).await?;
     let audiences = object::texts(&request["spec"]["audiences"]);
     let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS).min(LONGEST);
     let (token, expires) = call.api.sign_token(&account, bound, &audiences, seconds)?;
@@ -33,8 +34,8 @@ pub(crate) async fn create(call: &mut Call, input: Input) -> Result<Answer, Stat
     request["status"] = json!({"token": token, "expirationTimestamp": format_time(expires)});
     let created = format_time(call.api.now());
     request["metadata"] = json!({"name": call.name(), "namespace": namespace, "creationTimestamp": created});
-    set_resource_version(&mut request, None);
-    Ok(Answer::Object { code: 201, object: Object::Built(request) })
+    set_resource_version(request, None);
+    Ok(Answer::Object { code: 201, object: Object::Built(request.take()) })
 }
 
 fn check_name(call: &Call, request: &Value) -> Result<(), Status> {
@@ -76,7 +77,7 @@ fn check(call: &Call, request: &Value) -> Result<(), Status> {
 fn bindable(call: &Call, api_version: &str, kind: &str) -> Option<GroupResource<'static>> {
     let table = call.api.registry().table();
     let version = if api_version.is_empty() { "v1" } else { api_version };
-    [PODS, SECRETS].into_iter().find(|resource| {
+    [PODS, SECRETS, NODES].into_iter().find(|resource| {
         table.find_resource(*resource).is_some_and(|def| def.kind == kind && def.api_version() == version)
     })
 }
@@ -93,7 +94,8 @@ async fn bound_object(call: &Call, request: &Value, namespace: &str) -> Result<O
             "cannot bind token for serviceaccount to object of type {version}, Kind={kind}"
         )));
     };
-    let found = call.api.read(resource, namespace, text("name")).await?;
+    let place = Some(namespace).filter(|_| resource != NODES);
+    let found = call.api.read(resource, place, text("name")).await?;
     let (uid, wanted) = (meta_str(&found, "uid").to_owned(), text("uid"));
     if resource == PODS && found["spec"]["serviceAccountName"] != call.name() {
         let text = format!(
@@ -108,13 +110,35 @@ async fn bound_object(call: &Call, request: &Value, namespace: &str) -> Result<O
         );
         return Err(Status::conflict(resource, text("name"), message));
     }
-    Ok(Some(Bound { secret: resource == SECRETS, name: text("name").to_owned(), uid }))
+    let named = Named { name: text("name").to_owned(), uid };
+    Ok(Some(match resource {
+        PODS => {
+            let node = call.api.node_of(&found)?;
+            Bound::Pod(named, node)
+        }
+        SECRETS => Bound::Secret(named),
+        _ => Bound::Node(named),
+    }))
 }
 
 impl Api {
-    /// Reads one object of a namespace, linearizably, for the API's own use.
-    pub(crate) async fn read(&self, resource: GroupResource<'_>, namespace: &str, name: &str) -> Result<Value, Status> {
-        let key = ObjectKey::new(resource, Some(namespace), name).encode();
+    /// The node that a pod is on, as its tokens tell it.
+    fn node_of(&self, pod: &Value) -> Result<Option<Named>, Status> {
+        let Some(name) = pod["spec"]["nodeName"].as_str().filter(|name| !name.is_empty()) else { return Ok(None) };
+        let entry = self.backend().snapshot().get(&ObjectKey::new(NODES, None, name).encode());
+        let node = entry.map(|entry| object::decode(&entry)).transpose()?;
+        let uid = node.as_ref().map_or("", |node| meta_str(node, "uid")).to_owned();
+        Ok(Some(Named { name: name.to_owned(), uid }))
+    }
+
+    /// Reads one object, linearizably, for the API's own use.
+    pub(crate) async fn read(
+        &self,
+        resource: GroupResource<'_>,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Value, Status> {
+        let key = ObjectKey::new(resource, namespace, name).encode();
         let entry = self.fresh().await?.get(&key).ok_or_else(|| Status::not_found(resource, name))?;
         object::decode(&entry)
     }
@@ -132,14 +156,15 @@ impl Api {
         audiences: &[String],
         seconds: i64,
     ) -> Result<(String, Timestamp), Status> {
-        let account = self.read(SERVICE_ACCOUNTS, namespace, service_account).await?;
+        let account = self.read(SERVICE_ACCOUNTS, Some(namespace), service_account).await?;
+        let mut bound = None;
         if let Some((name, uid)) = pod {
-            let found = self.read(PODS, namespace, name).await?;
+            let found = self.read(PODS, Some(namespace), name).await?;
             if meta_str(&found, "uid") != uid || found["spec"]["serviceAccountName"] != service_account {
                 return Err(Status::not_found(PODS, name));
             }
+            bound = Some(Bound::Pod(Named { name: name.to_owned(), uid: uid.to_owned() }, self.node_of(&found)?));
         }
-        let bound = pod.map(|(name, uid)| Bound { secret: false, name: name.to_owned(), uid: uid.to_owned() });
         let seconds = if seconds <= 0 { DEFAULT_SECONDS } else { seconds.clamp(MIN_SECONDS, LONGEST) };
         self.sign_token(&account, bound, audiences, seconds)
     }

@@ -10,7 +10,7 @@ use crate::Status;
 use crate::call::{Answer, Call, Input};
 use crate::clock::format_time;
 use crate::object::{meta_str, set_resource_version};
-use crate::state::Extra;
+use crate::pipeline::{self, Draft};
 use crate::verbs::change::{Decide, Decision, Next, Round};
 
 /// Writes the object that `call` names.
@@ -63,8 +63,12 @@ impl Decide for Writing<'_> {
         if !wanted.is_empty() && wanted != meta_str(current, "resourceVersion") {
             return Err(Status::modified(call.def.group_resource(), call.name()));
         }
-        let mut new = self.write.write(current, sent, &format_time(round.memo.now))?;
+        let now = format_time(round.memo.now);
+        let mut draft = Draft::create(call, round.state.clone(), sent.clone(), round.dry_run, round.memo);
+        pipeline::run(&mut draft, &pipeline::ADMISSION).await?;
+        let Draft { object: sent, extra, warnings, .. } = draft;
+        let mut new = self.write.write(current, &sent, &now)?;
         set_resource_version(&mut new, None);
-        Ok(Next::Put(new, Extra::default()).into())
+        Ok(Decision { next: Next::Put(new, extra), warnings })
     }
 }

@@ -12,15 +12,17 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kontiki_store::{Compare, Entry, Op, Revision, Snapshot};
+use kontiki_cache::Snapshot;
+use kontiki_store::{Compare, Entry, Op, Revision};
 use serde_json::Value;
 
 use crate::Status;
 use crate::call::{Call, Object};
 use crate::clock::between;
+use crate::convert::Form;
 use crate::object::set_resource_version;
 use crate::pipeline::Memo;
-use crate::state::{Extra, put, served, stored};
+use crate::state::{Extra, as_read, put, served, stored};
 
 /// How often a decision is made anew before the caller has to try again.
 const ATTEMPTS: u32 = 100;
@@ -80,10 +82,13 @@ impl Call {
     pub async fn change(&self, dry_run: bool, wish: &impl Decide) -> Result<Changed, Status> {
         let key = self.key();
         let mut memo = Memo::new(self.api.now());
-        let mut state = self.api.store().snapshot();
+        let mut state = self.api.backend().snapshot();
         let mut entry = state.get(&key);
         let mut fresh = false;
         for attempt in 0..ATTEMPTS {
+            if let Some(stored) = entry.take() {
+                entry = Some(self.api.one_in_version(&self.def, stored, self.deadline).await?);
+            }
             let decision = self.consider(wish, &state, entry.as_deref(), dry_run, &mut memo).await;
             if !fresh && !matches!(&decision, Ok(Decision { next: Next::Put(..) | Next::Remove(..), .. })) {
                 state = self.api.fresh().await?;
@@ -96,10 +101,14 @@ impl Call {
             }
             let Decision { next, warnings } = decision?;
             let current = entry.as_ref().expect("a decision was made on it");
+            let form = match &next {
+                Next::Put(value, _) => self.api.form(&self.def, value, self.deadline).await?,
+                Next::Remove(..) | Next::Keep => None,
+            };
             if dry_run || matches!(next, Next::Keep) {
-                return self.without_write(current, next, warnings);
+                return self.without_write(current, next, form, warnings);
             }
-            match self.write(current, next).await? {
+            match self.write(current, next, form).await? {
                 Written::Done { object, removed } => {
                     return Ok(Changed { object, removed, written: true, before: current.mod_revision, warnings });
                 }
@@ -132,7 +141,13 @@ impl Call {
         wish.decide(self, Round { state, current, dry_run, memo }).await
     }
 
-    fn without_write(&self, current: &Entry, next: Next, warnings: Vec<String>) -> Result<Changed, Status> {
+    fn without_write(
+        &self,
+        current: &Entry,
+        next: Next,
+        form: Option<Form>,
+        warnings: Vec<String>,
+    ) -> Result<Changed, Status> {
         let before = current.mod_revision;
         let shown = |mut value: Value| {
             set_resource_version(&mut value, Some(before));
@@ -140,17 +155,21 @@ impl Call {
         };
         let (object, removed) = match next {
             Next::Keep => (Object::of_entry(&self.def, current)?, false),
-            Next::Put(value, _) => (shown(value), false),
+            Next::Put(value, _) => (shown(form.map_or(value, |form| form.read)), false),
             Next::Remove(value, _) => (shown(value), true),
         };
         Ok(Changed { object, removed, written: false, before, warnings })
     }
 
-    async fn write(&self, current: &Arc<Entry>, next: Next) -> Result<Written, Status> {
+    async fn write(&self, current: &Arc<Entry>, next: Next, form: Option<Form>) -> Result<Written, Status> {
         let key = current.key.clone();
         let (op, mut value, extra, removed) = match next {
             Next::Put(value, extra) => {
-                (put(&self.def, key.clone(), stored(&self.def, &value), self.api.now()), value, extra, false)
+                let (bytes, read) = match form {
+                    Some(form) => (form.stored, form.read),
+                    None => (stored(&self.def, &value), as_read(&self.def, value)),
+                };
+                (put(&self.def, key.clone(), bytes, self.api.now()), read, extra, false)
             }
             Next::Remove(value, extra) => (Op::delete(key.clone()), value, extra, true),
             Next::Keep => unreachable!("nothing is written for Keep"),

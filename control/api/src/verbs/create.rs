@@ -1,19 +1,27 @@
 //! Create: everything a new object goes through before its compare-and-put.
 
-use kontiki_store::{Compare, Snapshot};
+use std::time::Duration;
+
+use kontiki_cache::Snapshot;
+use kontiki_store::{Compare, Op};
 use serde_json::Value;
 
 use crate::Status;
 use crate::call::{Answer, Call, Input, Object};
+use crate::clock::between;
 use crate::codec;
+use crate::convert::Form;
+use crate::ledger::{Commit, Handed};
 use crate::object::{deleting, meta_str, set_resource_version};
 use crate::pipeline::{self, Draft, Memo};
-use crate::state::{Extra, object_key, put, stored};
+use crate::state::{Extra, as_read, object_key, put, stored};
 
 /// How many random names are tried for a `generateName`.
 const NAME_ATTEMPTS: u32 = 8;
 /// How often admission is repeated because what it saw had changed.
-const ATTEMPTS: u32 = 20;
+const ATTEMPTS: u32 = 100;
+/// From this attempt on the loop pauses, so that many writers get their turn.
+const PAUSE_AFTER: u32 = 3;
 
 impl Call {
     /// Creates an object in the collection that this call names.
@@ -24,29 +32,20 @@ impl Call {
         self.params.check_field_manager(OPTIONS)?;
         let mut object = codec::decode_object(self, input, validation)?;
         self.fit_namespace(&mut object)?;
+        let object = self.track(None, object, self.api.now()).await?;
         self.create_object(object, dry_run).await
     }
 
-    /// Creates `object`, decoded and in the right namespace.
+    /// Creates `object`, decoded and in the right namespace, with who owns what of it.
     pub async fn create_object(&mut self, object: Value, dry_run: bool) -> Result<Answer, Status> {
         let generated = meta_str(&object, "name").is_empty() && !meta_str(&object, "generateName").is_empty();
         let mut names_left = if generated { NAME_ATTEMPTS } else { 1 };
         let mut memo = Memo::new(self.api.now());
-        let mut state = self.api.store().snapshot();
+        let mut state = self.api.backend().snapshot();
         let mut fresh = false;
-        for _ in 0..ATTEMPTS {
-            let mut draft = Draft::create(self, state.clone(), object.clone(), dry_run, &mut memo);
-            let ready = pipeline::run(&mut draft, &pipeline::WRITE).await;
-            let Draft { object: made, extra, warnings, .. } = draft;
-            if let Err(status) = ready {
-                if fresh {
-                    return Err(status);
-                }
-                state = self.api.fresh().await?;
-                fresh = true;
-                continue;
-            }
-            match self.insert(made, extra, dry_run, &mut state).await? {
+        for attempt in 0..ATTEMPTS {
+            let (inserted, warnings) = self.attempt(&object, dry_run, &mut memo, &mut state, fresh).await?;
+            match inserted {
                 Inserted::Done(object) => {
                     self.warnings.extend(warnings);
                     return Ok(Answer::Object { code: 201, object });
@@ -59,12 +58,74 @@ impl Call {
                     memo.redraw();
                 }
                 Inserted::Moved => {
+                    if attempt >= PAUSE_AFTER {
+                        tokio::time::sleep(Duration::from_millis(between(self.api.entropy(), 1..20))).await;
+                    }
                     state = self.api.fresh().await?;
                     fresh = true;
                 }
             }
         }
         Err(Status::server_timeout(self.def.group_resource(), "create", 1))
+    }
+
+    /// Decides on `state`, and hands what comes of it to the store. A refusal is believed if the state is fresh.
+    async fn attempt(
+        &self,
+        object: &Value,
+        dry_run: bool,
+        memo: &mut Memo,
+        state: &mut Snapshot,
+        fresh: bool,
+    ) -> Result<(Inserted, Vec<String>), Status> {
+        let mut draft = Draft::create(self, state.clone(), object.clone(), dry_run, memo);
+        let mut form = None;
+        let started = match pipeline::run(&mut draft, &pipeline::CREATE).await {
+            Ok(()) => {
+                form = self.api.form(&self.def, &draft.object, self.deadline).await?;
+                self.hand_over(&mut draft, form.as_ref())
+            }
+            Err(status) => Err(status),
+        };
+        let Draft { object: made, warnings, .. } = draft;
+        let inserted = match started {
+            Ok(started) => self.inserted((made, form), started, state).await?,
+            Err(status) if fresh => return Err(status),
+            Err(_) => Inserted::Moved,
+        };
+        Ok((inserted, warnings))
+    }
+
+    /// Charges a draft that is ready and hands its transaction to the store.
+    fn hand_over<'s>(&'s self, draft: &mut Draft<'_>, form: Option<&Form>) -> Result<Started<'s>, Status> {
+        pipeline::charge::run(draft, None)?;
+        if draft.dry_run {
+            return Ok(Started::Dry);
+        }
+        if !meta_str(&draft.object, "resourceVersion").is_empty() {
+            return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        let namespace = self.namespace().filter(|_| !draft.extra.along.is_empty());
+        let Some(namespace) = namespace else {
+            return Ok(Started::Alone(self.put_new(&draft.object, form), std::mem::take(&mut draft.extra)));
+        };
+        let turn = self.api.inner.ledger.lock(namespace);
+        if pipeline::charge::run(draft, Some(turn.tips())).is_err() {
+            // There is enough as far as is known, and not if all that is under way succeeds: that decides.
+            return Ok(Started::Behind);
+        }
+        let (guard, put) = self.put_new(&draft.object, form);
+        let along = draft.extra.along.clone();
+        let extra = std::mem::take(&mut draft.extra);
+        let commit: Commit<'s> = Box::pin(self.commit(guard, put, extra));
+        Ok(Started::Chained(turn.hand_over(commit, &along, draft.state.revision())))
+    }
+
+    fn put_new(&self, object: &Value, form: Option<&Form>) -> (Compare, Op) {
+        let key = object_key(&self.def, self.namespace(), meta_str(object, "name"));
+        let bytes = form.map_or_else(|| stored(&self.def, object), |form| form.stored.clone());
+        let put = put(&self.def, key.clone(), bytes, self.api.now());
+        (Compare::absent(key), put)
     }
 
     fn exists(&self, name: &str, going: bool, generated: bool) -> Status {
@@ -80,28 +141,37 @@ impl Call {
         status
     }
 
-    async fn insert(
+    /// What became of an object that was handed to the store.
+    async fn inserted(
         &self,
-        mut object: Value,
-        extra: Extra,
-        dry_run: bool,
+        (object, form): (Value, Option<Form>),
+        started: Started<'_>,
         state: &mut Snapshot,
     ) -> Result<Inserted, Status> {
         let name = meta_str(&object, "name").to_owned();
-        let key = object_key(&self.def, self.namespace(), &name);
-        if dry_run {
-            *state = self.api.fresh().await?;
-            return Ok(match state.get(&key) {
-                Some(entry) => Inserted::exists(name, &entry.value),
-                None => Inserted::Done(Object::Built(object)),
-            });
-        }
-        if !meta_str(&object, "resourceVersion").is_empty() {
-            return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
-        }
-        let put = put(&self.def, key.clone(), stored(&self.def, &object), self.api.now());
-        let result = self.commit(Compare::absent(key), put, extra).await?;
+        let result = match started {
+            Started::Dry => {
+                *state = self.api.fresh().await?;
+                return Ok(match state.get(&object_key(&self.def, self.namespace(), &name)) {
+                    Some(entry) => Inserted::exists(name, &entry.value),
+                    None => Inserted::Done(Object::Built(form.map_or(object, |form| form.read))),
+                });
+            }
+            Started::Alone((guard, put), extra) => self.commit(guard, put, extra).await?,
+            Started::Behind => return Ok(Inserted::Moved),
+            Started::Chained(Handed::Full) => {
+                // Other masters' turn, whose writes fit in where nothing of ours is under way.
+                tokio::time::sleep(Duration::from_millis(between(self.api.entropy(), 2..6))).await;
+                return Ok(Inserted::Moved);
+            }
+            Started::Chained(Handed::Over(commit, link)) => {
+                let result = commit.await?;
+                link.settle(&result);
+                result
+            }
+        };
         if result.succeeded {
+            let mut object = form.map_or_else(|| as_read(&self.def, object), |form| form.read);
             set_resource_version(&mut object, Some(result.revision));
             return Ok(Inserted::Done(Object::Built(object)));
         }
@@ -110,6 +180,19 @@ impl Call {
             None => Inserted::Moved,
         })
     }
+}
+
+/// A write that is ready.
+#[allow(clippy::large_enum_variant, reason = "one for each request, moved once")]
+enum Started<'a> {
+    /// Nothing is to be written.
+    Dry,
+    /// It changes no object that others change at the same time.
+    Alone((Compare, Op), Extra),
+    /// It changes one that others change, and is behind them.
+    Chained(Handed<'a>),
+    /// Whether it may be written depends on what becomes of those.
+    Behind,
 }
 
 enum Inserted {

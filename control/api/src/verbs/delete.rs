@@ -25,6 +25,10 @@ use crate::{DeleteOptions, Propagation, Status};
 const OPTIONS: &str = "DeleteOptions";
 /// Deletes of one deletecollection that share group commits.
 const DELETES_AT_ONCE: usize = 16;
+/// The option that lets go what cannot be read.
+const CORRUPT: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
+/// What it does not go with: nothing is known of the object.
+const NOT_WITH_CORRUPT: [&str; 4] = ["propagationPolicy", "orphanDependents", "gracePeriodSeconds", "preconditions"];
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
@@ -34,6 +38,8 @@ pub(crate) struct Request {
     pub options: DeleteOptions,
     pub orphan_dependents: Option<bool>,
     pub dry_run: bool,
+    /// Whether what cannot be read is to go.
+    pub corrupt: bool,
 }
 
 impl Decide for Request {
@@ -44,7 +50,8 @@ impl Decide for Request {
         let now = round.memo.now;
         let mut draft = Draft::removal(call, round.state.clone(), &old, round.dry_run, round.memo);
         pipeline::run(&mut draft, &pipeline::REMOVAL).await?;
-        let Draft { extra, warnings, .. } = draft;
+        let Draft { extra, mut warnings, .. } = draft;
+        warnings.extend(call.orphan_warning(self));
         Ok(Decision { next: call.decide_delete(&old, self, extra, now), warnings })
     }
 }
@@ -72,6 +79,9 @@ impl Call {
         {
             return Err(Status::forbidden(self.def.group_resource(), self.name(), &protected.why));
         }
+        if request.corrupt {
+            return Box::pin(self.delete_corrupt(request.dry_run)).await;
+        }
         let Changed { object, removed, written, warnings, .. } = self.change(request.dry_run, request).await?;
         self.warnings.extend(warnings);
         self.effect = written.into();
@@ -89,7 +99,14 @@ impl Call {
         Ok(Answer::Status { code: 200, status: Status::success(Some(details)) })
     }
 
-    fn decide_delete(&self, old: &Value, request: &Request, extra: Extra, now: jiff::Timestamp) -> Next {
+    /// What to tell a client that did not say what becomes of the dependents.
+    fn orphan_warning(&self, request: &Request) -> Option<String> {
+        let said = request.orphan_dependents.is_some() || request.options.propagation.is_some();
+        self.def.strategy.orphan_warning().filter(|_| !said).map(str::to_owned)
+    }
+
+    /// What a delete that admission has let pass makes of `old`, which has no version.
+    pub(crate) fn decide_delete(&self, old: &Value, request: &Request, extra: Extra, now: jiff::Timestamp) -> Next {
         let mut new = old.clone();
         if let Some(over) = self.def.strategy.terminate(&mut new, &format_time(now)) {
             return self.next(new, old, over, extra);
@@ -117,7 +134,7 @@ impl Call {
         if new == *old { Next::Keep } else { Next::Put(new, extra) }
     }
 
-    fn check_delete_preconditions(&self, current: &Value, options: &DeleteOptions) -> Result<(), Status> {
+    pub(crate) fn check_delete_preconditions(&self, current: &Value, options: &DeleteOptions) -> Result<(), Status> {
         let conflict = |text: String| {
             let kind = GroupResource { group: &self.def.group, resource: &self.def.kind };
             Status::conflict(kind, self.name(), text)
@@ -141,6 +158,10 @@ impl Call {
 
     /// Deletes what a list of this collection would show. Answers with that list.
     pub async fn delete_collection(&mut self, request: &Request) -> Result<Answer, Status> {
+        if request.corrupt {
+            let why = "is not allowed with DELETECOLLECTION, try again after removing the option";
+            return Err(options_error(OPTIONS, &[FieldError::invalid(CORRUPT, true, why)]));
+        }
         let list = self.collect().await?;
         let mut calls = Vec::with_capacity(list.items.len());
         for entry in &list.items {
@@ -160,6 +181,7 @@ impl Call {
             }
         }
         drop(deletes);
+        self.warnings.extend(self.orphan_warning(request));
         Ok(Answer::List(list))
     }
 }
@@ -175,6 +197,9 @@ fn query_options(call: &Call) -> Result<Value, Status> {
     }
     if let Some(orphan) = params.flag("orphanDependents") {
         options["orphanDependents"] = orphan.into();
+    }
+    if let Some(corrupt) = params.flag(CORRUPT) {
+        options[CORRUPT] = corrupt.into();
     }
     options["dryRun"] = params.all("dryRun").collect::<Vec<_>>().into();
     Ok(options)
@@ -200,6 +225,10 @@ pub(crate) fn request_of(options: &Value) -> Result<Request, Status> {
         let text = "orphanDependents and deletionPropagation cannot be both set";
         errors.insert(0, FieldError::invalid("propagationPolicy", policy, text));
     }
+    let corrupt = options[CORRUPT] == true;
+    let with = NOT_WITH_CORRUPT.iter().filter(|field| corrupt && !options[*field].is_null());
+    errors
+        .extend(with.map(|field| FieldError::invalid(CORRUPT, true, format!("cannot be set together with .{field}"))));
     if !errors.is_empty() {
         return Err(options_error(OPTIONS, &errors));
     }
@@ -207,6 +236,7 @@ pub(crate) fn request_of(options: &Value) -> Result<Request, Status> {
     let precondition = |field: &str| options["preconditions"][field].as_str().map(str::to_owned);
     Ok(Request {
         dry_run: check_dry_run(&texts, OPTIONS)?,
+        corrupt,
         orphan_dependents,
         options: DeleteOptions {
             grace_period_seconds: options["gracePeriodSeconds"].as_i64(),

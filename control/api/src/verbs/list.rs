@@ -8,12 +8,13 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use kontiki_cache::Filter;
+use kontiki_cache::{Filter, Snapshot};
 use kontiki_machinery::FieldError;
-use kontiki_store::{Entry, HistoryError, Revision, Snapshot};
+use kontiki_store::{Entry, HistoryError, Revision};
 use serde::{Deserialize, Serialize};
 
 use crate::call::{Answer, Call, List, Object};
+use crate::corrupt::Corrupt;
 use crate::params::options_error;
 use crate::state::{collection_prefix, history_error, too_large_version};
 use crate::{Api, Status};
@@ -52,7 +53,7 @@ pub(crate) fn parse_version(text: &str) -> Result<u64, Status> {
 impl Api {
     /// A snapshot no older than asked for.
     pub(crate) async fn snapshot_for(&self, version: Version) -> Result<Snapshot, Status> {
-        let local = self.store().snapshot();
+        let local = self.backend().snapshot();
         match version {
             Version::Any => Ok(local),
             Version::NotOlder(wanted) | Version::Exact(wanted) if local.revision().0 >= wanted => Ok(local),
@@ -72,6 +73,9 @@ impl Api {
 impl Call {
     /// Reads the object that this call names.
     pub async fn get(&mut self) -> Result<Answer, Status> {
+        if let Some(measured) = &self.def.measured {
+            return self.measure_one(&**measured).await;
+        }
         let version = match self.params.get("resourceVersion") {
             None => Version::Latest,
             Some("0") => Version::Any,
@@ -79,11 +83,15 @@ impl Call {
         };
         let state = self.api.snapshot_for(version).await?;
         let entry = state.get(&self.key()).ok_or_else(|| self.not_found())?;
+        let entry = self.api.one_in_version(&self.def, entry, self.deadline).await?;
         Ok(Answer::Object { code: 200, object: Object::of_entry(&self.def, &entry)? })
     }
 
     /// Lists the collection that this call names.
     pub async fn list(&mut self) -> Result<Answer, Status> {
+        if let Some(measured) = &self.def.measured {
+            return self.measure_all(&**measured).await;
+        }
         Ok(Answer::List(self.collect().await?))
     }
 
@@ -150,45 +158,58 @@ impl Call {
     pub async fn first_page(&self, version: Version, limit: Option<i64>, filter: &Filter) -> Result<List, Status> {
         let state = self.api.snapshot_for(version).await?;
         if !matches!(version, Version::Exact(_))
-            && let Some(list) = self.select(state.revision(), limit, filter).await
+            && let Some(list) = self.select(state.revision(), limit, filter).await?
         {
-            return Ok(list);
+            return self.in_own_version(list).await;
         }
         match version {
             Version::Exact(wanted) if state.revision().0 != wanted => {
                 self.past_page(Revision(wanted), limit, filter, None).await
             }
-            _ => self.page(&state, limit, filter, None),
+            _ => self.page(&state, limit, filter, None).await,
         }
+    }
+
+    /// Whether objects have to be converted before a filter can judge them.
+    fn converts_first(&self, filter: &Filter) -> bool {
+        !filter.is_told_by_key() && self.def.strategy.conversion().is_some()
+    }
+
+    async fn in_own_version(&self, mut list: List) -> Result<List, Status> {
+        list.items = self.api.in_version(&self.def, list.items, self.deadline).await?;
+        Ok(list)
     }
 
     /// The list as the cache's indexes have it, no older than `revision`; `None` if it has to be walked: nothing is
     /// selected, one object is, or more than one page.
-    async fn select(&self, revision: Revision, limit: Option<i64>, filter: &Filter) -> Option<List> {
-        if filter.is_empty() || self.only_key(filter).is_some() {
-            return None;
+    async fn select(&self, revision: Revision, limit: Option<i64>, filter: &Filter) -> Result<Option<List>, Status> {
+        if filter.is_empty() || self.only_key(filter).is_some() || self.converts_first(filter) {
+            return Ok(None);
         }
         let cache = self.api.cache();
         let collection = cache.collection(&collection_prefix(&self.def, None));
         cache.wait_for(revision).await;
-        let (seen, found) = collection.select(&self.def, &collection_prefix(&self.def, self.namespace()), filter);
+        let prefix = collection_prefix(&self.def, self.namespace());
+        // No index has these.
+        Corrupt::among(&collection.unreadable(&prefix)).judge(self.def.group_resource())?;
+        let (seen, found) = collection.select(&self.def, &prefix, filter);
         let is_one_page = limit.is_none_or(|limit| usize::try_from(limit).is_ok_and(|limit| found.len() <= limit));
-        is_one_page.then(|| List {
+        Ok(is_one_page.then(|| List {
             items: found.iter().map(|object| Arc::clone(object.entry())).collect(),
             revision: seen.max(revision),
             continue_token: String::new(),
             remaining: None,
-        })
+        }))
     }
 
     async fn next_page(&self, token: &str, limit: Option<i64>, filter: &Filter) -> Result<List, Status> {
         let (revision, start) = self.read_token(token)?;
         let Some(revision) = revision else {
             let state = self.api.fresh().await?;
-            return self.page(&state, limit, filter, Some(start));
+            return self.page(&state, limit, filter, Some(start)).await;
         };
         if let Some(state) = self.api.inner.pages.at(revision) {
-            return self.page(&state, limit, filter, Some(start));
+            return self.page(&state, limit, filter, Some(start)).await;
         }
         match self.past_page(revision, limit, filter, Some(start.clone())).await {
             Err(status) if status.code == 410 => Err(self.token_expired(&start)),
@@ -226,7 +247,7 @@ impl Call {
         }
     }
 
-    fn page(
+    async fn page(
         &self,
         state: &Snapshot,
         limit: Option<i64>,
@@ -234,17 +255,47 @@ impl Call {
         start: Option<String>,
     ) -> Result<List, Status> {
         let prefix = collection_prefix(&self.def, self.namespace());
-        let after = start.map(|start| [prefix.as_ref(), start.as_bytes()].concat());
-        let entries: Box<dyn Iterator<Item = Arc<Entry>>> = match (&after, self.only_key(filter)) {
-            (None, Some(key)) => return Ok(self.single(state, &key, filter)),
-            (Some(after), _) => Box::new(state.range_from(&prefix, before(after))),
-            (None, None) => Box::new(state.range(&prefix)),
+        let list = if self.converts_first(filter) {
+            let entries = self.entries(state, &prefix, filter, start).collect();
+            self.fill_converted(entries, state.revision(), limit, filter, &prefix).await?
+        } else {
+            let entries = self.entries(state, &prefix, filter, start);
+            let list = self.fill(entries, state.revision(), limit, filter, &prefix)?;
+            self.in_own_version(list).await?
         };
-        let list = self.fill(entries, state.revision(), limit, filter, &prefix)?;
         if !list.continue_token.is_empty() {
             self.api.inner.pages.remember(state);
         }
         Ok(list)
+    }
+
+    /// The entries that may pass the filter, from a place on.
+    fn entries<'s>(
+        &self,
+        state: &'s Snapshot,
+        prefix: &[u8],
+        filter: &Filter,
+        start: Option<String>,
+    ) -> Box<dyn Iterator<Item = Arc<Entry>> + 's> {
+        let after = start.map(|start| [prefix, start.as_bytes()].concat());
+        match (after, self.only_key(filter)) {
+            (None, Some(key)) => Box::new(state.get(&key).into_iter()),
+            (Some(after), _) => Box::new(state.range_from(prefix, before(&after))),
+            (None, None) => Box::new(state.range(prefix)),
+        }
+    }
+
+    async fn fill_converted(
+        &self,
+        entries: Vec<Arc<Entry>>,
+        revision: Revision,
+        limit: Option<i64>,
+        filter: &Filter,
+        prefix: &[u8],
+    ) -> Result<List, Status> {
+        Corrupt::among(&entries).judge(self.def.group_resource())?;
+        let entries = self.api.in_version(&self.def, entries, self.deadline).await?;
+        self.fill(entries.into_iter(), revision, limit, filter, prefix)
     }
 
     /// The only key that can pass the filter, if it says so.
@@ -257,16 +308,6 @@ impl Call {
         filter.name().map(|name| crate::state::object_key(&self.def, namespace, name))
     }
 
-    fn single(&self, state: &Snapshot, key: &[u8], filter: &Filter) -> List {
-        let entry = state.get(key).filter(|entry| filter.passes_entry(&self.def, entry));
-        List {
-            items: entry.into_iter().collect(),
-            revision: state.revision(),
-            continue_token: String::new(),
-            remaining: None,
-        }
-    }
-
     async fn past_page(
         &self,
         revision: Revision,
@@ -275,7 +316,7 @@ impl Call {
         start: Option<String>,
     ) -> Result<List, Status> {
         let prefix = collection_prefix(&self.def, self.namespace());
-        let past = self.api.store().range_at(&prefix, revision).await;
+        let past = self.api.backend().range_at(&prefix, revision).await;
         let mut entries: Vec<Arc<Entry>> = past.map_err(|e| match e {
             HistoryError::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
             other => history_error(other, revision.0),
@@ -284,7 +325,10 @@ impl Call {
             let from = [prefix.as_ref(), start.as_bytes()].concat();
             entries.retain(|entry| entry.key.as_ref() >= from.as_slice());
         }
-        self.fill(entries.into_iter(), revision, limit, filter, &prefix)
+        if self.converts_first(filter) {
+            return self.fill_converted(entries, revision, limit, filter, &prefix).await;
+        }
+        self.in_own_version(self.fill(entries.into_iter(), revision, limit, filter, &prefix)?).await
     }
 
     fn fill(
@@ -297,6 +341,7 @@ impl Call {
     ) -> Result<List, Status> {
         let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
         let mut list = List { items: Vec::new(), revision, continue_token: String::new(), remaining: None };
+        let mut corrupt = Corrupt::default();
         while let Some(entry) = entries.next() {
             if list.items.len() == limit {
                 let start = String::from_utf8_lossy(&list.items[limit - 1].key[prefix.len()..]).into_owned();
@@ -304,10 +349,15 @@ impl Call {
                 list.remaining = filter.is_empty().then(|| 1 + i64::try_from(entries.count()).unwrap_or(i64::MAX));
                 break;
             }
-            if filter.passes_entry(&self.def, &entry) {
+            if !corrupt.admits(&entry) {
+                if corrupt.is_full() {
+                    break;
+                }
+            } else if filter.passes_entry(&self.def, &entry) {
                 list.items.push(entry);
             }
         }
+        corrupt.judge(self.def.group_resource())?;
         Ok(list)
     }
 }

@@ -1,4 +1,4 @@
-//! Patch: the three patch languages over the same loop as update.
+//! Patch: the three patch languages over the same loop as update. What is applied is not here, but in `apply`.
 
 use bytes::Bytes;
 use kontiki_machinery::decode::{Decoded, Findings, decode_json};
@@ -15,6 +15,9 @@ use crate::verbs::change::{Decide, Decision, Round};
 use crate::{PatchKind, Status};
 
 const OPTIONS: &str = "PatchOptions";
+/// Patches of objects whose type came at run time.
+const UNTYPED: [&str; 3] =
+    ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
 
 /// A patch, read.
 struct Patch {
@@ -43,9 +46,13 @@ impl Decide for Patching {
 impl Call {
     /// Patches what this call names.
     pub async fn patch(&mut self, kind: PatchKind, data: Bytes) -> Result<Answer, Status> {
+        if kind == PatchKind::Strategic && self.def.schema.structural().is_some() {
+            // It goes by what only built-in types say.
+            return Err(Status::unsupported_media_type(&UNTYPED));
+        }
         let dry_run = self.params.dry_run(OPTIONS)?;
         let validation = self.params.field_validation(OPTIONS)?;
-        self.params.check_field_manager(OPTIONS)?;
+        self.params.check_patch(OPTIONS)?;
         let patch = read(kind, &data, validation)?;
         let wanted = codec::wanted(self);
         let changed = self.change(dry_run, &Patching { patch, wanted }).await?;

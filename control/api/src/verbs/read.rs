@@ -25,9 +25,11 @@ impl Call {
         if let Some(sub) = self.sub.clone() {
             return match &sub.handler {
                 Handler::Write(_, write) => sub::write::create(self, *write, input).await,
-                Handler::Evict(_) => sub::evict::create(self, input).await,
+                Handler::Evict(_, evict) => sub::evict::create(self, *evict, input).await,
                 Handler::Token(_) => sub::token::create(self, input).await,
-                Handler::Part | Handler::View(_) | Handler::Node(..) => Err(Status::method_not_allowed()),
+                Handler::Part | Handler::View(_) | Handler::Node(..) | Handler::Proxy(_) => {
+                    Err(Status::method_not_allowed())
+                }
             };
         }
         match self.def.creation.clone() {

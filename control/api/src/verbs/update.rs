@@ -1,5 +1,6 @@
 //! Update of an object or of a subresource that has the object's own type.
 
+use jiff::Timestamp;
 use kontiki_machinery::subresource::View;
 use kontiki_machinery::{Bad, FieldError};
 use serde_json::Value;
@@ -7,8 +8,9 @@ use serde_json::Value;
 use crate::Status;
 use crate::call::{Answer, Call, Input, Object};
 use crate::codec;
-use crate::object::{deleting, finalizers, meta_str, set_resource_version};
-use crate::pipeline::{self, Draft, release};
+use crate::object::{deleting, finalizers, meta_str, metadata_mut, set_resource_version};
+use crate::owners::unchanged;
+use crate::pipeline::{self, Draft, Phase, release};
 use crate::verbs::change::{Changed, Decide, Decision, Next, Round};
 
 const OPTIONS: &str = "UpdateOptions";
@@ -40,6 +42,8 @@ impl Call {
                 let Replacement { mut object } = wish;
                 // A version of what is not there binds nobody.
                 set_resource_version(&mut object, None);
+                self.api.authorize(&self.user, &self.attributes("create", &[]), self.deadline).await?;
+                let object = self.track(None, object, self.api.now()).await?;
                 self.create_object(object, dry_run).await
             }
             changed => self.answer_change(changed?),
@@ -51,18 +55,46 @@ impl Call {
     }
 
     /// The decision for what a client sent as the new state, in the form of the subresource.
-    pub async fn decide_replacement(&self, round: Round<'_>, new: Value) -> Result<Decision, Status> {
+    pub async fn decide_replacement(&self, round: Round<'_>, mut new: Value) -> Result<Decision, Status> {
         match self.view() {
-            Some(view) => {
-                let new = self.through(&*view, round.current, &new)?;
-                self.on_object().decide_update(round, new).await
-            }
-            None => self.decide_update(round, new).await,
+            Some(view) => self.track_view(&*view, round.current, &mut new, round.memo.now).await?,
+            None => new = self.track(Some(round.current), new, round.memo.now).await?,
+        }
+        self.decide_owned(round, new).await
+    }
+
+    /// The same for what says who owns what of it already.
+    pub async fn decide_owned(&self, round: Round<'_>, new: Value) -> Result<Decision, Status> {
+        match self.view() {
+            Some(view) => self.decide_viewed(&*view, round, new).await,
+            None => self.decide_update(round, new, &pipeline::WRITE).await,
         }
     }
 
+    /// Admission is asked about the view that is sent, not about what it makes of the object.
+    async fn decide_viewed(&self, view: &dyn View, round: Round<'_>, sent: Value) -> Result<Decision, Status> {
+        let Round { state, current, dry_run, memo } = round;
+        let version = meta_str(&sent, "resourceVersion").to_owned();
+        let mut old = view.of(current);
+        set_resource_version(&mut old, None);
+        let mut draft = Draft::update(self, state.clone(), &old, sent, dry_run, memo);
+        pipeline::run(&mut draft, &pipeline::ADMISSION).await?;
+        let Draft { object: mut sent, extra, warnings, .. } = draft;
+        if !version.is_empty() {
+            metadata_mut(&mut sent).insert("resourceVersion".into(), version.into());
+        }
+        let round = Round { state, current, dry_run, memo };
+        let new = self.through(view, current, &sent, round.memo.now).await?;
+        let mut decision = self.on_object().decide_update(round, new, &pipeline::VIEWED).await?;
+        decision.warnings.splice(0..0, warnings);
+        if let Next::Put(_, more) | Next::Remove(_, more) = &mut decision.next {
+            more.append(extra);
+        }
+        Ok(decision)
+    }
+
     /// The object that a client wants whose view of it is to be `sent`.
-    fn through(&self, view: &dyn View, current: &Value, sent: &Value) -> Result<Value, Status> {
+    async fn through(&self, view: &dyn View, current: &Value, sent: &Value, now: Timestamp) -> Result<Value, Status> {
         let errors = view.check(sent);
         if let (false, Some(sub)) = (errors.is_empty(), &self.sub) {
             return Err(Status::invalid(&sub.group, &sub.kind, self.name(), &errors));
@@ -71,6 +103,7 @@ impl Call {
         // What the client does not say is no precondition.
         set_resource_version(&mut new, None);
         view.apply(&mut new, sent);
+        self.take_owners(view, &mut new, sent, now).await?;
         Ok(new)
     }
 
@@ -106,18 +139,18 @@ impl Call {
     }
 
     /// What becomes of the object if a client wants it to be `new`.
-    async fn decide_update(&self, round: Round<'_>, mut new: Value) -> Result<Decision, Status> {
+    async fn decide_update(&self, round: Round<'_>, mut new: Value, phases: &[Phase]) -> Result<Decision, Status> {
         self.check_version(round.current, &new)?;
         let mut old = round.current.clone();
         set_resource_version(&mut old, None);
         set_resource_version(&mut new, None);
         let mut draft = Draft::update(self, round.state.clone(), &old, new, round.dry_run, round.memo);
-        pipeline::run(&mut draft, &pipeline::WRITE).await?;
+        pipeline::run(&mut draft, phases).await?;
         let Draft { object: new, mut extra, warnings, .. } = draft;
         let next = if gone_with(self, &new, &old) {
             extra.append(release(&self.def, &old));
             Next::Remove(new, extra)
-        } else if new == old {
+        } else if unchanged(&new, &old) {
             Next::Keep
         } else {
             Next::Put(new, extra)

@@ -13,21 +13,20 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::Response;
 use http::header::CONTENT_TYPE;
-use kontiki_cache::{Change, Ended, Filter, Shown, Subscription};
+use kontiki_cache::{Change, Ended, Filter, Object, Shown, Subscription};
+use kontiki_machinery::conversion::TIMEOUT;
 use kontiki_machinery::{FieldError, ResourceDef};
 use kontiki_store::{Entry, HistoryError, Revision};
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::call::{Answer, Call};
-use crate::clock::{self, Clock};
-use crate::encode;
-use crate::negotiate::{Form, Shape};
-use crate::object::{self, set_resource_version};
+use crate::clock;
+use crate::encode::{self, event::Encoder};
+use crate::negotiate::{Form, JSON};
 use crate::params::options_error;
-use crate::state::{collection_prefix, served};
+use crate::state::collection_prefix;
 use crate::verbs::list::{OPTIONS, Version, parse_version};
-use crate::{Api, Status};
+use crate::{Api, Status, corrupt};
 
 /// A watch without `timeoutSeconds` lasts between this and twice as long, so that clients spread.
 const MIN_SECONDS: u64 = 1800;
@@ -57,17 +56,15 @@ impl Call {
         let filter = self.filter.clone()?;
         let options = self.watch_options()?;
         let include = encode::include_object(&self.params)?;
+        let media = form.media.stream_name().unwrap_or(JSON);
+        let clock = Arc::clone(&self.api.inner.config.clock);
+        let encoder = Encoder::new(Arc::clone(&self.def), clock, form, include)?;
         let mut stream = Stream {
             api: self.api.clone(),
             def: Arc::clone(&self.def),
             filter,
-            encoder: Encoder {
-                def: Arc::clone(&self.def),
-                clock: Arc::clone(&self.api.inner.config.clock),
-                form,
-                include,
-                first: true,
-            },
+            converts: self.def.strategy.conversion().is_some(),
+            encoder,
             queue: VecDeque::new(),
             initial: None,
             subscription: None,
@@ -79,7 +76,7 @@ impl Call {
         let prefix = collection_prefix(&self.def, self.namespace());
         self.start(&mut stream, prefix, &options).await?;
         let body = Body::from_stream(futures::stream::unfold(stream, Stream::next));
-        let response = Response::builder().header(CONTENT_TYPE, "application/json").body(body);
+        let response = Response::builder().header(CONTENT_TYPE, media).body(body);
         Ok(Answer::Raw(response.map_err(Status::internal)?))
     }
 
@@ -134,7 +131,13 @@ impl Call {
         let from = if options.initial {
             let list = self.first_page(version, None, &stream.filter).await?;
             let mark = options.mark_initial.then_some(list.revision);
-            stream.initial = Some(Initial { entries: list.items.into_iter(), mark });
+            let known = match stream.encoder.wants_cells() && !stream.converts {
+                true => self.api.cache().collection(&collection_prefix(&self.def, None)).of(&list.items),
+                false => Vec::new(),
+            };
+            let known = known.into_iter().chain(std::iter::repeat(None));
+            let entries: Vec<_> = list.items.into_iter().zip(known).collect();
+            stream.initial = Some(Initial { entries: entries.into_iter(), mark });
             list.revision
         } else {
             match options.version {
@@ -154,7 +157,7 @@ fn bookmark_delay(seconds: u64) -> Duration {
 
 /// What was there at the beginning and has not been sent yet.
 struct Initial {
-    entries: std::vec::IntoIter<Arc<Entry>>,
+    entries: std::vec::IntoIter<(Arc<Entry>, Option<Arc<Object>>)>,
     /// As of when, if the client is to be told that this was all.
     mark: Option<Revision>,
 }
@@ -163,6 +166,8 @@ struct Stream {
     api: Api,
     def: Arc<ResourceDef>,
     filter: Filter,
+    /// Whether somebody outside is asked for what is shown.
+    converts: bool,
     encoder: Encoder,
     queue: VecDeque<Bytes>,
     initial: Option<Initial>,
@@ -184,19 +189,21 @@ impl Stream {
     fn fill(&mut self, initial: &mut Initial) {
         let mut size = 0;
         while size < PIECE {
-            let Some(entry) = initial.entries.next() else {
-                let end = initial.mark.take().map(|at| self.encoder.bookmark(at, true));
+            let Some((entry, known)) = initial.entries.next() else {
+                let end = initial.mark.take().and_then(|at| self.encoder.bookmark(at, true));
                 self.queue.extend(end);
                 return;
             };
-            let line = self.encoder.event(Shown::Added, &entry, entry.mod_revision);
+            let line = self.encoder.event(Shown::Added, &entry, known.as_ref(), entry.mod_revision);
             size += line.as_ref().map_or(0, Bytes::len);
             self.queue.extend(line);
         }
     }
 
     fn subscribe(&mut self, prefix: Bytes, after: Revision) {
-        match self.api.cache().subscribe(&self.def, prefix, self.filter.clone(), Some(after)) {
+        // What is stored does not tell whether it passes when it is converted.
+        let filter = if self.converts { self.filter.by_key() } else { self.filter.clone() };
+        match self.api.cache().subscribe(&self.def, prefix, filter, Some(after)) {
             Ok(subscription) => self.subscription = Some(subscription),
             Err(HistoryError::Compacted { oldest }) => {
                 self.fail(&Status::expired(format!("too old resource version: {} ({oldest})", after.0)));
@@ -207,7 +214,7 @@ impl Stream {
     }
 
     fn fail(&mut self, status: &Status) {
-        self.queue.push_back(line("ERROR", &serde_json::to_vec(status).expect("plain data")));
+        self.queue.extend(self.encoder.failure(status));
         self.over = true;
     }
 
@@ -259,84 +266,59 @@ impl Stream {
             Wake::End | Wake::Change(Err(Ended::Stopped)) => self.over = true,
             Wake::Bookmark => {
                 self.next_bookmark += BOOKMARK_EVERY;
-                self.queue.push_back(self.encoder.bookmark(at, false));
+                self.queue.extend(self.encoder.bookmark(at, false));
             }
             Wake::Change(Err(Ended::Lagged)) => {
                 self.fail(&Status::expired(format!("too old resource version: {at} ({at}): the client is too slow")));
             }
-            Wake::Change(Ok((shown, change))) => self.queue.extend(self.encoder.change(shown, &change)),
+            Wake::Change(Ok((shown, change))) => {
+                match change.shown(shown).map_or(Ok(()), |object| corrupt::check(object.entry())) {
+                    Ok(()) if self.converts => self.show_converted(shown, &change).await,
+                    Ok(()) => self.queue.extend(self.encoder.change(shown, &change)),
+                    Err(status) => self.fail(&status),
+                }
+            }
+        }
+    }
+
+    /// Shows a change as it is in the version that is watched. A watch that cannot tell of one is over: who resumes it
+    /// misses nothing.
+    async fn show_converted(&mut self, shown: Shown, change: &Change) {
+        match converted((&self.api, &*self.def), &self.filter, shown, change).await {
+            Ok(Some((shown, entry))) => {
+                self.queue.extend(self.encoder.event(shown, &entry, None, change.revision));
+            }
+            Ok(None) => {}
+            Err(status) => self.fail(&status),
         }
     }
 }
 
-/// Turns events into lines of the client's form.
-struct Encoder {
-    def: Arc<ResourceDef>,
-    clock: Arc<dyn Clock>,
-    form: Form,
-    include: encode::Include,
-    /// Only the first Table of a stream has column definitions.
-    first: bool,
-}
-
-impl Encoder {
-    /// `None` if the object cannot be read; such an object was not written by the API.
-    fn change(&mut self, shown: Shown, change: &Change) -> Option<Bytes> {
-        let (object, revision) = (change.shown(shown)?, change.revision);
-        if self.is_stored_form() {
-            let encode = || line(word(shown), &object::splice(&object.entry().value, revision));
-            return Some(change.line(shown, encode));
-        }
-        self.event(shown, object.entry(), revision)
+/// How a change is seen in a version that is converted to, and the object that is shown; `None`: it is not seen.
+async fn converted(
+    (api, def): (&Api, &ResourceDef),
+    filter: &Filter,
+    shown: Shown,
+    change: &Change,
+) -> Result<Option<(Shown, Arc<Entry>)>, Status> {
+    let deadline = std::time::Instant::now() + TIMEOUT;
+    let by_key = filter.is_told_by_key();
+    let (mut old, mut new) = (None, None);
+    if let Some(object) = &change.new {
+        new = Some(api.told_in_version(def, object.entry(), deadline).await?);
     }
-
-    fn event(&mut self, shown: Shown, entry: &Entry, revision: Revision) -> Option<Bytes> {
-        if self.is_stored_form() {
-            return Some(line(word(shown), &object::splice(&entry.value, revision)));
-        }
-        let mut object = served(&self.def, entry).ok()?;
-        set_resource_version(&mut object, Some(revision));
-        let shaped = self.shape(object);
-        Some(line(word(shown), &serde_json::to_vec(&shaped).ok()?))
+    // As it was it is asked about where it is shown or judged.
+    if let Some(object) = change.old.as_ref().filter(|_| new.is_none() || !by_key) {
+        old = Some(api.told_in_version(def, object.entry(), deadline).await?);
     }
-
-    /// Whether the client gets objects as they lie in the store.
-    fn is_stored_form(&self) -> bool {
-        self.form.shape == Shape::Full && !self.def.is_view()
-    }
-
-    fn shape(&mut self, object: Value) -> Value {
-        let columns = std::mem::take(&mut self.first);
-        encode::shape_event(&self.def, &self.form.shape, self.include, object, columns, self.clock.now())
-    }
-
-    fn bookmark(&mut self, at: Revision, initial_done: bool) -> Bytes {
-        let mut object = json!({"kind": self.def.kind, "apiVersion": self.def.api_version(), "metadata": {"resourceVersion": at.to_string()}});
-        if initial_done {
-            object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
-        }
-        let shown = match &self.form.shape {
-            Shape::Full => object,
-            _ => self.shape(object),
-        };
-        line("BOOKMARK", &serde_json::to_vec(&shown).expect("a Value is JSON"))
-    }
-}
-
-fn word(shown: Shown) -> &'static str {
-    match shown {
-        Shown::Added => "ADDED",
-        Shown::Modified => "MODIFIED",
-        Shown::Deleted => "DELETED",
-    }
-}
-
-fn line(kind: &str, object: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(object.len() + 40);
-    out.extend_from_slice(b"{\"type\":\"");
-    out.extend_from_slice(kind.as_bytes());
-    out.extend_from_slice(b"\",\"object\":");
-    out.extend_from_slice(object);
-    out.extend_from_slice(b"}\n");
-    out.freeze()
+    let passes = |entry: &Option<Arc<Entry>>| entry.as_ref().is_some_and(|entry| filter.passes_entry(def, entry));
+    let shown = match (passes(&old), passes(&new)) {
+        _ if by_key => shown,
+        (false, false) => return Ok(None),
+        (false, true) => Shown::Added,
+        (true, true) => Shown::Modified,
+        (true, false) => Shown::Deleted,
+    };
+    let entry = if shown == Shown::Deleted { old } else { new };
+    Ok(entry.map(|entry| (shown, entry)))
 }

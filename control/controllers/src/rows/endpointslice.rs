@@ -51,9 +51,35 @@ impl Backends {
     }
 }
 
+/// EndpointSlices, by the Service that they name.
+pub(crate) struct Slices(pub Informer<EndpointSlice>);
+
+impl Slices {
+    pub fn new(api: &Api) -> Self {
+        let slices: Informer<EndpointSlice> = api.cache().get();
+        slices.add_index(BY_SERVICE, |slice: &EndpointSlice| {
+            Self::service(slice).map(|service| service.to_string()).into_iter().collect()
+        });
+        Self(slices)
+    }
+
+    fn service(slice: &EndpointSlice) -> Option<NamespacedName> {
+        Some(NamespacedName::new(namespace(&slice.metadata), label(&slice.metadata, SERVICE_NAME)?))
+    }
+
+    pub fn of(&self, service: &NamespacedName) -> Vec<Arc<EndpointSlice>> {
+        self.0.by_index(BY_SERVICE, &service.to_string())
+    }
+
+    /// The Services that a slice's change concerns.
+    pub fn concerned(change: &TypedChange<EndpointSlice>) -> Vec<NamespacedName> {
+        change.both().filter_map(|slice| Self::service(slice)).collect()
+    }
+}
+
 pub(crate) struct EndpointSliceController {
     backends: Backends,
-    slices: Informer<EndpointSlice>,
+    slices: Slices,
     nodes: Informer<Node>,
     namespaces: Namespaces,
 }
@@ -64,11 +90,7 @@ impl EndpointSliceController {
     }
 
     fn by_slice(&self, change: &TypedChange<EndpointSlice>) -> Vec<NamespacedName> {
-        let named = |slice: &Arc<EndpointSlice>| {
-            let service = label(&slice.metadata, SERVICE_NAME)?;
-            Some(NamespacedName::new(namespace(&slice.metadata), service))
-        };
-        change.both().filter_map(named).collect()
+        Slices::concerned(change)
     }
 
     fn by_node(&self, change: &TypedChange<Node>) -> Vec<NamespacedName> {
@@ -86,18 +108,13 @@ impl Controller for EndpointSliceController {
     type Failure = NoFailure;
 
     fn new(api: &Api) -> Self {
-        let slices: Informer<EndpointSlice> = api.cache().get();
-        slices.add_index(BY_SERVICE, |slice: &EndpointSlice| {
-            let service = label(&slice.metadata, SERVICE_NAME);
-            service.map(|name| NamespacedName::new(namespace(&slice.metadata), name).to_string()).into_iter().collect()
-        });
         let (backends, nodes, namespaces) = (Backends::new(api), api.cache().get(), Namespaces::new(api));
-        Self { backends, slices, nodes, namespaces }
+        Self { backends, slices: Slices::new(api), nodes, namespaces }
     }
 
     fn inputs(&self, inputs: &mut Inputs<Self>) {
         inputs.on_own(&self.backends.services.all);
-        inputs.on(&self.slices, Self::by_slice);
+        inputs.on(&self.slices.0, Self::by_slice);
         inputs.on(&self.nodes, Self::by_node);
         inputs.on(&self.backends.pods.0, Self::by_pod);
     }
@@ -109,7 +126,7 @@ impl Controller for EndpointSliceController {
             zones: endpointslice::zones(&pods, |name| self.nodes.get(None, name)),
             service,
             pods,
-            slices: self.slices.by_index(BY_SERVICE, &key.to_string()),
+            slices: self.slices.of(key),
             namespace_terminating: self.namespaces.terminating(&key.namespace),
         })
     }

@@ -1,18 +1,35 @@
 //! The table of controllers, each in a file of its own.
 
 mod bootstrap_token;
+mod certificates;
+mod clusterrole_aggregation;
+mod cronjob;
+mod custom_kinds;
+mod daemonset;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod endpointslice;
+mod endpointslice_mirroring;
+mod ephemeral_volume;
 mod gc;
+mod horizontal_pod_autoscaler;
+mod job;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
+mod pod_certificates;
 mod podgc;
 mod replicas;
+mod resource_quota;
 mod root_ca;
 mod service_account;
+mod service_addresses;
+mod statefulset;
+mod storage_protection;
 mod taint_eviction;
+mod ttl_after_finished;
+mod volume_binder;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -41,18 +58,40 @@ impl Row {
 pub(crate) static TABLE: &[Row] = &[
     Row::of::<namespace::NamespaceController>(),
     Row::of::<gc::GarbageCollector>(),
+    Row::of::<custom_kinds::CustomKinds>(),
     Row::of::<service_account::ServiceAccountController>(),
     Row::of::<root_ca::RootCaPublisher>(),
     Row::of::<bootstrap_token::TokenCleaner>(),
+    Row::of::<certificates::Certificates<certificates::Approving>>(),
+    Row::of::<certificates::Certificates<certificates::Signing>>(),
+    Row::of::<certificates::Certificates<certificates::Cleaning>>(),
+    Row::of::<pod_certificates::PodCertificateCleaner>(),
+    Row::of::<clusterrole_aggregation::ClusterRoleAggregation>(),
     Row::of::<deployment::DeploymentController>(),
     Row::of::<replicas::ReplicaSetController>(),
     Row::of::<replicas::ReplicationControllerManager>(),
+    Row::of::<statefulset::StatefulSetController>(),
+    Row::of::<daemonset::DaemonSetController>(),
+    Row::of::<job::JobController>(),
+    Row::of::<cronjob::CronJobController>(),
+    Row::of::<ttl_after_finished::TtlAfterFinished>(),
+    Row::of::<horizontal_pod_autoscaler::Autoscalers>(),
+    Row::of::<disruption::DisruptionController>(),
     Row::of::<endpointslice::EndpointSliceController>(),
     Row::of::<endpoints::EndpointsController>(),
+    Row::of::<endpointslice_mirroring::MirroringController>(),
+    Row::of::<service_addresses::ServiceAddresses>(),
+    Row::of::<service_addresses::ServiceCidrs>(),
     Row::of::<node_ipam::NodeIpam>(),
     Row::of::<node_lifecycle::NodeLifecycle>(),
     Row::of::<taint_eviction::TaintEviction>(),
     Row::of::<podgc::PodGarbageCollector>(),
+    Row::of::<resource_quota::ResourceQuotaController>(),
+    Row::of::<volume_binder::VolumeBinder>(),
+    Row::of::<ephemeral_volume::EphemeralVolume>(),
+    Row::of::<storage_protection::VolumeProtection>(),
+    Row::of::<storage_protection::ClaimProtection>(),
+    Row::of::<storage_protection::AttributesClassProtection>(),
 ];
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use kontiki_api::Api;
 use kontiki_cache::{Cached, TypedChange};
 use kontiki_plan::key::NamespacedName;
 use kontiki_plan::object::{controller, uid};
+use kontiki_plan::workloads::managed;
 use kontiki_plan::workloads::replicas::{self, ReplicaFailure, Replicas, View};
 use kontiki_plan::{Plan, Refusal};
 
@@ -42,7 +43,7 @@ impl Kept for ReplicationController {
 impl<S: Kept> ReplicaController<S> {
     fn by_pod(&self, change: &TypedChange<Pod>) -> Vec<NamespacedName> {
         let selecting = |pod: &Pod| self.sets.candidates(&pod.metadata);
-        replicas::concerned(change.old.as_deref(), change.new.as_deref(), selecting)
+        managed::concerned(change.old.as_deref(), change.new.as_deref(), selecting)
     }
 
     /// Active pods per node of all sets with the same manager.
@@ -75,8 +76,7 @@ impl<S: Kept> Controller for ReplicaController<S> {
 
     fn view(&self, key: &NamespacedName, context: &Context<'_, ReplicaFailure>) -> Option<View<S>> {
         let set = self.sets.all.get(Some(&key.namespace), &key.name)?;
-        let mut pods = self.pods.of(uid(set.metadata()));
-        pods.extend(self.pods.unmanaged(&key.namespace).into_iter().filter(|pod| set.selects(&pod.metadata)));
+        let pods = self.pods.around(set.as_ref());
         let surplus = replicas::surplus(set.as_ref(), pods.len());
         let related_per_node = if surplus { self.related_per_node(&set) } else { HashMap::new() };
         Some(View {

@@ -53,7 +53,7 @@ fn lend(pod: &mut Value, class: &Value) -> Result<(), String> {
         let own = text(get(spec, "nodeSelector"), key);
         if has(get(spec, "nodeSelector"), key) && own != value {
             return Err(format!(
-                "conflict: runtimeClass.Scheduling.NodeSelector[{key}] = {value}; pod.Spec.NodeSelector[{key}] = {own}"
+                "conflict: runtimeClass.scheduling.nodeSelector[{key}] = {value}; pod.spec.nodeSelector[{key}] = {own}"
             ));
         }
         set(child(spec, "nodeSelector"), key, value);
@@ -84,7 +84,7 @@ mod tests {
             ("what it has", lent.clone(), &class, Ok(lent)),
             ("overhead of its own", json!({"overhead": {"cpu": "2"}}), &class, Err("doesn't match")),
             ("overhead without a class", json!({"overhead": {"cpu": "2"}}), &Value::Null, Err("without corresponding")),
-            ("another node", json!({"nodeSelector": {"a": "c"}}), &class, Err("NodeSelector[a] = b; pod")),
+            ("another node", json!({"nodeSelector": {"a": "c"}}), &class, Err("nodeSelector[a] = b; pod")),
         ] {
             let mut pod = json!({ "spec": spec });
             match (lend(&mut pod, class), expect) {

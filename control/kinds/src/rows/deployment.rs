@@ -8,7 +8,11 @@ use super::value::{
 };
 use super::vocab::{self, Errors};
 use super::{replicas, scale, selector, template};
-use crate::{Bad, FieldError, Path, ResourceDef, Strategy, Verbs, resource::names};
+use crate::{
+    Bad, FieldError, Path, ResourceDef, Strategy, Verbs,
+    apply::Counted,
+    resource::{names, without},
+};
 
 /// The row.
 #[must_use]
@@ -27,6 +31,10 @@ const SCHEMA: &str = "io.k8s.api.apps.v1.Deployment";
 struct Deployments;
 
 impl Strategy for Deployments {
+    fn counted(&self, sub: Option<&str>) -> Option<Counted> {
+        (sub == Some("status")).then(|| without(&["spec", "metadata.labels"]))
+    }
+
     fn default(&self, obj: &mut Value) {
         let spec = child(obj, "spec");
         replicas::default(spec);
@@ -144,15 +152,10 @@ fn check_rolling(errs: &mut Errors, path: &Path, rolling: &Value) {
     let at = path.child("maxUnavailable");
     vocab::count_or_percent(errs, &at, unavailable);
     vocab::count_or_percent(errs, &path.child("maxSurge"), surge);
-    let value = |v: &Value| {
-        vocab::percent(v).or(v.as_i64()).or_else(|| v.as_str().and_then(|text| text.parse().ok())).unwrap_or(0)
-    };
-    if value(unavailable) == 0 && value(surge) == 0 {
+    if vocab::count_of(unavailable) == 0 && vocab::count_of(surge) == 0 {
         errs.push(FieldError::invalid(&at, unavailable.clone(), "may not be 0 when `maxSurge` is 0"));
     }
-    if vocab::percent(unavailable).is_some_and(|percent| percent > 100) {
-        errs.push(FieldError::invalid(&at, unavailable.clone(), "must not be greater than 100%"));
-    }
+    vocab::at_most_all(errs, &at, unavailable);
 }
 
 fn check_status(errs: &mut Errors, status: &Value, before: &Value) {
@@ -171,8 +174,5 @@ fn check_status(errs: &mut Errors, status: &Value, before: &Value) {
     let path = Path::new("status");
     replicas::check_optional(errs, &path, status, "collisionCount");
     replicas::check_parts(errs, status, &["updatedReplicas", "readyReplicas", "availableReplicas"]);
-    let (now, then) = (int(status, "collisionCount"), int(before, "collisionCount"));
-    if then.is_some_and(|then| now.is_none_or(|now| now < then)) {
-        errs.push(FieldError::invalid(path.child("collisionCount"), now.unwrap_or(0), "cannot be decremented"));
-    }
+    replicas::check_collisions(errs, status, before);
 }

@@ -6,29 +6,52 @@
 //! - Findings come in upstream's words, order and paths. Where Go walks a map in random order, we
 //!   go by key.
 
+mod admissionregistration;
+mod apiservice;
 mod binding;
 pub mod cells;
+pub mod certificates;
+mod clients;
 mod configmap;
+mod controllerrevision;
+mod crd;
+mod cronjob;
+mod daemonset;
 mod deployment;
+pub(crate) mod devices;
 mod endpoints;
 mod endpointslice;
 mod event;
+pub mod flowcontrol;
+mod hpa;
+mod job;
 mod lease;
+mod limitrange;
+mod metrics;
 mod namespace;
+pub mod networking;
 mod node;
+mod parts;
+mod pdb;
 mod pod;
 mod podtemplate;
 pub mod priorityclass;
+mod proxy;
+pub(crate) mod rbac;
 mod replicas;
 mod replicaset;
 mod replicationcontroller;
+mod resourcequota;
 mod reviews;
 mod runtimeclass;
-mod scale;
+pub(crate) mod scale;
 mod secret;
-mod selector;
+pub(crate) mod selector;
 pub mod service;
 mod serviceaccount;
+mod statefulset;
+pub mod storage;
+mod storageversionmigration;
 pub mod template;
 pub(crate) mod value;
 pub mod vocab;
@@ -52,19 +75,38 @@ pub fn all(services: service::Ranges) -> Vec<ResourceDef> {
         configmap::def(),
         endpoints::def(),
         event::core(),
+        limitrange::def(),
         namespace::def(),
         node::def(),
+        storage::claim::def(),
+        storage::volume::def(),
         pod::def(),
         podtemplate::def(),
         replicationcontroller::def(),
+        resourcequota::def(),
         secret::def(),
         serviceaccount::def(),
         service::def(services),
+        controllerrevision::def(),
+        daemonset::def(),
+        apiservice::def(),
         deployment::def(),
         replicaset::def(),
+        statefulset::def(),
         event::def(),
     ];
     rows.extend(reviews::defs());
+    rows.extend(networking::defs());
+    rows.extend(storage::defs());
+    rows.extend(certificates::defs());
+    rows.extend(admissionregistration::defs());
+    rows.push(crd::def());
+    rows.extend(devices::defs());
+    rows.extend(flowcontrol::defs());
+    rows.push(storageversionmigration::def());
+    rows.extend(rbac::defs());
+    rows.extend([hpa::def(), hpa::first_def(), job::def(), cronjob::def(), pdb::def()]);
     rows.extend([runtimeclass::def(), priorityclass::def(), lease::def(), endpointslice::def()]);
+    rows.extend(metrics::defs());
     rows
 }

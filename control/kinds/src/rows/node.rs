@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::cells::{self, Cell, NONE, or_none};
+use super::proxy;
 use super::template::resources;
 use super::template::scheduling::EFFECTS;
 use super::value::{annotation, child, copy, entries, get, has, list, on, set, text, text_entries, texts, unset};
@@ -21,6 +22,7 @@ pub fn def() -> ResourceDef {
         fields: names(&["spec.unschedulable"]),
         ..ResourceDef::new(("", "v1"), ("nodes", "node", "Node"), SCHEMA, Nodes)
     }
+    .with(proxy::subresource("NodeProxyOptions", &proxy::NodeProxy))
     .with_part("status", Verbs::PART)
 }
 

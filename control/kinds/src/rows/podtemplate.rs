@@ -13,7 +13,10 @@ use crate::{FieldError, Path, ResourceDef, Strategy, meta};
 #[must_use]
 pub fn def() -> ResourceDef {
     let names = ("podtemplates", "podtemplate", "PodTemplate");
-    ResourceDef::new(("", "v1"), names, "io.k8s.api.core.v1.PodTemplate", PodTemplates)
+    ResourceDef {
+        delete_returns_object: true,
+        ..ResourceDef::new(("", "v1"), names, "io.k8s.api.core.v1.PodTemplate", PodTemplates)
+    }
 }
 
 struct PodTemplates;

@@ -1,4 +1,5 @@
-//! What Deployments, ReplicaSets and ReplicationControllers have in common: a template, a selector, counts.
+//! What Deployments, ReplicaSets, ReplicationControllers, StatefulSets and DaemonSets have in common: a template, a
+//! selector, counts.
 
 use serde_json::{Value, json};
 
@@ -50,8 +51,25 @@ pub fn row(obj: &Value, selector: &str) -> Vec<Cell> {
     ]
 }
 
+/// How messages speak of a kind.
+pub struct Words {
+    /// What an empty selector is invalid for.
+    pub noun: &'static str,
+    /// Said of a selector that cannot be used.
+    pub unusable: &'static str,
+    /// In whose templates something is not supported.
+    pub kind: &'static str,
+}
+
+const REPLICAS: Words = Words { noun: "deployment", unusable: "invalid label selector", kind: "ReplicaSet" };
+
 /// Checks the selector and the template it must fit.
 pub fn check_selector(errs: &mut Errors, spec: &Value, emptied: bool) {
+    check_selector_of(errs, spec, get(spec, "template"), emptied, &REPLICAS);
+}
+
+/// Checks the selector of a `spec`, and the `template` it must fit.
+pub fn check_selector_of(errs: &mut Errors, spec: &Value, template: &Value, emptied: bool, words: &Words) {
     let path = Path::new("spec");
     let wanted = get(spec, "selector");
     let at = path.child("selector");
@@ -60,14 +78,15 @@ pub fn check_selector(errs: &mut Errors, spec: &Value, emptied: bool) {
     } else {
         selector::check(errs, &at, wanted);
         if selector::is_empty(wanted) {
-            errs.push(FieldError::invalid(&at, selector::bad(wanted), "empty selector is invalid for deployment"));
+            let message = format!("empty selector is invalid for {}", words.noun);
+            errs.push(FieldError::invalid(&at, selector::bad(wanted), message));
         }
         if selector::parse(wanted).is_none() {
-            errs.push(FieldError::invalid(&at, selector::bad(wanted), "invalid label selector"));
+            errs.push(FieldError::invalid(&at, selector::bad(wanted), words.unusable));
             return;
         }
     }
-    template::check_for_set(errs, &path.child("template"), get(spec, "template"), wanted, "ReplicaSet", emptied);
+    template::check_for_set(errs, &path.child("template"), template, wanted, words.kind, emptied);
 }
 
 /// The selector of a set never changes.
@@ -93,21 +112,26 @@ pub fn check_counts(errs: &mut Errors, status: &Value, fields: &[&str]) {
 
 /// Checks that no part is larger than the whole.
 pub fn check_parts(errs: &mut Errors, status: &Value, fields: &[&str]) {
-    let whole = num(status, "replicas");
-    let path = Path::new("status");
     for field in fields {
-        let part = num(status, field);
-        if part > whole {
-            errs.push(FieldError::invalid(path.child(field), part, "cannot be greater than status.replicas"));
-        }
+        check_at_most(errs, status, field, "replicas", "cannot be greater than status.replicas");
     }
-    let available = num(status, "availableReplicas");
-    if available > num(status, "readyReplicas") {
-        errs.push(FieldError::invalid(
-            path.child("availableReplicas"),
-            available,
-            "cannot be greater than readyReplicas",
-        ));
+    check_at_most(errs, status, "availableReplicas", "readyReplicas", "cannot be greater than readyReplicas");
+}
+
+/// Checks that one count is not greater than another.
+pub fn check_at_most(errs: &mut Errors, status: &Value, part: &str, whole: &str, message: &str) {
+    let count = num(status, part);
+    if count > num(status, whole) {
+        errs.push(FieldError::invalid(Path::new("status").child(part), count, message));
+    }
+}
+
+/// Checks that hashes that clashed are never counted down.
+pub fn check_collisions(errs: &mut Errors, status: &Value, before: &Value) {
+    let (now, then) = (int(status, "collisionCount"), int(before, "collisionCount"));
+    if then.is_some_and(|then| now.is_none_or(|now| now < then)) {
+        let path = Path::new("status").child("collisionCount");
+        errs.push(FieldError::invalid(path, now.unwrap_or(0), "cannot be decremented"));
     }
 }
 
@@ -125,19 +149,32 @@ pub fn check_optional(errs: &mut Errors, path: &Path, owner: &Value, field: &str
     }
 }
 
-/// Warnings for the name (pods inherit it) and the template.
+/// The warning for a new object whose name is no DNS label, though pods inherit it.
+#[must_use]
+pub fn warn_name(obj: &Value) -> Option<String> {
+    let messages = vocab::label_errors(text(get(obj, "metadata"), "name"));
+    let what =
+        "this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended";
+    (!messages.is_empty()).then(|| format!("metadata.name: {what}: [{}]", messages.join(" ")))
+}
+
+/// Warnings for the name and the template.
 #[must_use]
 pub fn warn(obj: &Value, old: Option<&Value>) -> Vec<String> {
     let mut out = Vec::new();
-    let messages = vocab::label_errors(text(get(obj, "metadata"), "name"));
-    if old.is_none() && !messages.is_empty() {
-        let what = "this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended";
-        out.push(format!("metadata.name: {what}: [{}]", messages.join(" ")));
+    if old.is_none() {
+        out.extend(warn_name(obj));
     }
-    let changed =
-        old.is_none_or(|old| get(get(old, "metadata"), "generation") != get(get(obj, "metadata"), "generation"));
-    if changed {
-        out.extend(warnings::of(&Path::new("spec").child("template"), get(get(obj, "spec"), "template")));
-    }
+    out.extend(warn_template(obj, old));
     out
+}
+
+/// Warnings for the template, when it is new or may have changed.
+#[must_use]
+pub fn warn_template(obj: &Value, old: Option<&Value>) -> Vec<String> {
+    let generation = |obj| get(get(obj, "metadata"), "generation");
+    if old.is_some_and(|old| generation(old) == generation(obj)) {
+        return Vec::new();
+    }
+    warnings::of(&Path::new("spec").child("template"), get(get(obj, "spec"), "template"))
 }

@@ -7,7 +7,7 @@ use super::template::defaults;
 use super::value::{at, child, default_to, get, num, set, some_mut};
 use super::vocab::{self, Errors};
 use super::{replicas, scale, selector, template};
-use crate::{FieldError, Path, ResourceDef, Strategy, Verbs, resource::names};
+use crate::{FieldError, Path, ResourceDef, Strategy, Verbs, meta, resource::names};
 
 /// The row.
 #[must_use]
@@ -72,6 +72,11 @@ impl Strategy for ReplicationControllers {
             check(&mut errs, get(new, "spec"), replicas::emptied(new, old));
         }
         errs
+    }
+
+    /// Its names are checked by what the type declares, which counts bytes.
+    fn name_errors(&self, name: &str, prefix: bool) -> Vec<String> {
+        meta::long_name_errors(name, prefix)
     }
 
     fn managed_generation(&self) -> bool {

@@ -59,6 +59,11 @@ impl Strategy for Review {
         errs
     }
 
+    /// Everybody may ask about themselves: a question takes a few hundred bytes, a user of many groups some thousand.
+    fn body_limit(&self) -> Option<usize> {
+        Some(64 << 10)
+    }
+
     /// Reviews have no name.
     fn name_errors(&self, _name: &str, _prefix: bool) -> Vec<String> {
         Vec::new()
@@ -84,8 +89,54 @@ fn check_attributes(errs: &mut Errors, spec: &Value) {
     }
 }
 
+fn check_selectors(errs: &mut Errors, spec: &Value) {
+    let (path, attributes) = (Path::new("spec").child("resourceAttributes"), get(spec, "resourceAttributes"));
+    for kind in ["fieldSelector", "labelSelector"] {
+        if let Some(selector) = some(attributes, kind) {
+            check_selector(errs, &path.child(kind), selector);
+        }
+    }
+}
+
+fn check_selector(errs: &mut Errors, path: &Path, selector: &Value) {
+    let (raw, requirements) = (text(selector, "rawSelector"), list(selector, "requirements"));
+    if !raw.is_empty() && !requirements.is_empty() {
+        let message = "may not specified at the same time as requirements";
+        errs.push(FieldError::invalid(path.child("rawSelector"), raw, message));
+    }
+    let path = path.child("requirements");
+    if raw.is_empty() && requirements.is_empty() {
+        let whole = path.as_str().trim_end_matches(".requirements");
+        let message = format!("when {whole} is specified, requirements or rawSelector is required");
+        errs.push(FieldError::required(&path, message));
+    }
+    for (i, requirement) in requirements.iter().enumerate() {
+        check_requirement(errs, &path.index(i), requirement);
+    }
+}
+
+/// Operators that are not known may be those of a newer client.
+fn check_requirement(errs: &mut Errors, path: &Path, requirement: &Value) {
+    let values = list(requirement, "values");
+    if text(requirement, "key").is_empty() {
+        errs.push(FieldError::required(path.child("key"), "must be specified"));
+    }
+    match text(requirement, "operator") {
+        "In" | "NotIn" if values.is_empty() => {
+            let message = "must be specified when `operator` is 'In' or 'NotIn'";
+            errs.push(FieldError::required(path.child("values"), message));
+        }
+        "Exists" | "DoesNotExist" if !values.is_empty() => {
+            let message = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+            errs.push(FieldError::forbidden(path.child("values"), message));
+        }
+        _ => {}
+    }
+}
+
 fn check_self(errs: &mut Errors, review: &Value) {
     check_attributes(errs, get(review, "spec"));
+    check_selectors(errs, get(review, "spec"));
     check_metadata(errs, review);
 }
 
@@ -95,6 +146,7 @@ fn check_subject(errs: &mut Errors, spec: &Value) {
         let message = "at least one of user or group must be specified";
         errs.push(FieldError::invalid("spec.user", "", message));
     }
+    check_selectors(errs, spec);
 }
 
 fn check_access(errs: &mut Errors, review: &Value) {

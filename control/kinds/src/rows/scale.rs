@@ -13,7 +13,7 @@ use crate::{FieldError, Handler, Path, Subresource, Verbs, schema, schema::Schem
 const SCHEMA: &str = "io.k8s.api.autoscaling.v1.Scale";
 
 /// Says by which labels an object finds its pods.
-type ShowSelector = fn(&Value) -> String;
+pub(crate) type ShowSelector = fn(&Value) -> String;
 
 /// The text of a LabelSelector at `spec.selector`.
 pub(super) fn label_selector(obj: &Value) -> String {
@@ -22,19 +22,62 @@ pub(super) fn label_selector(obj: &Value) -> String {
 
 /// `scale` of a kind whose counts lie at `spec.replicas` and `status.replicas`.
 pub(super) fn subresource(selector: ShowSelector) -> Subresource {
+    let path = |root: &str| vec![root.to_owned(), "replicas".to_owned()];
+    of_places(Places { spec: path("spec"), status: path("status"), selector: Selects::By(selector), judged: false })
+}
+
+/// `scale` of a kind whose counts lie at these places.
+pub(crate) fn of_places(places: Places) -> Subresource {
     Subresource {
         name: "scale".into(),
         group: "autoscaling".into(),
         version: "v1".into(),
         kind: "Scale".into(),
         verbs: Verbs::PART,
-        handler: Handler::View(Arc::new(Scale { schema: schema::known(SCHEMA), selector })),
+        handler: Handler::View(Arc::new(Scale { schema: schema::known(SCHEMA), places })),
     }
+}
+
+/// Where an object has what a Scale shows.
+pub(crate) struct Places {
+    /// The wished number.
+    pub spec: Vec<String>,
+    /// The number that there is.
+    pub status: Vec<String>,
+    /// By which labels it finds its pods.
+    pub selector: Selects,
+    /// Whether the kind itself judges numbers at these places, and not the Scale.
+    pub judged: bool,
+}
+
+/// By which labels an object finds its pods.
+pub(crate) enum Selects {
+    /// What this says of it.
+    By(ShowSelector),
+    /// The text at this place.
+    At(Vec<String>),
+    /// It does not say.
+    Unsaid,
+}
+
+impl Selects {
+    fn of(&self, obj: &Value) -> String {
+        match self {
+            Self::By(show) => show(obj),
+            Self::At(place) => at(obj, place).as_str().unwrap_or_default().to_owned(),
+            Self::Unsaid => String::new(),
+        }
+    }
+}
+
+/// What lies at a place.
+pub(crate) fn at<'a>(obj: &'a Value, place: &[String]) -> &'a Value {
+    place.iter().fold(obj, |value, key| get(value, key))
 }
 
 struct Scale {
     schema: Schema,
-    selector: ShowSelector,
+    places: Places,
 }
 
 impl View for Scale {
@@ -43,15 +86,19 @@ impl View for Scale {
     }
 
     fn of(&self, obj: &Value) -> Value {
-        of(obj, (self.selector)(obj))
+        of(obj, &self.places)
     }
 
     fn check(&self, sent: &Value) -> Vec<FieldError> {
-        check(sent)
+        if self.places.judged { Errors::new() } else { check(sent) }
     }
 
     fn apply(&self, obj: &mut Value, sent: &Value) {
-        apply(obj, sent);
+        apply(obj, sent, &self.places.spec);
+    }
+
+    fn part(&self) -> Option<(Vec<String>, Vec<String>)> {
+        Some((vec!["spec".to_owned(), "replicas".to_owned()], self.places.spec.clone()))
     }
 
     fn columns(&self) -> Value {
@@ -70,12 +117,12 @@ impl View for Scale {
     }
 }
 
-fn of(obj: &Value, selector: String) -> Value {
-    let (spec, status) = (get(obj, "spec"), get(obj, "status"));
+fn of(obj: &Value, places: &Places) -> Value {
+    let count = |place: &[String]| at(obj, place).as_i64().unwrap_or_default();
     let mut scale = json!({
         "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {},
-        "spec": {"replicas": num(spec, "replicas")},
-        "status": {"replicas": num(status, "replicas"), "selector": selector},
+        "spec": {"replicas": count(&places.spec)},
+        "status": {"replicas": count(&places.status), "selector": places.selector.of(obj)},
     });
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         copy(child(&mut scale, "metadata"), get(obj, "metadata"), field);
@@ -92,9 +139,12 @@ fn check(scale: &Value) -> Errors {
 }
 
 /// Sets the wished number of pods. Version and uid of the Scale are preconditions.
-fn apply(obj: &mut Value, scale: &Value) {
+fn apply(obj: &mut Value, scale: &Value, place: &[String]) {
     let replicas = num(get(scale, "spec"), "replicas");
-    set(child(obj, "spec"), "replicas", replicas);
+    if let Some((last, roots)) = place.split_last() {
+        let parent = roots.iter().fold(&mut *obj, |value, key| child(value, key));
+        set(parent, last, replicas);
+    }
     for field in ["resourceVersion", "uid"] {
         if get(get(scale, "metadata"), field).is_string() {
             copy(child(obj, "metadata"), get(scale, "metadata"), field);

@@ -9,13 +9,18 @@ use crate::{Bad, FieldError, Path};
 
 /// Checks a selector; absent is fine.
 pub fn check(errs: &mut Errors, path: &Path, selector: &Value) {
+    check_but(errs, path, selector, false);
+}
+
+/// Checks a selector, but not the values of its expressions if those were wrong before.
+pub fn check_but(errs: &mut Errors, path: &Path, selector: &Value, any_value: bool) {
     vocab::labels(errs, &path.child("matchLabels"), get(selector, "matchLabels"));
     for (i, expression) in list(selector, "matchExpressions").iter().enumerate() {
-        check_expression(errs, &path.child("matchExpressions").index(i), expression);
+        check_expression(errs, &path.child("matchExpressions").index(i), expression, any_value);
     }
 }
 
-fn check_expression(errs: &mut Errors, path: &Path, expression: &Value) {
+fn check_expression(errs: &mut Errors, path: &Path, expression: &Value, any_value: bool) {
     let values = texts(expression, "values");
     match text(expression, "operator") {
         "In" | "NotIn" if values.is_empty() => {
@@ -31,7 +36,7 @@ fn check_expression(errs: &mut Errors, path: &Path, expression: &Value) {
         other => errs.push(FieldError::invalid(path.child("operator"), other, "not a valid selector operator")),
     }
     vocab::qualified_name(errs, &path.child("key"), text(expression, "key"));
-    for (i, value) in values.iter().enumerate() {
+    for (i, value) in values.iter().enumerate().filter(|_| !any_value) {
         vocab::invalid(errs, &path.child("values").index(i), *value, vocab::label_value_errors(value));
     }
 }
@@ -111,9 +116,26 @@ fn show_requirement(requirement: &Requirement) -> String {
     }
 }
 
+/// As Go prints the type, which some tables show.
+#[must_use]
+pub fn show_go(selector: &Value) -> String {
+    let labels: String = text_entries(selector, "matchLabels").map(|(key, value)| format!("{key}: {value},")).collect();
+    let expression = |e: &Value| {
+        let (key, operator) = (text(e, "key"), text(e, "operator"));
+        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{}],}},", texts(e, "values").join(" "))
+    };
+    let expressions: String = list(selector, "matchExpressions").iter().map(expression).collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
+    )
+}
+
 /// The selector as messages print it: the field order of upstream's type.
 #[must_use]
 pub fn bad(selector: &Value) -> Bad {
+    if selector.is_null() {
+        return Bad::Raw("null".into());
+    }
     let mut parts = Vec::new();
     if has(selector, "matchLabels") {
         parts.push(format!("\"matchLabels\":{}", selector["matchLabels"]));

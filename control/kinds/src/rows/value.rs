@@ -164,3 +164,18 @@ pub fn carry_generation(new: &mut Value, old: &Value, changed: bool) {
         set_generation(new, next);
     }
 }
+
+/// Takes over the generation of the stored object, raised by one if the spec changed.
+pub fn spec_generation(new: &mut Value, old: &Value) {
+    let changed = get(new, "spec") != get(old, "spec");
+    carry_generation(new, old, changed);
+}
+
+/// Takes over the metadata that an update of a status may not change, where upstream keeps it
+/// (`ResetObjectMetaForStatus`).
+pub fn keep_meta(new: &mut Value, old: &Value) {
+    let (meta, before) = (child(new, "metadata"), get(old, "metadata"));
+    for field in ["deletionTimestamp", "generation", "labels", "annotations", "finalizers", "ownerReferences"] {
+        copy(meta, before, field);
+    }
+}

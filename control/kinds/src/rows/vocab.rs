@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+use crate::schema::quantity::Amount;
 use crate::{FieldError, Path};
 
 /// Findings.
@@ -20,6 +21,7 @@ pub const IMMUTABLE: &str = "field is immutable";
 const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 
 const SUBDOMAIN_UNDERSCORE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
+const WILDCARD: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
 const HEADER: &str = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
@@ -146,6 +148,18 @@ pub fn qualified_name(errs: &mut Errors, path: &Path, text: &str) {
     invalid(errs, path, text, qualified_errors(text));
 }
 
+/// A qualified name with a domain (`acme.io/foo`).
+pub fn prefixed_key(errs: &mut Errors, path: &Path, text: &str) {
+    let problems = qualified_errors(text);
+    if text.is_empty() {
+        errs.push(FieldError::required(path, ""));
+    } else if problems.is_empty() && !text.contains('/') {
+        errs.push(FieldError::invalid(path, text, "must be a domain-prefixed key (such as \"acme.io/foo\")"));
+    } else {
+        invalid(errs, path, text, problems);
+    }
+}
+
 /// A map of labels at a path.
 pub fn labels(errs: &mut Errors, path: &Path, labels: &Value) {
     errs.extend(crate::meta::validate_labels(labels, path));
@@ -211,6 +225,18 @@ pub fn percent(value: &Value) -> Option<i64> {
     good.then(|| digits.parse().unwrap_or(i64::MAX))
 }
 
+/// A number, or the number before the percent sign; 0 for what is neither.
+pub fn count_of(value: &Value) -> i64 {
+    percent(value).or(value.as_i64()).or_else(|| value.as_str().and_then(|text| text.parse().ok())).unwrap_or(0)
+}
+
+/// A percentage that is not more than all.
+pub fn at_most_all(errs: &mut Errors, path: &Path, value: &Value) {
+    if percent(value).is_some_and(|percent| percent > 100) {
+        errs.push(FieldError::invalid(path, value.clone(), "must not be greater than 100%"));
+    }
+}
+
 /// Reads an address as upstream's older code does: leading zeros and all.
 pub fn loose_ip(text: &str) -> Option<IpAddr> {
     if let Ok(ip) = text.parse() {
@@ -237,6 +263,14 @@ pub fn ip(errs: &mut Errors, path: &Path, text: &str) {
         (Err(_), None) => {
             errs.push(FieldError::invalid(path, text, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
         }
+    }
+}
+
+/// The name of a host, which is not an address.
+pub fn host_name(errs: &mut Errors, path: &Path, text: &str) {
+    subdomain(errs, path, text);
+    if loose_ip(text).is_some() {
+        errs.push(FieldError::invalid(path, text, "must be a DNS name, not an IP address"));
     }
 }
 
@@ -274,6 +308,66 @@ pub fn non_special_ip(errs: &mut Errors, path: &Path, text: &str) {
         let message = "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)";
         errs.push(FieldError::invalid(path, text, message));
     }
+}
+
+/// A path segment: what a name must be that stands in a path.
+pub fn path_segment(errs: &mut Errors, path: &Path, text: &str) {
+    invalid(errs, path, text, crate::meta::name_is_path_segment(text, false));
+}
+
+/// A DNS subdomain whose first label is an asterisk.
+pub fn wildcard_errors(text: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    if text.len() > 253 {
+        out.push(crate::meta::max_length_rule(253));
+    }
+    let shaped = text.strip_prefix("*.").is_some_and(|rest| {
+        rest.split('.').all(|label| edges(label, lower_alnum) && label.bytes().all(|c| lower_alnum(c) || c == b'-'))
+    });
+    if !shaped {
+        out.push(WILDCARD.into());
+    }
+    out
+}
+
+/// An address in the one form that it is known by.
+pub fn canonical_ip_errors(text: &str) -> Vec<String> {
+    let mut errs = Errors::new();
+    ip(&mut errs, &Path::new(""), text);
+    if errs.is_empty() && text.parse::<IpAddr>().is_ok_and(|ip| ip.to_string() != text) {
+        let canonical = text.parse::<IpAddr>().map_or_else(|_| String::new(), |ip| ip.to_string());
+        return vec![format!("must be in canonical form (\"{canonical}\")")];
+    }
+    errs.into_iter().map(|error| error.detail).collect()
+}
+
+/// An address block in the one form that it is known by.
+pub fn canonical_cidr(errs: &mut Errors, path: &Path, text: &str) {
+    let before = errs.len();
+    cidr(errs, path, text);
+    if errs.len() == before
+        && let Ok(net) = text.parse::<ipnet::IpNet>()
+        && net.to_string() != text
+    {
+        errs.push(FieldError::invalid(path, text, format!("must be in canonical form (\"{net}\")")));
+    }
+}
+
+/// An amount above zero.
+pub fn positive(errs: &mut Errors, path: &Path, amount: Amount) {
+    if amount <= Amount::ZERO {
+        errs.push(FieldError::invalid(path, amount.to_string(), "must be greater than zero"));
+    }
+}
+
+/// The fields in which two objects differ, below `place`.
+#[must_use]
+pub fn changed_fields(place: &str, new: &Value, old: &Value) -> Vec<String> {
+    let mut names: Vec<&String> =
+        [new, old].into_iter().filter_map(Value::as_object).flat_map(serde_json::Map::keys).collect();
+    names.sort();
+    names.dedup();
+    names.into_iter().filter(|name| new.get(*name) != old.get(*name)).map(|name| format!("{place}.{name}")).collect()
 }
 
 /// Adds a finding if a field changed.

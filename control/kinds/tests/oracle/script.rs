@@ -19,6 +19,14 @@ pub struct Request {
     pub body: Option<Value>,
     pub only: Option<Vec<String>>,
     pub ignore: Vec<String>,
+    /// Who asks, and its group, where a step speaks for somebody else.
+    pub user: Option<(String, String)>,
+    /// The text of a body that is not JSON.
+    pub raw: Option<String>,
+    /// Who asks, if that is not this program.
+    pub agent: Option<String>,
+    /// Whether the answer shows who owns what.
+    pub managed_fields: bool,
     /// Pure functions cannot tell what a raw body or a special header does.
     pub plain: bool,
 }
@@ -90,6 +98,10 @@ impl Script {
         let strings = |key: &str| -> Option<Vec<String>> {
             Some(step.get(key)?.as_array()?.iter().filter_map(Value::as_str).map(str::to_owned).collect())
         };
+        let headers = step.get("headers").and_then(Value::as_object);
+        let header = |key: &str| headers?.get(key)?.as_str().map(|text| self.fill_text(text));
+        let only = headers.is_some_and(|headers| headers.keys().all(|key| key.starts_with("Impersonate-")));
+        let user = header("Impersonate-User").zip(header("Impersonate-Group")).filter(|_| only);
         Request {
             name,
             verb: verb.to_owned(),
@@ -97,7 +109,13 @@ impl Script {
             body: step.get("body").map(|body| self.body(body, edits)),
             only: strings("only"),
             ignore: strings("ignore").unwrap_or_default(),
-            plain: step.get("raw").is_none() && step.get("headers").is_none() && step.get("gzip").is_none(),
+            user: user.clone(),
+            raw: step["raw"].as_str().map(|text| self.fill_text(text)),
+            agent: step["headers"]["User-Agent"].as_str().map(str::to_owned),
+            managed_fields: step["managedFields"] == true,
+            plain: step.get("raw").is_none()
+                && (user.is_some() || step.get("headers").is_none())
+                && step.get("gzip").is_none(),
         }
     }
 

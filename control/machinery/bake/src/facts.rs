@@ -42,6 +42,8 @@ fn join_fields(source: &mut Source, owner: &str, fields: Vec<Field>, line: &mut 
                 "listType" | "mapType" => target[marker] = value.as_str().into(),
                 "structType" => target["mapType"] = value.as_str().into(),
                 "listMapKey" => add_key(target, value),
+                // Some name a constant, which says nothing here.
+                "default" => drop(serde_json::from_str(value).map(|value: Value| target["default"] = value)),
                 _ => {}
             }
         }
@@ -53,6 +55,25 @@ fn add_key(target: &mut Value, key: &str) {
         Value::Array(keys) if keys.iter().any(|known| known == key) => {}
         Value::Array(keys) => keys.push(key.into()),
         none => *none = json!([key]),
+    }
+}
+
+/// Says of a field that is a key of a list what it is when it is not there, where the source has a default for it.
+pub fn default_keys(source: &mut Source, types: &mut Lines) {
+    let fields = types.values().filter_map(|line| line["fields"].as_object()).flat_map(|fields| fields.values());
+    let keyed = fields.filter_map(|field| Some((field["type"].as_str()?.strip_prefix("[]")?, &field["listMapKeys"])));
+    let keys: Vec<(String, String)> = keyed
+        .flat_map(|(item, keys)| keys.as_array().into_iter().flatten().map(move |key| (item, key.as_str())))
+        .filter_map(|(item, key)| Some((item.to_owned(), key?.to_owned())))
+        .collect();
+    for (item, key) in keys {
+        let (fields, _) = source.get(&item).unwrap_or_default();
+        let markers = fields.into_iter().filter(|field| field.json == key).flat_map(|field| field.markers);
+        if let Some((_, value)) = markers.into_iter().find(|(marker, value)| marker == "default" && !value.is_empty())
+            && let Some(line) = types.get_mut(&item)
+        {
+            line["fields"][&key]["default"] = value.into();
+        }
     }
 }
 
@@ -106,12 +127,4 @@ fn number_embedded(source: &mut Source, name: &str, out: &mut Numbers) {
     if !out.contains_key(name) {
         number(source, name, out);
     }
-}
-
-/// Whether a type has a field that is a union (`JSONSchemaPropsOrBool`): those have a form of their own in protobuf.
-pub fn has_union(types: &Lines, line: &Value) -> bool {
-    let is_union =
-        |word: &str| types.get(word.rsplit(']').next().unwrap_or(word)).is_some_and(|ty| ty["type"] == "any");
-    let fields = line["fields"].as_object();
-    fields.into_iter().flatten().any(|(_, field)| field["type"].as_str().is_some_and(is_union))
 }

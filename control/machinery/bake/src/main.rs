@@ -33,8 +33,9 @@ fn main() {
     for (name, line) in types.iter_mut().filter(|(_, line)| line.get("fields").is_some()) {
         facts::join(&mut source, name, line);
     }
+    facts::default_keys(&mut source, &mut types);
     let mut numbers = Numbers::new();
-    for (name, _) in types.iter().filter(|(_, line)| line.get("fields").is_some() && !facts::has_union(&types, line)) {
+    for (name, _) in types.iter().filter(|(_, line)| line.get("fields").is_some()) {
         facts::number(&mut source, name, &mut numbers);
     }
     let made_from = json!({"k8s-openapi": env!("K8S_OPENAPI"), "release": env!("RELEASE"), "go-modules": GO_MODULES});

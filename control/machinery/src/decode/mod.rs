@@ -1,4 +1,4 @@
-//! Bodies of requests: JSON, YAML and protobuf into values, hostile ones into errors.
+//! Bodies of requests: JSON, YAML, protobuf and CBOR into values, hostile ones into errors.
 //!
 //! Invariants
 //! - Never panics and never recurses deeper than [`MAX_DEPTH`], whatever the bytes are.
@@ -7,20 +7,24 @@
 //!
 //! Not here: the limit on the size of a body, which the HTTP side enforces while reading it.
 
+mod cbor;
 mod json;
 mod protobuf;
 mod yaml;
 
-pub use protobuf::message_fields;
+pub use crate::wire::message_fields;
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 
 use crate::schema::Schema;
+pub(crate) use cbor::half;
+pub(crate) use yaml::is_special as yaml_resolves;
 
-/// How deep lists and maps may nest. Far beyond any kind's needs, far below what a stack holds.
-pub const MAX_DEPTH: usize = 200;
+/// How deep lists and maps may nest. Far beyond any kind's needs, far below what a stack holds, and less than the depth at
+/// which serde_json stops to read (128): what is stored can be read again.
+pub const MAX_DEPTH: usize = 120;
 
 /// How many findings of strict validation are listed, as upstream's decoder does.
 const MAX_FINDINGS: usize = 100;
@@ -73,6 +77,8 @@ enum Source {
     Yaml,
     /// It can neither repeat a field nor name an unknown one.
     Protobuf,
+    /// A repeated key makes it invalid.
+    Cbor,
 }
 
 /// Reads one JSON document.
@@ -102,6 +108,14 @@ pub fn decode_yaml(body: &[u8]) -> Result<Decoded, DecodeError> {
 /// The body is not in that form.
 pub fn decode_protobuf(body: &[u8]) -> Result<Decoded, DecodeError> {
     Ok(Decoded { value: protobuf::parse(body)?, duplicates: Vec::new(), source: Source::Protobuf })
+}
+
+/// Reads one CBOR data item (RFC 8949) as JSON would hold it.
+///
+/// # Errors
+/// The body is not one data item, or has what JSON cannot hold: NaN, big integers, keys that are no strings, a key twice.
+pub fn decode_cbor(body: &[u8]) -> Result<Decoded, DecodeError> {
+    Ok(Decoded { value: cbor::parse(body)?, duplicates: Vec::new(), source: Source::Cbor })
 }
 
 impl Decoded {
@@ -146,9 +160,16 @@ impl Decoded {
     /// What strict validation against `schema` finds: repeated and unknown fields.
     #[must_use]
     pub fn findings(&self, schema: &Schema) -> Findings {
+        if schema.structural().is_some() {
+            // Such a type says what is unknown after everything has been read.
+            let mut findings = self.duplicate_findings();
+            findings.extend(Findings::of_fields(schema.unknown_fields(&self.value)));
+            return findings;
+        }
         match &self.source {
             Source::Yaml => Findings { yaml: self.duplicates.clone(), fields: schema.unknown_fields(&self.value) },
             Source::Protobuf => Findings::default(),
+            Source::Cbor => Findings { yaml: Vec::new(), fields: schema.unknown_fields(&self.value) },
             Source::Json(text) => {
                 let unknown = schema.unknown_fields(&self.value);
                 let fields = match (unknown.len(), self.duplicates.is_empty()) {
@@ -167,7 +188,7 @@ impl Decoded {
     pub fn duplicate_findings(&self) -> Findings {
         match self.source {
             Source::Yaml => Findings { yaml: self.duplicates.clone(), fields: Vec::new() },
-            Source::Protobuf => Findings::default(),
+            Source::Protobuf | Source::Cbor => Findings::default(),
             Source::Json(_) => {
                 let fields =
                     self.duplicates.iter().take(MAX_FINDINGS).map(|path| format!("duplicate field {}", quote(path)));
@@ -323,15 +344,22 @@ mod tests {
             ("a: !!str 1\nb: !!binary AAEC\n", json!({"a": "1", "b": "\u{0}\u{1}\u{2}"})),
             (
                 "t: 2001-01-01T00:00:00Z\nm: 1e3\nv: 1.10.0\n",
-                json!({"t": "2001-01-01T00:00:00Z", "m": "1e3", "v": "1.10.0"}),
+                json!({"t": "2001-01-01T00:00:00Z", "m": 1000, "v": "1.10.0"}),
             ),
             ("{\"a\": [1]}", json!({"a": [1]})),
+            ("# one\na: 1 # two\n# three\nb:\n  # four\n  - 2\n# five\n", json!({"a": 1, "b": [2]})),
         ] {
             assert_eq!(decode_yaml(text.as_bytes()).map(|d| d.value), Ok(value), "{text}");
         }
         for text in ["a: b: c", "kind:\tX\nmetadata:\n\tname: j\n", "*x", "{", "? [a]\n: b\n"] {
             assert!(decode_yaml(text.as_bytes()).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn comments_do_not_count() {
+        let text = format!("a: 1\n{}b: 2\n", "# more\n".repeat(1000));
+        assert_eq!(decode_yaml(text.as_bytes()).map(|d| d.value), Ok(json!({"a": 1, "b": 2})));
     }
 
     #[test]

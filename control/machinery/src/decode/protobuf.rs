@@ -1,68 +1,18 @@
 //! Kubernetes' protobuf form of objects, in which kubectl's typed commands (`create`, `auth can-i`,
 //! `drain`) send their bodies: the magic `k8s\0`, an envelope that names the type, and the message.
 //!
-//! Field numbers are facts (`data/wire.json`); everything else comes from the schema registry.
-//! `+Type` in the facts is a message whose fields stand in its parent's JSON (embedded structs).
+//! Field numbers come from [`crate::wire`]; everything else from the schema registry.
 //!
 //! Invariants
 //! - Never panics; nesting is bounded; memory is bounded by the body's size.
 //! - Unknown field numbers are skipped, as protobuf wants it.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::OnceLock,
-};
-
 use base64::{Engine, engine::general_purpose::STANDARD};
-use jiff::Timestamp;
-use kontiki_model::GroupVersionKind;
 use serde_json::{Map, Number, Value};
 
 use super::{DecodeError, MAX_DEPTH};
-use crate::schema::{self, Schema, Type, registry, time};
-
-/// What every body starts with.
-pub(super) const MAGIC: &[u8] = b"k8s\0";
-const FACTS: &str = include_str!("../../data/wire.json");
-
-/// What a field number of a message means.
-enum Meaning {
-    Field(String),
-    Embedded(String),
-}
-
-type Numbers = HashMap<u64, Meaning>;
-
-fn numbers(message: &str) -> Option<&'static Numbers> {
-    static TABLE: OnceLock<HashMap<String, Numbers>> = OnceLock::new();
-    TABLE.get_or_init(load).get(message)
-}
-
-/// Names of the fields that a message can carry; `None` for a type without a protobuf form.
-#[must_use]
-pub fn message_fields(message: &str) -> Option<HashSet<&'static str>> {
-    let (mut fields, mut tables) = (HashSet::new(), vec![message]);
-    while let Some(table) = tables.pop() {
-        for meaning in numbers(table)?.values() {
-            match meaning {
-                Meaning::Field(name) => drop(fields.insert(name.as_str())),
-                Meaning::Embedded(table) => tables.push(table),
-            }
-        }
-    }
-    Some(fields)
-}
-
-fn load() -> HashMap<String, Numbers> {
-    let facts: HashMap<String, HashMap<String, u64>> = serde_json::from_str(FACTS).expect("the facts are JSON");
-    let meaning = |name: String| match name.strip_prefix('+') {
-        Some(embedded) => Meaning::Embedded(embedded.to_owned()),
-        None => Meaning::Field(name),
-    };
-    let table =
-        |fields: HashMap<String, u64>| fields.into_iter().map(|(name, number)| (number, meaning(name))).collect();
-    facts.into_iter().map(|(message, fields)| (message, table(fields))).collect()
-}
+use crate::schema::{self, Schema, Type, time};
+use crate::wire::{MAGIC, Meaning, Union, numbers, union_of};
 
 fn fail<T>(what: &str) -> Result<T, DecodeError> {
     Err(DecodeError::new(format!("proto: {what}")))
@@ -93,21 +43,13 @@ pub(super) fn parse(body: &[u8]) -> Result<Value, DecodeError> {
     if !encoding.is_empty() {
         return fail(&format!("unsupported content encoding {encoding:?}"));
     }
-    let mut object = match schema_of(&version, &kind) {
+    let mut object = match schema::of_kind(&version, &kind) {
         Some(schema) => message(raw, schema, schema.name(), 0)?,
         None => Map::new(),
     };
     object.insert("apiVersion".into(), version.into());
     object.insert("kind".into(), kind.into());
     Ok(Value::Object(object))
-}
-
-fn schema_of(version: &str, kind: &str) -> Option<&'static Schema> {
-    let gvk = GroupVersionKind::new(version, kind);
-    if kind == "DeleteOptions" {
-        return schema::get("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions");
-    }
-    registry::name_of(&gvk.group, &gvk.version, &gvk.kind).and_then(schema::get)
 }
 
 /// A message of type `schema`, its numbers those of `table` (another name for embedded ones).
@@ -127,7 +69,17 @@ fn message(bytes: &[u8], schema: &Schema, table: &str, depth: usize) -> Result<M
             }
             Some(Meaning::Field(name)) => {
                 let Some(field) = schema.field(name) else { continue };
-                insert(&mut out, name, &field.ty, wire, depth)?;
+                match (union_of(table, name), &field.ty) {
+                    (None, ty) => insert(&mut out, name, ty, wire, depth)?,
+                    (Some(kind), Type::Map(_)) => {
+                        let Value::Object(map) = out.entry(name).or_insert_with(|| Value::Object(Map::new())) else {
+                            continue;
+                        };
+                        let (key, value) = entry(wire, |wire| union(&wire, kind, schema, depth))?;
+                        map.insert(key, value);
+                    }
+                    (Some(kind), _) => drop(out.insert(name.clone(), union(&wire, kind, schema, depth)?)),
+                }
             }
         }
     }
@@ -161,22 +113,57 @@ fn insert(
             let Value::Object(map) = out.entry(name).or_insert_with(|| Value::Object(Map::new())) else {
                 return Ok(());
             };
-            let Wire::Bytes(entry) = wire else { return fail("wrong wire type of a map") };
-            let (mut key, mut value) = (String::new(), None);
-            for field in Fields::new(entry) {
-                match field? {
-                    (1, Wire::Bytes(text)) => key = lossy(text),
-                    (2, wire) => value = Some(map_value(&wire, item, depth)?),
-                    _ => {}
-                }
-            }
-            map.insert(key, value.unwrap_or_default());
+            let (key, value) = entry(wire, |wire| map_value(&wire, item, depth))?;
+            map.insert(key, value);
         }
         _ => {
             out.insert(name.to_owned(), scalar(&wire, ty, depth)?);
         }
     }
     Ok(())
+}
+
+/// A map's key and value.
+fn entry<'a>(
+    wire: Wire<'a>,
+    read: impl Fn(Wire<'a>) -> Result<Value, DecodeError>,
+) -> Result<(String, Value), DecodeError> {
+    let Wire::Bytes(entry) = wire else { return fail("wrong wire type of a map") };
+    let (mut key, mut value) = (String::new(), None);
+    for field in Fields::new(entry) {
+        match field? {
+            (1, Wire::Bytes(text)) => key = lossy(text),
+            (2, wire) => value = Some(read(wire)?),
+            _ => {}
+        }
+    }
+    Ok((key, value.unwrap_or_default()))
+}
+
+/// A JSON schema or something else, as upstream's types print what they have read.
+fn union(wire: &Wire<'_>, kind: Union, schema: &Schema, depth: usize) -> Result<Value, DecodeError> {
+    let Wire::Bytes(bytes) = wire else { return fail("wrong wire type of a union") };
+    let (mut one, mut many, mut allows) = (Value::Null, Vec::new(), false);
+    let read = |bytes| {
+        let mut value = Value::Object(message(bytes, schema, schema.name(), depth + 1)?);
+        // Go writes what is empty too, and nobody looks into unions later.
+        schema.normalize(&mut value);
+        Ok::<_, DecodeError>(value)
+    };
+    for field in Fields::new(bytes) {
+        match (kind, field?) {
+            (Union::Allows, (1, Wire::Varint(value))) => allows = value != 0,
+            (Union::Allows, (2, Wire::Bytes(bytes))) | (_, (1, Wire::Bytes(bytes))) => one = read(bytes)?,
+            (Union::Schemas, (2, Wire::Bytes(bytes))) => many.push(read(bytes)?),
+            (Union::Strings, (2, Wire::Bytes(text))) => many.push(lossy(text).into()),
+            _ => {}
+        }
+    }
+    Ok(match (one, many.is_empty()) {
+        (Value::Null, true) if kind == Union::Allows => allows.into(),
+        (one, true) => one,
+        (_, false) => many.into(),
+    })
 }
 
 /// A map's value. Lists cannot be one in protobuf: upstream wraps them (`ExtraValue.items`).
@@ -225,8 +212,8 @@ fn timestamp(bytes: &[u8], micro: bool) -> Result<Value, DecodeError> {
         }
     }
     let Some(seconds) = seconds else { return Ok(Value::Null) };
-    let Ok(moment) = Timestamp::new(seconds, nanos) else { return fail("time out of range") };
-    Ok(if micro { time::print_micros(moment) } else { time::print_seconds(moment) }.into())
+    let micros = micro.then(|| u32::try_from(nanos / 1000).unwrap_or_default());
+    time::print_unix(seconds, micros).map_or_else(|| fail("time out of range"), |text| Ok(text.into()))
 }
 
 fn quantity(bytes: &[u8]) -> Result<Value, DecodeError> {
@@ -353,6 +340,17 @@ mod tests {
     fn envelope(version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
         let meta = [field(1, version.as_bytes()), field(2, kind.as_bytes())].concat();
         [MAGIC.to_vec(), field(1, &meta), field(2, raw)].concat()
+    }
+
+    /// Go's generated code writes strings and flags that are empty: `id: ""` of a schema is none.
+    #[test]
+    fn what_is_empty_in_a_union_is_not_there() {
+        let schema = schema::get(crate::wire::JSON_SCHEMA).expect("a known type");
+        // id, type, exclusiveMaximum and minLength of the items.
+        let inner = [field(1, b""), field(5, b"string"), vec![10 << 3, 0], vec![14 << 3, 0]].concat();
+        let one = field(1, &inner);
+        let read = union(&Wire::Bytes(&one), Union::Schemas, schema, 0).expect("a union");
+        assert_eq!(read, json!({"type": "string", "minLength": 0}));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! YAML 1.1 as upstream reads it (go-yaml v2): its booleans, octals, merge keys and string forms
 //! of keys. Only the first document counts.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    mem,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
+use granit_parser::{Event, Options, Parser, ScalarStyle, Span, Tag};
 use serde_json::{Map, Number, Value};
 
 use super::{DecodeError, MAX_DEPTH, Repeats, clipped, json};
@@ -14,12 +17,17 @@ const MAX_NODES: usize = 1_000_000;
 /// Bytes that may be copied for anchors and aliases, and what a node costs beside its text.
 const MAX_COPIED: usize = 16 << 20;
 const NODE: usize = 64;
+/// From here on Go prints a float with an exponent.
+const WHOLE_BELOW: f64 = 1e21;
 
 /// Reads the first document.
 pub(super) fn parse(body: &[u8], duplicates: &mut Repeats) -> Result<Value, DecodeError> {
     let text = String::from_utf8_lossy(body);
-    let parser = Parser::new_from_str(&text);
-    let mut loader = Loader { parser, anchors: HashMap::new(), spent: Cost::default(), copied: 0, duplicates };
+    // Comments would be events, of which only so many may follow each other.
+    let mut options = Options::default();
+    options.emit_comments = false;
+    let (parser, source) = (Parser::new_from_str_with_options(&text, options), text.as_ref());
+    let mut loader = Loader { parser, source, anchors: HashMap::new(), spent: Cost::default(), copied: 0, duplicates };
     loop {
         match loader.next()? {
             (Event::StreamEnd, _) => return Ok(Value::Null),
@@ -45,6 +53,8 @@ type Anchor = (Value, Cost);
 
 struct Loader<'a, I: Iterator> {
     parser: I,
+    /// What is parsed, for what an event does not say.
+    source: &'a str,
     anchors: HashMap<usize, Anchor>,
     /// By what has been read so far.
     spent: Cost,
@@ -93,7 +103,12 @@ impl<'i, I: Iterator<Item = Item<'i>>> Loader<'_, I> {
         self.count(Cost { nodes: 1, bytes: NODE + text })?;
         let (anchor, value) = match event {
             Event::Alias(id) => (0, self.alias(id)?),
-            Event::Scalar(text, style, anchor, tag) => (anchor, scalar(&text, style, tag.as_deref())?),
+            Event::Scalar(text, style, anchor, tag) => {
+                if style == ScalarStyle::DoubleQuoted {
+                    self.check_escapes(span)?;
+                }
+                (anchor, scalar(&text, style, tag.as_deref())?)
+            }
             Event::SequenceStart(_, anchor, _) => (anchor, self.sequence(depth)?),
             Event::MappingStart(_, anchor, _) => (anchor, self.mapping(depth)?),
             _ => return Err(fail(&format!("line {}: unexpected end of the document", span.start.line()))),
@@ -107,6 +122,30 @@ impl<'i, I: Iterator<Item = Item<'i>>> Loader<'_, I> {
         Ok(value)
     }
 
+    /// YAML 1.1 has neither an escaped slash nor surrogate pairs.
+    fn check_escapes(&self, span: &Span) -> Result<(), DecodeError> {
+        let written = span.byte_range().and_then(|range| self.source.get(range)).unwrap_or_default();
+        let mut chars = written.chars();
+        while let Some(c) = chars.next() {
+            if c != '\\' {
+                continue;
+            }
+            match chars.next() {
+                Some('/') => return Err(fail("found unknown escape character")),
+                Some('u')
+                    if matches!(
+                        chars.as_str().as_bytes(),
+                        [b'd' | b'D', b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F', ..]
+                    ) =>
+                {
+                    return Err(fail("found invalid Unicode character escape code"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn sequence(&mut self, depth: usize) -> Result<Value, DecodeError> {
         let mut items = Vec::new();
         loop {
@@ -118,8 +157,7 @@ impl<'i, I: Iterator<Item = Item<'i>>> Loader<'_, I> {
     }
 
     fn mapping(&mut self, depth: usize) -> Result<Value, DecodeError> {
-        let mut map = Map::new();
-        let mut merged = Vec::new();
+        let (mut map, mut merged, mut seen) = (Map::new(), Vec::new(), HashSet::new());
         loop {
             let (event, span) = match self.next()? {
                 (Event::MappingEnd, _) => break,
@@ -133,10 +171,13 @@ impl<'i, I: Iterator<Item = Item<'i>>> Loader<'_, I> {
                 merged.push(value);
                 continue;
             }
+            // `1` and `'1'` are two keys to YAML, and one to JSON.
+            let (kind, shown) = (mem::discriminant(&key), key.is_string());
             let key = key_text(key)?;
-            if map.contains_key(&key) {
-                let line = span.start.line();
-                self.duplicates.add(|| format!("line {line}: key {} already set in map", super::quote(clipped(&key))));
+            if !seen.insert((kind, key.clone())) {
+                let (line, name) = (span.start.line(), clipped(&key));
+                let name = if shown { super::quote(name) } else { name.to_owned() };
+                self.duplicates.add(|| format!("line {line}: key {name} already set in map"));
             }
             map.insert(key, value);
         }
@@ -190,32 +231,52 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, De
             Ok(String::from_utf8_lossy(&bytes).into_owned().into())
         }
         Some("str") => Ok(text.into()),
-        Some("null") => Ok(Value::Null),
-        Some(kind @ ("int" | "float" | "bool")) => match resolve(text) {
-            value @ (Value::Number(_) | Value::Bool(_)) => Ok(value),
-            _ => Err(fail(&format!("cannot decode !!str `{text}` as a !!{kind}"))),
-        },
-        _ if style == ScalarStyle::Plain && tag.is_none() => Ok(resolve(text)),
+        Some(kind @ ("null" | "int" | "float" | "bool")) => {
+            let value = resolve(text)?;
+            let fits = match &value {
+                Value::Null => kind == "null",
+                Value::Bool(_) => kind == "bool",
+                Value::Number(number) => kind == "float" || kind == "int" && !number.is_f64(),
+                _ => false,
+            };
+            if fits { Ok(value) } else { Err(fail(&format!("cannot decode !!str `{text}` as a !!{kind}"))) }
+        }
+        _ if style == ScalarStyle::Plain && tag.is_none() => resolve(text),
         _ => Ok(text.into()),
     }
 }
 
 /// A plain scalar by YAML 1.1's implicit types.
-fn resolve(text: &str) -> Value {
-    match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
-        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => return true.into(),
-        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => return false.into(),
-        _ => {}
-    }
-    number(text).map_or_else(|| text.into(), Value::Number)
+fn resolve(text: &str) -> Result<Value, DecodeError> {
+    Ok(match text {
+        "" | "~" | "null" | "Null" | "NULL" => Value::Null,
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => true.into(),
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => false.into(),
+        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => return Err(unsupported("+Inf")),
+        "-.inf" | "-.Inf" | "-.INF" => return Err(unsupported("-Inf")),
+        ".nan" | ".NaN" | ".NAN" => return Err(unsupported("NaN")),
+        _ => number(text).map_or_else(|| text.into(), Value::Number),
+    })
+}
+
+/// Whether a plain scalar would be read as something else than a string, be it a timestamp.
+pub(crate) fn is_special(text: &str) -> bool {
+    let day = text.as_bytes().get(..10).is_some_and(|day| {
+        day.iter().enumerate().all(|(at, byte)| if at == 4 || at == 7 { *byte == b'-' } else { byte.is_ascii_digit() })
+    });
+    day || !matches!(resolve(text), Ok(Value::String(_)))
+}
+
+/// JSON has no such number.
+fn unsupported(what: &str) -> DecodeError {
+    DecodeError::new(format!("error converting YAML to JSON: json: unsupported value: {what}"))
 }
 
 fn number(text: &str) -> Option<Number> {
     if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
         return None;
     }
-    let plain = text.replace('_', "");
+    let plain = if text.starts_with('.') { text.to_owned() } else { text.replace('_', "") };
     let (sign, digits) = match plain.as_bytes().first()? {
         b'-' => ("-", &plain[1..]),
         b'+' => ("", &plain[1..]),
@@ -229,7 +290,9 @@ fn number(text: &str) -> Option<Number> {
     let based = radix("0x", 16)
         .or_else(|| radix("0X", 16))
         .or_else(|| radix("0b", 2))
+        .or_else(|| radix("0B", 2))
         .or_else(|| radix("0o", 8))
+        .or_else(|| radix("0O", 8))
         .or_else(|| radix("0", 8));
     if let Some(value) = based {
         return Some(value.into());
@@ -237,17 +300,22 @@ fn number(text: &str) -> Option<Number> {
     if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
         return json::number(&format!("{sign}{digits}"), true);
     }
-    is_float(digits).then(|| json::number(&format!("{sign}{digits}"), false)).flatten()
+    // Upstream prints what it read, and a whole number has no point then.
+    let float: f64 = is_float(digits).then(|| format!("{sign}{digits}").parse().ok()).flatten()?;
+    if float.fract() == 0.0 && float.abs() < WHOLE_BELOW {
+        return json::number(&format!("{float}"), true);
+    }
+    Number::from_f64(float)
 }
 
-/// `[0-9]*.?[0-9]+([eE][-+][0-9]+)?`, the floats of go-yaml v2 (an exponent needs its sign).
+/// `(.[0-9]+|[0-9]+(.[0-9]*)?)([eE][-+]?[0-9]+)?`, the floats of go-yaml v2.
 fn is_float(text: &str) -> bool {
-    let (mantissa, exponent) = match text.find(['e', 'E']) {
-        Some(at) => (&text[..at], Some(&text[at + 1..])),
-        None => (text, None),
-    };
     let all_digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
-    let good_exponent = exponent.is_none_or(|e| e.len() > 1 && e.starts_with(['+', '-']) && all_digits(&e[1..]));
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or(("", mantissa));
-    good_exponent && !fraction.is_empty() && all_digits(whole) && all_digits(fraction)
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.strip_prefix(['-', '+']).unwrap_or(exponent)),
+        None => (text, "0"),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let some = !whole.is_empty() || !fraction.is_empty();
+    some && !exponent.is_empty() && all_digits(exponent) && all_digits(whole) && all_digits(fraction)
 }

@@ -7,12 +7,14 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use super::operations::PathItem;
+use super::{custom, operations::PathItem};
 use crate::{
     ResourceDef,
+    schema::Presence,
     schema::registry::{self, Descriptions, FieldData, TypeData},
 };
 
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 /// The body of a patch: anything.
 pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
@@ -40,7 +42,11 @@ pub(super) fn reference(name: &str, flavor: Flavor) -> Value {
 
 /// Name of the list type of a kind.
 pub(super) fn list_name(def: &ResourceDef) -> String {
-    format!("{}List", def.schema.name())
+    let package = def.schema.name().strip_suffix(def.schema.short_name()).unwrap_or_default();
+    match def.schema.structural() {
+        Some(_) => format!("{package}{}", def.list_kind),
+        None => format!("{}List", def.schema.name()),
+    }
 }
 
 /// The definitions that operations name.
@@ -80,7 +86,7 @@ fn kinds(rows: &[Arc<ResourceDef>]) -> BTreeMap<String, Vec<Value>> {
     for def in rows {
         let gvk = |kind: String| json!({"group": def.group, "version": def.version, "kind": kind});
         add(def.schema.name().to_owned(), gvk(def.kind.to_string()));
-        add(list_name(def), gvk(format!("{}List", def.kind)));
+        add(list_name(def), gvk(def.list_kind.to_string()));
         add(super::operations::DELETE_OPTIONS.to_owned(), gvk("DeleteOptions".to_owned()));
         for sub in &def.subresources {
             if let Some(schema) = sub.handler.schema() {
@@ -105,7 +111,26 @@ impl Writer<'_> {
         if let Some(data) = registry::data(name) {
             return Some(self.of_type(&data, &self.descriptions.of(name)));
         }
+        let custom = rows.iter().find(|def| def.schema.structural().is_some() && def.schema.name() == name);
+        if let Some(structural) = custom.and_then(|def| def.schema.structural()) {
+            return Some(self.custom(structural.source()));
+        }
         rows.iter().find(|def| list_name(def) == name).map(|def| self.list(def))
+    }
+
+    /// The type of a kind that came at run time, with what every object has.
+    fn custom(&mut self, schema: Value) -> Value {
+        let preserves = schema["x-kubernetes-preserve-unknown-fields"] == true;
+        let mut out = custom::definition(schema, self.flavor);
+        if preserves && self.flavor == Flavor::V2 {
+            return json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        }
+        let inherited = self.descriptions.of("io.k8s.api.core.v1.ConfigMap");
+        for (name, word) in [("apiVersion", "string"), ("kind", "string"), ("metadata", OBJECT_META)] {
+            let said = inherited.get(name).map(String::as_str);
+            out["properties"][name] = self.described(word, said);
+        }
+        out
     }
 
     fn of_type(&mut self, data: &TypeData<'_>, descriptions: &HashMap<String, String>) -> Value {
@@ -125,7 +150,9 @@ impl Writer<'_> {
     }
 
     fn list(&mut self, def: &ResourceDef) -> Value {
-        let inherited = self.descriptions.of(def.schema.name());
+        let described =
+            if def.schema.structural().is_some() { "io.k8s.api.core.v1.ConfigMap" } else { def.schema.name() };
+        let inherited = self.descriptions.of(described);
         let inherited = |field: &str| inherited.get(field).map(String::as_str);
         json!({
             "description": format!("{0}List is a list of {0} objects.", def.kind),
@@ -144,6 +171,12 @@ impl Writer<'_> {
     /// With the rules by which it merges.
     fn field(&mut self, data: &FieldData<'_>, description: Option<&str>) -> Value {
         let mut out = self.described(data.word, description);
+        if self.flavor == Flavor::V3 {
+            let zero = || (data.presence == Presence::Always).then(|| zero(data.word)).flatten();
+            if let Some(default) = data.default.clone().or_else(zero) {
+                out["default"] = default;
+            }
+        }
         insert(&mut out, "x-kubernetes-list-type", data.list_type);
         insert(&mut out, "x-kubernetes-map-type", data.map_type);
         insert(&mut out, "x-kubernetes-patch-strategy", data.patch_strategy);
@@ -160,13 +193,22 @@ impl Writer<'_> {
         out
     }
 
+    /// What lists and maps hold. Version 2 has no defaults, as upstream prunes them there.
+    fn item(&mut self, word: &str) -> Value {
+        let mut out = self.form(word);
+        if let Some(default) = zero(word).filter(|_| self.flavor == Flavor::V3) {
+            out["default"] = default;
+        }
+        out
+    }
+
     /// A type in one word. Beside a reference, version 3 wants `allOf`.
     fn form(&mut self, word: &str) -> Value {
         if let Some(item) = word.strip_prefix("[]") {
-            return json!({"type": "array", "items": self.form(item)});
+            return json!({"type": "array", "items": self.item(item)});
         }
         if let Some(item) = word.strip_prefix("map[string]") {
-            return json!({"type": "object", "additionalProperties": self.form(item)});
+            return json!({"type": "object", "additionalProperties": self.item(item)});
         }
         match (word, self.flavor) {
             ("any", _) => json!({}),
@@ -190,6 +232,16 @@ impl Writer<'_> {
                 }
             }
         }
+    }
+}
+
+/// What Go makes of an absent value that is neither a pointer nor a list, nor reads itself.
+fn zero(word: &str) -> Option<Value> {
+    match word {
+        "bool" => Some(false.into()),
+        "int32" | "int64" | "double" => Some(0.into()),
+        "string" => Some("".into()),
+        name => registry::data(name).filter(|data| data.word.is_none()).map(|_| json!({})),
     }
 }
 

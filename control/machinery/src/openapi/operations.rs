@@ -70,6 +70,8 @@ pub(super) struct Operation {
     pub response: Option<String>,
     /// 201 beside 200.
     pub creates: bool,
+    /// Whether its objects have a form in protobuf, and merge strategically.
+    pub built_in: bool,
 }
 
 /// All paths of a kind.
@@ -139,6 +141,7 @@ fn operation(
         body,
         response,
         creates: ["post", "put", "patch"].contains(&t.method),
+        built_in: def.schema.structural().is_none(),
     }
 }
 
@@ -224,7 +227,7 @@ fn object_operations(def: &ResourceDef, verbs: Verbs, suffix: &str, schema: &str
 fn sub_operations(def: &ResourceDef, sub: &Subresource) -> Vec<Operation> {
     let suffix = capital(&sub.name);
     let mut out = match &sub.handler {
-        Handler::Node(..) => connect_operations(def, sub, &suffix),
+        Handler::Node(..) | Handler::Proxy(_) => connect_operations(def, sub, &suffix),
         handler => {
             let schema = handler.schema().unwrap_or(&def.schema);
             object_operations(def, sub.verbs, &suffix, schema.name())

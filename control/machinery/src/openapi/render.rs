@@ -7,13 +7,14 @@ use super::{
     operations::{Operation, PathItem},
 };
 
-const FORMATS: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
-const PATCH_FORMATS: [&str; 4] = [
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-    "application/apply-patch+yaml",
-];
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const FORMATS: [&str; 3] = ["application/json", "application/yaml", PROTOBUF];
+/// What a watch may be asked for beside.
+const STREAMS: [&str; 2] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+const ANYTHING: &str = "*/*";
+const PATCH_FORMATS: [&str; 4] =
+    ["application/json-patch+json", "application/merge-patch+json", STRATEGIC, "application/apply-patch+yaml"];
 
 fn extensions(op: &Operation, out: &mut Map<String, Value>) {
     let (group, version, kind) = &op.gvk;
@@ -23,9 +24,18 @@ fn extensions(op: &Operation, out: &mut Map<String, Value>) {
 
 fn consumed(op: &Operation) -> Vec<&'static str> {
     match op.body.as_deref() {
-        Some(PATCH) => PATCH_FORMATS.to_vec(),
-        _ => FORMATS.to_vec(),
+        Some(PATCH) => PATCH_FORMATS.into_iter().filter(|format| op.built_in || *format != STRATEGIC).collect(),
+        _ => vec![ANYTHING],
     }
+}
+
+fn produced(op: &Operation) -> Vec<&'static str> {
+    let formats = match (&op.response, op.action) {
+        (None, _) => return vec![ANYTHING],
+        (Some(_), "list") => [&FORMATS[..], &STREAMS[..]].concat(),
+        (Some(_), _) => FORMATS.to_vec(),
+    };
+    formats.into_iter().filter(|format| op.built_in || !format.starts_with(PROTOBUF)).collect()
 }
 
 /// The item of a path in OpenAPI 3.
@@ -53,7 +63,7 @@ fn content(name: &str, formats: &[&str]) -> Value {
 
 fn operation_v3(op: &Operation) -> Value {
     let answer = match &op.response {
-        Some(name) => json!({"description": "OK", "content": content(name, &FORMATS)}),
+        Some(name) => json!({"description": "OK", "content": content(name, &produced(op))}),
         None => json!({"description": "OK", "content": {"*/*": {"schema": {"type": "string"}}}}),
     };
     let mut responses = json!({"401": {"description": "Unauthorized"}, "200": answer});
@@ -111,8 +121,7 @@ fn operation_v2(op: &Operation) -> Value {
     }
     let mut out = json!({
         "tags": [op.tag], "description": op.description, "operationId": op.id, "schemes": ["https"], "parameters": parameters,
-        "consumes": if op.body.is_some() { json!(consumed(op)) } else { json!(["*/*"]) },
-        "produces": if op.response.is_some() { json!(FORMATS) } else { json!(["*/*"]) },
+        "consumes": consumed(op), "produces": produced(op),
         "responses": responses,
     });
     if let Value::Object(map) = &mut out {

@@ -1,6 +1,6 @@
-//! JSON patch (RFC 6902) with the liberties of the library that upstream uses: `replace` of a
-//! missing map key sets it, `test` for null passes where nothing is, negative indices count from
-//! the end.
+//! JSON patch (RFC 6902) with the liberties of the library that upstream uses (evanphx/json-patch v4): `replace` of a
+//! missing map key sets it, `test` for null passes and `copy` takes null where nothing is, a missing value is null,
+//! negative indices count from the end, `add` cannot replace the whole document, `1` is not `1.0`.
 
 use serde_json::{Map, Value};
 
@@ -12,6 +12,9 @@ const MAX_OPERATIONS: usize = 10_000;
 
 /// How much `copy` operations may add in all: copies of copies would double with each one.
 const MAX_COPIED: usize = 3 * 1024 * 1024;
+
+/// What is said of a test that does not hold begins so.
+pub(super) const UNTRUE: &str = "testing value ";
 
 type Outcome<T = ()> = Result<T, String>;
 
@@ -65,51 +68,51 @@ pub fn json_patch_findings(decoded: &Decoded) -> Findings {
     Findings::of_fields(out)
 }
 
+/// One operation, by the rules of the library that upstream uses.
 fn apply(target: &mut Value, operation: &Value, copied: &mut usize) -> Outcome {
-    let pointer = |field: &str| match operation.get(field) {
-        Some(Value::String(text)) => parse_pointer(text),
-        _ => Err(format!("operation has no {field}")),
-    };
+    let text = |field: &str| operation.get(field).and_then(Value::as_str).ok_or(format!("operation has no {field}"));
     let value = || operation.get("value").cloned().unwrap_or(Value::Null);
-    let path = pointer("path")?;
-    match operation["op"].as_str().unwrap_or_default() {
-        "add" => add(target, &path, value()),
-        "remove" => remove(target, &path).map(drop),
-        "replace" => replace(target, &path, value()),
+    let path = text("path");
+    match operation["op"].as_str().unwrap_or("unknown") {
+        "add" => add(target, path?, value()),
+        "remove" => remove(target, path?),
+        "replace" => replace(target, path?, value()),
         "move" => {
-            let from = pointer("from")?;
-            if path.len() > from.len() && path.starts_with(&from) {
-                return Err("cannot move a value into itself".into());
-            }
-            let moved = remove(target, &from)?;
-            add(target, &path, moved)
+            let (container, key) = locate(target, text("from")?)?;
+            let moved = get(container, &key)?.cloned().unwrap_or(Value::Null);
+            take(container, &key)?;
+            add(target, path?, moved)
         }
         "copy" => {
-            let source = find(target, &pointer("from")?).ok_or("nothing to copy")?.clone();
+            let (container, key) = locate(target, text("from")?)?;
+            let source = get(container, &key)?.cloned().unwrap_or(Value::Null);
             *copied += weight(&source);
             if *copied > MAX_COPIED {
                 return Err("copies too much".into());
             }
-            add(target, &path, source)
+            add(target, path?, source)
         }
-        "test" => {
-            let wanted = value();
-            match find(target, &path) {
-                Some(found) if same(found, &wanted) => Ok(()),
-                None if wanted.is_null() => Ok(()),
-                _ => Err("testing value failed".into()),
-            }
-        }
+        "test" => test(target, path?, &value()),
         other => Err(format!("unexpected kind: {other}")),
     }
 }
 
-fn parse_pointer(text: &str) -> Outcome<Vec<String>> {
-    if text.is_empty() {
-        return Ok(Vec::new());
+/// The container of what a pointer names, and its key there. Whatever stands before the first slash is passed over.
+fn locate<'a>(target: &'a mut Value, pointer: &str) -> Outcome<(&'a mut Value, String)> {
+    let missing = || format!("doc is missing path: {pointer:?}");
+    let mut tokens: Vec<String> =
+        pointer.split('/').skip(1).map(|token| token.replace("~1", "/").replace("~0", "~")).collect();
+    let key = tokens.pop().ok_or_else(missing)?;
+    let mut value = target;
+    for token in tokens {
+        value = match value {
+            Value::Object(map) => map.get_mut(&token),
+            Value::Array(items) => index(&token, items.len(), false).ok().and_then(|at| items.get_mut(at)),
+            _ => None,
+        }
+        .ok_or_else(missing)?;
     }
-    let rest = text.strip_prefix('/').ok_or("a path must start with a slash")?;
-    Ok(rest.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect())
+    if value.is_object() || value.is_array() { Ok((value, key)) } else { Err(missing()) }
 }
 
 /// The position in a list of `length` items; `-` and `length` itself only where one may be added.
@@ -124,95 +127,64 @@ fn index(token: &str, length: usize, adding: bool) -> Outcome<usize> {
     if (0..end).contains(&at) { usize::try_from(at).map_err(|_| out_of_range()) } else { Err(out_of_range()) }
 }
 
-fn step<'a>(value: &'a Value, token: &str) -> Option<&'a Value> {
-    match value {
-        Value::Object(map) => map.get(token),
-        Value::Array(items) => items.get(index(token, items.len(), false).ok()?),
-        _ => None,
+/// `None`: a map has no such key.
+fn get<'a>(container: &'a Value, key: &str) -> Outcome<Option<&'a Value>> {
+    match container {
+        Value::Array(items) => Ok(items.get(index(key, items.len(), false)?)),
+        other => Ok(other.get(key)),
     }
 }
 
-fn find<'a>(target: &'a Value, path: &[String]) -> Option<&'a Value> {
-    path.iter().try_fold(target, |value, token| step(value, token))
-}
-
-/// The container of the last token, and that token.
-fn parent<'a, 'p>(target: &'a mut Value, path: &'p [String]) -> Outcome<(&'a mut Value, &'p str)> {
-    let (last, parents) = path.split_last().ok_or("the path names the whole document")?;
-    let mut value = target;
-    for token in parents {
-        value = match value {
-            Value::Object(map) => map.get_mut(token),
-            Value::Array(items) => {
-                let at = index(token, items.len(), false)?;
-                items.get_mut(at)
-            }
-            _ => None,
-        }
-        .ok_or_else(|| format!("{token} does not exist"))?;
-    }
-    Ok((value, last))
-}
-
-fn add(target: &mut Value, path: &[String], value: Value) -> Outcome {
-    if path.is_empty() {
-        *target = value;
-        return Ok(());
-    }
-    match parent(target, path)? {
-        (Value::Object(map), key) => {
-            map.insert(key.to_owned(), value);
-        }
-        (Value::Array(items), token) => {
-            let at = index(token, items.len(), true)?;
-            items.insert(at, value);
-        }
-        _ => return Err("the parent is neither a map nor a list".into()),
+fn add(target: &mut Value, path: &str, value: Value) -> Outcome {
+    match locate(target, path)? {
+        (Value::Array(items), token) => items.insert(index(&token, items.len(), true)?, value),
+        (map, key) => map[key] = value,
     }
     Ok(())
 }
 
-fn remove(target: &mut Value, path: &[String]) -> Outcome<Value> {
-    match parent(target, path)? {
-        (Value::Object(map), key) => map.remove(key).ok_or_else(|| format!("{key} does not exist")),
-        (Value::Array(items), token) => {
-            let at = index(token, items.len(), false)?;
-            Ok(items.remove(at))
-        }
-        _ => Err("the parent is neither a map nor a list".into()),
+fn take(container: &mut Value, key: &str) -> Outcome {
+    match container {
+        Value::Array(items) => drop(items.remove(index(key, items.len(), false)?)),
+        Value::Object(map) => drop(map.remove(key).ok_or_else(|| format!("{key} does not exist"))?),
+        _ => {}
     }
+    Ok(())
 }
 
-fn replace(target: &mut Value, path: &[String], value: Value) -> Outcome {
+fn remove(target: &mut Value, path: &str) -> Outcome {
+    let (container, key) = locate(target, path)?;
+    take(container, &key)
+}
+
+/// A map need not have the key yet.
+fn replace(target: &mut Value, path: &str, value: Value) -> Outcome {
     if path.is_empty() {
+        if !value.is_object() && !value.is_array() {
+            return Err("replace operation value must be object or array".into());
+        }
         *target = value;
         return Ok(());
     }
-    match parent(target, path)? {
-        (Value::Object(map), key) => {
-            map.insert(key.to_owned(), value);
-        }
+    match locate(target, path)? {
         (Value::Array(items), token) => {
-            let at = index(token, items.len(), false)?;
+            let at = index(&token, items.len(), false)?;
             items[at] = value;
         }
-        _ => return Err("the parent is neither a map nor a list".into()),
+        (map, key) => map[key] = value,
     }
     Ok(())
 }
 
-/// Equal as JSON: `1` and `1.0` are the same number.
-fn same(left: &Value, right: &Value) -> bool {
-    match (left, right) {
-        (Value::Number(left), Value::Number(right)) => left == right || left.as_f64() == right.as_f64(),
-        (Value::Array(left), Value::Array(right)) => {
-            left.len() == right.len() && left.iter().zip(right).all(|(l, r)| same(l, r))
-        }
-        (Value::Object(left), Value::Object(right)) => {
-            left.len() == right.len() && left.iter().all(|(key, l)| right.get(key).is_some_and(|r| same(l, r)))
-        }
-        _ => left == right,
-    }
+/// Null is also what a map does not have. `1` and `1.0` are not the same.
+fn test(target: &mut Value, path: &str, wanted: &Value) -> Outcome {
+    let passes = if path.is_empty() {
+        *target == *wanted
+    } else {
+        let (container, key) = locate(target, path)?;
+        *get(container, &key)?.unwrap_or(&Value::Null) == *wanted
+    };
+    if passes { Ok(()) } else { Err(format!("{UNTRUE}{path} failed")) }
 }
 
 /// Roughly the bytes of a value.
@@ -262,7 +234,7 @@ mod tests {
                 Some(json!({"a": "1", "l": ["x", "1", 0], "m": {"x/y": "z"}, "n": 1})),
             ),
             (
-                json!([{"op": "test", "path": "/n", "value": 1.0}, {"op": "test", "path": "/none", "value": null}]),
+                json!([{"op": "test", "path": "/n", "value": 1}, {"op": "test", "path": "/none", "value": null}]),
                 Some(start.clone()),
             ),
             (json!([{"op": "replace", "path": "", "value": {}}]), Some(json!({}))),

@@ -1,4 +1,5 @@
-//! JSON merge patch (RFC 7386).
+//! JSON merge patch (RFC 7386), with upstream's liberty: nulls within a list go too, but for those that
+//! are items, unless the list takes the place of an object.
 
 use serde_json::{Map, Value};
 
@@ -25,7 +26,11 @@ pub fn merge_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> 
 
 fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(fields) = patch else {
+        let replaces = target.is_object();
         *target = patch.clone();
+        if !replaces {
+            drop_nulls(target);
+        }
         return;
     };
     if !target.is_object() {
@@ -38,6 +43,18 @@ fn merge(target: &mut Value, patch: &Value) {
         } else {
             merge(map.entry(key.as_str()).or_insert(Value::Null), value);
         }
+    }
+}
+
+/// Upstream's library takes nulls for deletions in the objects of a list too.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        Value::Object(map) => {
+            map.retain(|_, value| !value.is_null());
+            map.values_mut().for_each(drop_nulls);
+        }
+        _ => {}
     }
 }
 
@@ -59,6 +76,8 @@ mod tests {
             (json!({"e": null}), json!({"a": 1}), json!({"a": 1, "e": null})),
             (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
             (json!({"a": 1}), json!({"a": {"b": null}}), json!({"a": {}})),
+            (json!({}), json!({"a": [{"b": null, "c": [{"d": null}]}, null]}), json!({"a": [{"c": [{}]}, null]})),
+            (json!({"a": {}}), json!({"a": [{"b": null}]}), json!({"a": [{"b": null}]})),
         ] {
             let mut value = target;
             assert_eq!(merge_patch(&mut value, &patch), Ok(()));

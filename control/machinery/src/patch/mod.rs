@@ -36,6 +36,12 @@ pub enum PatchError {
 }
 
 impl PatchError {
+    /// Whether an operation `test` did not hold.
+    #[must_use]
+    pub fn is_failed_test(&self) -> bool {
+        matches!(self, Self::Rejected(why) if why.starts_with(json::UNTRUE))
+    }
+
     /// The answer to the client.
     #[must_use]
     pub fn status(&self) -> Status {

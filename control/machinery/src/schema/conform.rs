@@ -9,7 +9,7 @@ use super::{Presence, Schema, Type, quantity, time};
 use crate::decode::type_name;
 
 /// How many unknown fields are listed, which is more than any answer shows, and how much of the path of each.
-const MAX_UNKNOWN: usize = 101;
+pub(super) const MAX_UNKNOWN: usize = 101;
 const MAX_PATH: usize = 256;
 
 /// What a typed decoder would say.
@@ -49,6 +49,13 @@ impl fmt::Display for TypeError {
 }
 
 impl TypeError {
+    /// The same of metadata within an object: that of an object in it is called by its path.
+    pub(super) fn of_metadata(path: &str, metadata: &Value, error: &Self) -> Self {
+        let inner = (path != "metadata")
+            .then(|| crate::FieldError::invalid(path, metadata.clone(), error.to_string()).to_string());
+        Self { detail: inner.or_else(|| error.detail.clone()), ..error.clone() }
+    }
+
     /// As upstream's converter from free-form maps says it: the wording of a strategic merge patch
     /// whose result does not fit.
     #[must_use]
@@ -162,7 +169,7 @@ fn scalar(value: &Value, ty: &Type) -> Result<bool, String> {
         (Type::Time, Value::String(text)) => time::seconds(text).map(|_| true)?,
         (Type::MicroTime, Value::String(text)) => time::micros(text).map(|_| true)?,
         (Type::Quantity, Value::String(text)) => quantity::canonical(text.trim()).map(|_| true)?,
-        (Type::Quantity, Value::Number(number)) => quantity::canonical(&number.to_string()).map(|_| true)?,
+        (Type::Quantity, other) => quantity::canonical(&other.to_string()).map(|_| true)?,
         (Type::IntOrString, Value::String(_)) => true,
         (Type::IntOrString, Value::Number(number)) => number.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
         _ => false,
@@ -210,7 +217,7 @@ pub(super) fn normalize_struct(value: &mut Value, schema: &Schema) {
     map.retain(|key, value| match schema.field(key) {
         None => false,
         Some(field) => {
-            if value.is_null() {
+            if value.is_null() || is_no_time(value, &field.ty) {
                 return false;
             }
             normalize(value, &field.ty);
@@ -227,6 +234,13 @@ pub(super) fn normalize_struct(value: &mut Value, schema: &Schema) {
             Presence::Set | Presence::NotZero => None,
         };
     }
+}
+
+/// Go's zero time stands for none.
+fn is_no_time(value: &Value, ty: &Type) -> bool {
+    const ZERO: &str = "0001-01-01T00:00:00Z";
+    let text = value.as_str().filter(|text| text.starts_with('0') && matches!(ty, Type::Time | Type::MicroTime));
+    text.is_some_and(|text| time::unix(text) == time::unix(ZERO))
 }
 
 fn keep(value: &mut Value, presence: Presence, ty: &Type) -> bool {

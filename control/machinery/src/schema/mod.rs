@@ -1,15 +1,17 @@
 //! The types of all kinds: what a typed decoder of upstream's would accept, drop and print.
 //!
 //! Built-in types are data (`registry`): fields with their types, how lists merge, which fields are always
-//! printed and which are dropped when zero.
+//! printed and which are dropped when zero. Types of kinds that came at run time are structural schemas (`structural`).
 //!
 //! Invariants
 //! - [`Schema::check`] reads only; [`Schema::normalize`] is idempotent and never fails.
 //! - After `check` found no type error, `normalize` leaves exactly what upstream would answer.
 
 mod conform;
-pub mod quantity;
+pub mod duration;
 pub(crate) mod registry;
+pub mod shape;
+pub mod structural;
 pub mod time;
 
 use std::{
@@ -19,24 +21,36 @@ use std::{
 };
 
 pub use conform::{Problems, TypeError};
-pub use registry::{get, known};
+pub use kontiki_model::amount as quantity;
+pub use kontiki_regexp::check as check_pattern;
+pub use registry::{get, known, of_kind};
 use serde::Deserialize;
 use serde_json::Value;
+use shape::Shape;
+use structural::Structural;
 
-/// A struct type. Cheap to clone.
+/// The type of objects, or a struct within one. Cheap to clone.
 #[derive(Clone)]
 pub struct Schema(Arc<Body>);
 
-struct Body {
+enum Body {
+    /// A type of upstream's.
+    Built(Built),
+    /// The type of a kind that came at run time, the name under which documents have it, and a number that changes with it.
+    Custom(Box<str>, Structural, u64),
+}
+
+struct Built {
     name: &'static str,
     /// What the fields are read from when they are first asked for: types may refer to each other in circles.
     line: &'static str,
     fields: OnceLock<BTreeMap<String, Field>>,
+    shape: OnceLock<Shape>,
 }
 
 impl fmt::Debug for Schema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.name)
+        f.write_str(self.name())
     }
 }
 
@@ -100,6 +114,20 @@ pub struct Merge {
     pub key: Option<String>,
 }
 
+/// How the parts of a field are told apart, where its type does not say so: who applies a part owns it alone.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Topology {
+    /// A map or struct by its keys; a list not at all.
+    #[default]
+    Plain,
+    /// As one value.
+    Atomic,
+    /// A list by its items, which are scalars.
+    Set,
+    /// A list by what its items have at these keys.
+    Keyed(Vec<String>),
+}
+
 /// A field of a struct.
 #[derive(Clone, Debug)]
 pub struct Field {
@@ -109,19 +137,57 @@ pub struct Field {
     pub presence: Presence,
     /// How it merges.
     pub merge: Merge,
+    /// How its parts are told apart.
+    pub topology: Topology,
+    /// Whether it has to be there.
+    pub required: bool,
+    /// What a text that is a key of its list is when it is not there.
+    pub default: Option<String>,
 }
 
 impl Schema {
+    /// A built-in type.
+    pub(crate) fn built(name: &'static str, line: &'static str) -> Self {
+        Self(Arc::new(Body::Built(Built { name, line, fields: OnceLock::new(), shape: OnceLock::new() })))
+    }
+
+    /// The type of a kind that came at run time. `name`: how documents call it; `digest`: another number for another type.
+    #[must_use]
+    pub fn custom(name: &str, schema: Structural, digest: u64) -> Self {
+        Self(Arc::new(Body::Custom(name.into(), schema, digest)))
+    }
+
+    /// A number that is another one for another type of a kind that came at run time.
+    #[must_use]
+    pub fn digest(&self) -> Option<u64> {
+        match &*self.0 {
+            Body::Built(_) => None,
+            Body::Custom(_, _, digest) => Some(*digest),
+        }
+    }
+
+    /// The structural schema of a kind that came at run time.
+    #[must_use]
+    pub fn structural(&self) -> Option<&Structural> {
+        match &*self.0 {
+            Body::Built(_) => None,
+            Body::Custom(_, schema, _) => Some(schema),
+        }
+    }
+
     /// Full name, e.g. `io.k8s.api.core.v1.Pod`.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.0.name
+        match &*self.0 {
+            Body::Built(built) => built.name,
+            Body::Custom(name, ..) => name,
+        }
     }
 
     /// The last part of the name: upstream's Go type.
     #[must_use]
     pub fn short_name(&self) -> &str {
-        self.0.name.rsplit('.').next().unwrap_or(self.0.name)
+        self.name().rsplit('.').next().unwrap_or(self.name())
     }
 
     /// The field called `name`.
@@ -130,16 +196,44 @@ impl Schema {
         self.fields().get(name)
     }
 
-    /// All fields, sorted by name.
+    /// All fields of a built-in type, sorted by name; of another one, those that every object has.
     #[must_use]
     pub fn fields(&self) -> &BTreeMap<String, Field> {
-        self.0.fields.get_or_init(|| registry::fields(self.0.line))
+        match &*self.0 {
+            Body::Built(built) => built.fields.get_or_init(|| registry::fields(built.line)),
+            Body::Custom(..) => registry::of_objects(),
+        }
+    }
+
+    /// How values of this type are divided among those who own parts of them.
+    #[must_use]
+    pub fn shape(&self) -> &Shape {
+        match &*self.0 {
+            Body::Built(built) => built.shape.get_or_init(|| shape::of_schema(self)),
+            Body::Custom(_, schema, _) => schema.shape(),
+        }
+    }
+
+    /// Whether it is one value to those who own parts of what it is in.
+    pub(crate) fn is_atomic(&self) -> bool {
+        matches!(&*self.0, Body::Built(built) if registry::is_atomic(built.line))
+    }
+
+    /// The line of a built-in type.
+    pub(crate) fn line(&self) -> Option<&'static str> {
+        match &*self.0 {
+            Body::Built(built) => Some(built.line),
+            Body::Custom(..) => None,
+        }
     }
 
     /// What a typed decoder would say of `value`: unknown fields and wrong types.
     #[must_use]
     pub fn check(&self, value: &Value) -> Problems {
-        conform::check(value, self)
+        match &*self.0 {
+            Body::Built(_) => conform::check(value, self),
+            Body::Custom(_, schema, _) => schema.check(value),
+        }
     }
 
     /// `unknown field "spec.foo"` for each field that the type does not have.
@@ -156,7 +250,10 @@ impl Schema {
     /// empty optional fields go, fields that are always printed come, quantities and times get
     /// their canonical form. What has the wrong type is left alone.
     pub fn normalize(&self, value: &mut Value) {
-        conform::normalize_struct(value, self);
+        match &*self.0 {
+            Body::Built(_) => conform::normalize_struct(value, self),
+            Body::Custom(_, schema, _) => schema.normalize(value),
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The built-in types, as data.
 //!
 //! `control/machinery/bake` makes `data/types.json`, and `build.rs` takes the descriptions from k8s-openapi's source:
-//! one line per type, sorted. All stable types of Kubernetes are there; a new kind needs no word here.
+//! one line per type, sorted. All stable types of Kubernetes are there; a new kind needs no word here. Types of upstream's
+//! that k8s-openapi does not have are written by hand in `data/more-types.json`, from the Go module `k8s.io/metrics`.
 //!
 //! Invariants
 //! - A type's fields are read from its line when they are first asked for, and live as long as the program.
@@ -9,14 +10,16 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, OnceLock},
+    sync::OnceLock,
 };
 
+use kontiki_model::GroupVersionKind;
 use serde::Deserialize;
 
-use super::{Body, Field, Merge, Presence, Schema, Type};
+use super::{Field, Merge, Presence, Schema, Topology, Type};
 
 const TYPES: &str = include_str!("../../data/types.json");
+const MORE_TYPES: &str = include_str!("../../data/more-types.json");
 const DESCRIPTIONS: &str = include_str!(concat!(env!("OUT_DIR"), "/descriptions.json"));
 
 /// A type's line.
@@ -41,8 +44,10 @@ pub(crate) struct FieldData<'a> {
     pub(crate) word: &'a str,
     #[serde(default)]
     pub(crate) required: bool,
+    /// What it is when it is absent, where documents say so.
+    pub(crate) default: Option<serde_json::Value>,
     #[serde(default)]
-    presence: Presence,
+    pub(crate) presence: Presence,
     pub(crate) list_type: Option<&'a str>,
     #[serde(default, borrow)]
     pub(crate) list_map_keys: Vec<&'a str>,
@@ -82,15 +87,26 @@ pub(crate) fn name_of(group: &str, version: &str, kind: &str) -> Option<&'static
         "" => "io.k8s.api.core",
         "apiextensions.k8s.io" => "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions",
         "apiregistration.k8s.io" => "io.k8s.kube-aggregator.pkg.apis.apiregistration",
+        "metrics.k8s.io" => "io.k8s.metrics.pkg.apis.metrics",
         group => &format!("io.k8s.api.{}", group.split('.').next().unwrap_or(group)),
     };
     index().get_key_value(format!("{package}.{version}.{kind}").as_str()).map(|(name, _)| *name)
 }
 
+/// The type of a kind, as objects name it; those that belong to every group (`DeleteOptions`) and those of discovery too.
+#[must_use]
+pub fn of_kind(api_version: &str, kind: &str) -> Option<&'static Schema> {
+    const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+    let gvk = GroupVersionKind::new(api_version, kind);
+    let everywhere = matches!(gvk.group.as_ref(), "" | "meta.k8s.io") || kind == "DeleteOptions";
+    let own = name_of(&gvk.group, &gvk.version, &gvk.kind).and_then(get);
+    own.or_else(|| everywhere.then(|| get(&format!("{META}.{kind}"))).flatten())
+}
+
 /// The line of a type.
 pub(crate) fn data(name: &str) -> Option<TypeData<'static>> {
     Some(match index().get(name)? {
-        Entry::Struct(schema) => read(schema.0.line),
+        Entry::Struct(schema) => read(schema.line()?),
         Entry::Word(word) => TypeData { fields: BTreeMap::new(), word: Some(word), map_type: None },
     })
 }
@@ -109,6 +125,16 @@ impl Descriptions {
     }
 }
 
+/// The fields that every object has.
+pub(super) fn of_objects() -> &'static BTreeMap<String, Field> {
+    static FIELDS: OnceLock<BTreeMap<String, Field>> = OnceLock::new();
+    FIELDS.get_or_init(|| {
+        let all = known("io.k8s.api.core.v1.ConfigMap");
+        let own = all.fields().iter().filter(|(name, _)| matches!(name.as_str(), "apiVersion" | "kind" | "metadata"));
+        own.map(|(name, field)| (name.clone(), field.clone())).collect()
+    })
+}
+
 /// The fields of a struct's line.
 pub(super) fn fields(line: &'static str) -> BTreeMap<String, Field> {
     let field = |(name, data): (&str, FieldData<'_>)| (name.to_owned(), field(&data));
@@ -125,7 +151,24 @@ fn field(data: &FieldData<'_>) -> Field {
             retain_keys: strategies().any(|strategy| strategy == "retainKeys"),
             key: data.patch_merge_key.map(str::to_owned),
         },
+        topology: topology(data),
+        required: data.required,
+        default: data.default.as_ref().and_then(|value| value.as_str()).map(str::to_owned),
     }
+}
+
+fn topology(data: &FieldData<'_>) -> Topology {
+    match (data.list_type, data.map_type) {
+        (Some("set"), _) => Topology::Set,
+        (Some("map"), _) => Topology::Keyed(data.list_map_keys.iter().map(|key| (*key).to_owned()).collect()),
+        (Some("atomic"), _) | (_, Some("atomic")) => Topology::Atomic,
+        _ => Topology::Plain,
+    }
+}
+
+/// Whether a struct's line says that it is one value.
+pub(super) fn is_atomic(line: &'static str) -> bool {
+    read::<TypeData<'_>>(line).map_type == Some("atomic")
 }
 
 fn ty(word: &str) -> Type {
@@ -157,13 +200,14 @@ fn ty(word: &str) -> Type {
 
 fn index() -> &'static HashMap<&'static str, Entry> {
     static INDEX: OnceLock<HashMap<&'static str, Entry>> = OnceLock::new();
-    INDEX.get_or_init(|| lines(TYPES).map(|(name, line)| (name, entry(name, line))).collect())
+    let all = || lines(TYPES).chain(lines(MORE_TYPES));
+    INDEX.get_or_init(|| all().map(|(name, line)| (name, entry(name, line))).collect())
 }
 
 fn entry(name: &'static str, line: &'static str) -> Entry {
     match line.strip_prefix(r#"{"type":""#).and_then(|rest| rest.strip_suffix("\"}")) {
         Some(word) => Entry::Word(word),
-        None => Entry::Struct(Schema(Arc::new(Body { name, line, fields: OnceLock::new() }))),
+        None => Entry::Struct(Schema::built(name, line)),
     }
 }
 
@@ -183,7 +227,7 @@ fn read<T: Deserialize<'static>>(line: &'static str) -> T {
 
 #[cfg(test)]
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    lines(TYPES).map(|(name, _)| name)
+    lines(TYPES).chain(lines(MORE_TYPES)).map(|(name, _)| name)
 }
 
 #[cfg(test)]
@@ -220,7 +264,7 @@ mod tests {
 
     #[test]
     fn data_files_are_sorted_and_their_lines_have_their_form() {
-        for file in [TYPES, DESCRIPTIONS] {
+        for file in [TYPES, MORE_TYPES, DESCRIPTIONS] {
             let names: Vec<&str> = lines(file).map(|(name, _)| name).collect();
             assert!(names.is_sorted() && names.len() == file.lines().count() - 2);
         }
@@ -254,6 +298,7 @@ mod tests {
                 "APIService",
                 Some("io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService"),
             ),
+            ("metrics.k8s.io", "v1beta1", "PodMetrics", Some("io.k8s.metrics.pkg.apis.metrics.v1beta1.PodMetrics")),
             ("apps", "v1", "Pod", None),
         ] {
             assert_eq!(name_of(group, version, kind), name, "{group} {kind}");

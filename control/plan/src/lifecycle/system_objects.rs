@@ -1,10 +1,12 @@
-//! The namespaces and the PriorityClasses that every cluster has.
+//! The namespaces and the PriorityClasses that every cluster has, and whatever else is given as data.
 
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::action::{Plan, create};
+use serde_json::Value;
+
+use crate::action::{Action, Plan, create};
 
 /// The namespaces' names.
 pub const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -39,9 +41,43 @@ pub fn plan(namespace: impl Fn(&str) -> bool, class: impl Fn(&str) -> bool) -> P
     Plan::new(if missing.is_empty() { "they are there" } else { "some are missing" }, missing)
 }
 
+/// An object that is part of a cluster and in no namespace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Given {
+    /// API group.
+    pub group: &'static str,
+    /// Plural name.
+    pub resource: &'static str,
+    /// The object.
+    pub object: Value,
+}
+
+impl Given {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.object["metadata"]["name"].as_str().unwrap_or_default()
+    }
+}
+
+/// Makes the objects of which `there` says that they are missing, in order.
+#[must_use]
+pub fn complete(objects: &[Given], there: impl Fn(&Given) -> bool) -> Plan {
+    let make = |given: &Given| Action::Create {
+        group: given.group,
+        resource: given.resource,
+        namespace: None,
+        object: given.object.clone(),
+        announce: None,
+    };
+    let missing: Vec<_> = objects.iter().filter(|given| !there(given)).map(make).collect();
+    Plan::new(if missing.is_empty() { "they are there" } else { "some are missing" }, missing)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
     use crate::object::name;
@@ -63,6 +99,16 @@ mod tests {
             let plan = plan(there, there);
             let expect: Vec<_> = expect.split_whitespace().map(|name| format!("+{name}")).collect();
             assert_eq!((show(&plan.actions), plan.why), (expect.join(" "), why));
+        }
+    }
+
+    #[test]
+    fn what_is_given_is_made_once() {
+        let given = |name: &str| Given { group: "g", resource: "things", object: json!({"metadata": {"name": name}}) };
+        let objects = [given("a"), given("b")];
+        for (there, expect) in [("", "+a +b"), ("a", "+b"), ("a b", "")] {
+            let plan = complete(&objects, |given| there.split(' ').any(|there| there == given.name()));
+            assert_eq!(show(&plan.actions), expect);
         }
     }
 

@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::action::{Action, DeleteHow, Plan, create, delete, patch_to};
+use crate::network::hints::hints;
 use crate::object::{Labels, controller_reference, deleting, label, labels, name};
 use crate::pod;
 
@@ -137,7 +138,7 @@ pub(crate) fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
 }
 
 /// Ports in a form that can be compared and sorted: name, protocol, number, application protocol.
-type Ports = Vec<(String, String, i32, Option<String>)>;
+pub(super) type Ports = Vec<(String, String, i32, Option<String>)>;
 
 fn ports_of(service: &Service, pod: &Pod) -> Ports {
     let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
@@ -151,7 +152,7 @@ fn ports_of(service: &Service, pod: &Pod) -> Ports {
     ports
 }
 
-fn ports_of_slice(slice: &EndpointSlice) -> Ports {
+pub(super) fn ports_of_slice(slice: &EndpointSlice) -> Ports {
     let one = |port: &EndpointPort| {
         let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
         (port.name.clone().unwrap_or_default(), protocol, port.port.unwrap_or(0), port.app_protocol.clone())
@@ -161,7 +162,7 @@ fn ports_of_slice(slice: &EndpointSlice) -> Ports {
     ports
 }
 
-fn write_ports(ports: &Ports) -> Option<Vec<EndpointPort>> {
+pub(super) fn write_ports(ports: &Ports) -> Option<Vec<EndpointPort>> {
     let one = |(name, protocol, port, app_protocol): &(String, String, i32, Option<String>)| EndpointPort {
         name: Some(name.clone()),
         protocol: Some(protocol.clone()),
@@ -186,6 +187,7 @@ fn endpoint(view: &View, pod: &Pod, family: &str) -> Option<Endpoint> {
     };
     let (serving, terminating) = (pod::ready(pod), deleting(&pod.metadata));
     let pod_spec = pod.spec.as_ref()?;
+    let ready = eager || (serving && !terminating);
     let hostname = pod_spec
         .hostname
         .clone()
@@ -193,10 +195,11 @@ fn endpoint(view: &View, pod: &Pod, family: &str) -> Option<Endpoint> {
     Some(Endpoint {
         addresses: vec![address(pod, family)?.to_owned()],
         conditions: Some(EndpointConditions {
-            ready: Some(eager || (serving && !terminating)),
+            ready: Some(ready),
             serving: Some(serving),
             terminating: Some(terminating),
         }),
+        hints: hints(&view.service, node, zone.as_deref()).filter(|_| ready),
         hostname,
         node_name: node.map(str::to_owned),
         target_ref: Some(pod_reference(pod)),

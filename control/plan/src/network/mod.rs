@@ -1,6 +1,11 @@
 //! Services: the addresses behind them.
 
+pub mod cluster_dns;
 pub mod concerned;
 pub mod endpoints;
 pub mod endpointslice;
+mod hints;
 pub mod kubernetes_service;
+pub mod mirroring;
+pub mod service_cidr;
+pub mod service_ip;

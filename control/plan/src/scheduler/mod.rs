@@ -8,10 +8,11 @@
 //!   once, whatever order its events come in.
 //! - A refusal counts every node exactly once, under the first plugin that refused it.
 //!
-//! `resources` adds up requests, `table` keeps nodes as columns, `framework` asks the `plugins`. A
+//! `resources` adds up requests, `peers` reads what pods ask about others, `volumes` has claims and volumes, `table` keeps nodes as columns, `framework` asks the `plugins`. A
 //! module knows only those before it. Not here: queueing, binding, waiting (`kontiki-scheduler`).
 
 pub mod framework;
+mod peers;
 mod plugins;
 mod pod;
 pub mod resources;
@@ -19,11 +20,15 @@ mod table;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
+mod testing_peers;
+#[cfg(test)]
 mod tests;
+mod volumes;
 
-pub use framework::{Assignment, Diagnosis, PluginSet, Scheduler, Settings};
-pub use pod::{PodInfo, SchedulingSpec};
+pub use framework::{Assignment, Budget, Diagnosis, PluginSet, Preemption, Scheduler, Settings, Victim};
+pub use pod::{PREEMPTED, PodInfo, SchedulingSpec};
 pub use table::{ClusterEvent, EventKinds, NodeTable, Row};
+pub use volumes::{ClaimKey, Volumes};
 
 /// The name of a node.
 pub type NodeName = std::sync::Arc<str>;

@@ -4,15 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    ContainerImage, ContainerPort, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
-    NodeSpec, NodeStatus, Pod, PodSpec, PreferredSchedulingTerm, ResourceRequirements, Taint, Toleration,
+    CSIVolumeSource, ContainerImage, ContainerPort, EphemeralVolumeSource, Node, NodeAffinity, NodeSelector,
+    NodeSelectorRequirement, NodeSelectorTerm, NodeSpec, NodeStatus, PersistentVolumeClaimVolumeSource, Pod,
+    PodCondition, PodResourceClaim, PodSpec, PreferredSchedulingTerm, ResourceRequirements, Taint, Toleration, Volume,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::framework::{Context, CycleState, Plugin, Prepared, Scheduler};
-use super::pod::PodInfo;
+use super::peers::HOSTNAME;
+use super::pod::{PREEMPTED, PodInfo};
 use super::table::NodeTable;
-use crate::testing::{map, meta, pod as bound_pod};
+use super::testing_peers;
+use crate::object::time;
+use crate::testing::{NOW, map, meta, pod as bound_pod};
 
 pub fn amounts(cpu: &str, memory: &str) -> BTreeMap<String, Quantity> {
     [("cpu", cpu), ("memory", memory)].map(|(k, v)| (k.to_owned(), Quantity(v.to_owned()))).into()
@@ -24,6 +28,7 @@ pub fn node(text: &str) -> Node {
     let mut words = text.split_whitespace();
     let mut node = Node { metadata: meta(words.next().unwrap()), ..Node::default() };
     node.metadata.namespace = None;
+    node.metadata.labels = Some(map(&[(HOSTNAME, node.metadata.name.as_deref().unwrap())]));
     let mut allocatable = amounts("4", "8Gi");
     allocatable.insert("pods".into(), Quantity("110".into()));
     let spec = node.spec.insert(NodeSpec::default());
@@ -78,8 +83,21 @@ fn port(text: &str) -> ContainerPort {
     ContainerPort { host_port: number.parse().ok(), host_ip: address, protocol, ..ContainerPort::default() }
 }
 
+/// Named like what it mounts: a claim, a claim of the pod's own, or a volume of a driver.
+fn volume(kind: &str, name: &str) -> Volume {
+    let volume = Volume { name: name.into(), ..Volume::default() };
+    let claim = PersistentVolumeClaimVolumeSource { claim_name: name.into(), ..Default::default() };
+    match kind {
+        "mount" => Volume { persistent_volume_claim: Some(claim), ..volume },
+        "own" => Volume { ephemeral: Some(EphemeralVolumeSource::default()), ..volume },
+        _ => Volume { csi: Some(CSIVolumeSource { driver: name.into(), ..Default::default() }), ..volume },
+    }
+}
+
 /// Any of `cpu=N`, `gpu=N`, `port=N[/protocol][@address]`, `select=key:value`, `tolerate=key`,
-/// `on=node`, `priority=N`, and with `key:Operator[:value,value]`: `require`, `prefer`, `field`.
+/// `on=node`, `priority=N`, and with `key:Operator[:value,value]`: `require`, `prefer`, `field`;
+/// `label=key:value`, `ns=name`, `mount=claim`, `own=volume`, `inline=driver`, `going=1`, `preempted=1`, `never=1`, `started=seconds`, `nominated=node`, `claim=name`;
+/// and what [`super::testing_peers`] reads.
 pub fn pod(name: &str, text: &str) -> Pod {
     let mut pod = bound_pod(name, &[("app", "web")]);
     let spec = pod.spec.as_mut().unwrap();
@@ -106,6 +124,34 @@ pub fn pod(name: &str, text: &str) -> Pod {
                     Toleration { key: Some(value.into()), operator: Some("Exists".into()), ..Toleration::default() };
                 spec.tolerations = Some(vec![toleration]);
             }
+            "ns" => pod.metadata.namespace = Some(value.into()),
+            "label" => {
+                let (key, value) = value.split_once(':').unwrap();
+                pod.metadata.labels.get_or_insert_default().insert(key.into(), value.into());
+            }
+            "going" => pod.metadata.deletion_timestamp = Some(time(NOW)),
+            "never" => spec.preemption_policy = Some("Never".into()),
+            "started" => {
+                let at = NOW + jiff::SignedDuration::from_secs(value.parse().unwrap());
+                pod.status.get_or_insert_default().start_time = Some(time(at));
+            }
+            "nominated" => pod.status.get_or_insert_default().nominated_node_name = Some(value.into()),
+            "preempted" => {
+                let reason = Some(PREEMPTED.to_owned());
+                let condition = PodCondition {
+                    type_: "DisruptionTarget".into(),
+                    status: "True".into(),
+                    reason,
+                    ..Default::default()
+                };
+                pod.status.get_or_insert_default().conditions = Some(vec![condition]);
+            }
+            "mount" | "own" | "inline" => spec.volumes.get_or_insert_default().push(volume(key, value)),
+            "claim" => {
+                let claim = PodResourceClaim { name: value.into(), ..Default::default() };
+                spec.resource_claims = Some(vec![claim]);
+            }
+            "near" | "apart" | "likes" | "dislikes" | "spread" => testing_peers::add(spec, key, value),
             "on" => spec.node_name = Some(value.into()),
             "priority" => spec.priority = value.parse().ok(),
             "gpu" => drop(requests.insert("example.com/gpu".to_owned(), Quantity(value.into()))),
@@ -122,7 +168,7 @@ pub fn info(name: &str, text: &str) -> Arc<PodInfo> {
     Arc::new(PodInfo::new(&pod(name, text), &["web".to_owned()]))
 }
 
-fn parts(text: &str) -> impl Iterator<Item = &str> {
+pub fn parts(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').filter(|text| !text.trim().is_empty())
 }
 
@@ -168,9 +214,10 @@ pub fn check_score(name: &str, plugin: &Plugin, nodes: &str, there: &str, want: 
     let (table, pod, score) = (table(nodes, there), info("new", want), plugin.score.unwrap());
     let mut state = CycleState::default();
     let prepared = score.pre_score(&pod.spec, &table, &mut state);
-    let cx = Context { pod: &pod.spec, nodes: &table, state: &state };
     let mut scores = vec![0; table.rows().len()];
     if prepared != Prepared::Skip {
+        score.survey(&pod.spec, &table, table.rows(), &mut state);
+        let cx = Context { pod: &pod.spec, nodes: &table, state: &state };
         scores = table.rows().iter().map(|row| score.score(&cx, *row)).collect();
         score.normalize(&mut scores);
     }

@@ -1,10 +1,13 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use proptest::prelude::*;
 
 use super::testing::{amounts, fill, info, node, pod, scheduler};
 use super::*;
+use crate::Action;
+use crate::workloads::{daemonset, history};
 
 fn decide(scheduler: &mut Scheduler, name: &str, want: &str) -> String {
     match scheduler.decide(&info(name, want)) {
@@ -32,14 +35,14 @@ fn finds_the_node_or_says_why_not() {
             "",
             "cpu=2",
             "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint {own: }. \
-             preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.",
+             no new claims to deallocate, preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.",
         ),
         (
             "full",
             "a pods=1, b cordon",
             "a: cpu=1",
             "cpu=1",
-            "0/2 nodes are available: 1 Too many pods, 1 node(s) were unschedulable. preemption: 0/2 nodes are \
+            "0/2 nodes are available: 1 Too many pods, 1 node(s) were unschedulable. no new claims to deallocate, preemption: 0/2 nodes are \
              available: 1 No preemption victims found for incoming pod, 1 Preemption is not helpful for scheduling.",
         ),
         (
@@ -47,7 +50,7 @@ fn finds_the_node_or_says_why_not() {
             "a",
             "",
             "gpu=1",
-            "0/1 nodes are available: 1 Insufficient example.com/gpu. preemption: 0/1 nodes are available: \
+            "0/1 nodes are available: 1 Insufficient example.com/gpu. no new claims to deallocate, preemption: 0/1 nodes are available: \
              1 Preemption is not helpful for scheduling.",
         ),
         (
@@ -55,7 +58,7 @@ fn finds_the_node_or_says_why_not() {
             "a",
             "",
             "select=x:y",
-            "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. preemption: 0/1 nodes are \
+            "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. no new claims to deallocate, preemption: 0/1 nodes are \
              available: 1 Preemption is not helpful for scheduling.",
         ),
         (
@@ -63,12 +66,48 @@ fn finds_the_node_or_says_why_not() {
             "a",
             "a: port=80",
             "port=80",
-            "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. preemption: 0/1 \
+            "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. no new claims to deallocate, preemption: 0/1 \
              nodes are available: 1 No preemption victims found for incoming pod.",
         ),
     ] {
         assert_eq!(decide(&mut scheduler(nodes, there), "new", want), expect, "{name}");
     }
+}
+
+/// Pods of DaemonSets name their node, and bear what keeps others away.
+#[test]
+fn pods_of_daemon_sets_go_where_they_were_made_for() {
+    let unschedulable = "cordon taint=node.kubernetes.io/unschedulable:NoSchedule";
+    let pressed = "taint=node.kubernetes.io/memory-pressure:NoSchedule";
+    let nodes: Vec<String> = vec!["n1".into(), format!("n2 {unschedulable}"), format!("n3 {pressed}"), "n4".into()];
+    let set = Arc::new(daemonset::tests::set("1,0", "image"));
+    let view = daemonset::View {
+        revisions: history::tests::revisions_of(set.as_ref(), history::POD_LABEL, "image"),
+        set,
+        nodes: nodes.iter().map(|text| Arc::new(node(text))).collect(),
+        pods: Vec::new(),
+        namesake: None,
+        retry_at: HashMap::new(),
+        namespace_terminating: false,
+    };
+    let mut scheduler = scheduler(&nodes.join(", "), "n4: cpu=1, n4: cpu=1");
+    let created = daemonset::plan(&view, crate::testing::NOW).actions;
+    let pods = created.into_iter().filter_map(|action| match action {
+        Action::Create { object, .. } => Some(serde_json::from_value::<Pod>(object).unwrap()),
+        _ => None,
+    });
+    let chosen: Vec<String> = pods
+        .enumerate()
+        .map(|(at, mut pod)| {
+            pod.metadata.name = Some(format!("p{at}"));
+            pod.metadata.uid = Some(format!("uid-p{at}"));
+            match scheduler.decide(&Arc::new(PodInfo::new(&pod, &[]))) {
+                Ok(assignment) => assignment.node.to_string(),
+                Err(why) => why.to_string(),
+            }
+        })
+        .collect();
+    assert_eq!(chosen, ["n1", "n2", "n3", "n4"]);
 }
 
 #[test]
@@ -185,7 +224,9 @@ fn only_what_may_help_wakes_a_pod() {
     }
 }
 
-const NODES: [&str; 8] = [
+const NODES: [&str; 10] = [
+    "label=zone:x",
+    "label=zone:y cpu=3",
     "",
     "cpu=2 label=x:y",
     "cordon",
@@ -195,7 +236,13 @@ const NODES: [&str; 8] = [
     "cpu=1 pods=2",
     "label=x:y label=disk:ssd taint=own=v:NoExecute",
 ];
-const WANTS: [&str; 10] = [
+const WANTS: [&str; 16] = [
+    "spread=zone/1 spread=host/2/soft",
+    "apart=host/app:web",
+    "near=zone/app:web",
+    "likes=3/zone/tier:x dislikes=1/host/app label=tier:x",
+    "apart=zone/tier:x/@* ns=other cpu=1",
+    "cpu=3 priority=5",
     "cpu=1",
     "cpu=100m memory=3Gi",
     "cpu=2 select=x:y",
@@ -237,10 +284,7 @@ fn step(
 ) -> (Option<Result<Assignment, Diagnosis>>, Option<ClusterEvent>) {
     match step {
         Step::SetNode(n, what) => (None, scheduler.set_node(&node(&format!("n{n} {}", NODES[*what])))),
-        Step::RemoveNode(n) => {
-            scheduler.remove_node(&format!("n{n}"));
-            (None, None)
-        }
+        Step::RemoveNode(n) => (None, scheduler.remove_node(&format!("n{n}"))),
         Step::AddPod(p, what, n) => {
             (None, scheduler.add_pod(info(&format!("bound{p}"), WANTS[*what]), &format!("n{n}")))
         }
@@ -283,16 +327,23 @@ proptest! {
             if let (Some(Err(why)), Step::Decide(what)) = (decided, one) {
                 parked.push((info(&format!("step{at}"), WANTS[*what]), why.rejectors));
             }
-            let events: Vec<ClusterEvent> = event.into_iter().collect();
-            let mut still = Vec::new();
-            for (pod, rejectors) in parked {
-                if !scheduler.queueing_hint(&pod, rejectors, &events) {
-                    still.push((pod, rejectors));
-                } else if let Err(why) = scheduler.decide(&pod) {
-                    still.push((pod, why.rejectors));
+            let mut events: Vec<ClusterEvent> = event.into_iter().collect();
+            loop {
+                events.extend(scheduler.take_events());
+                if events.is_empty() {
+                    break;
                 }
+                let news = ClusterEvent::merge(std::mem::take(&mut events));
+                let mut still = Vec::new();
+                for (pod, rejectors) in parked {
+                    if !scheduler.queueing_hint(&pod, rejectors, &news) {
+                        still.push((pod, rejectors));
+                    } else if let Err(why) = scheduler.decide(&pod) {
+                        still.push((pod, why.rejectors));
+                    }
+                }
+                parked = still;
             }
-            parked = still;
             for (pod, _) in &parked {
                 prop_assert_eq!(scheduler.explain(pod).feasible(), 0, "{} was not woken", pod.name);
             }

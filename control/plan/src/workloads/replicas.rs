@@ -16,10 +16,10 @@ use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use kontiki_model::selector::Selector;
 use serde::Serialize;
 
-use crate::action::{Action, Announce, DeleteHow, Plan, Refusal, Verb, create, delete, patch_to, reference};
-use crate::key::NamespacedName;
-use crate::object::{self, adopt, annotation, controlled_by, controller, created, deleting, labels, release, uid};
-use crate::pod;
+use super::managed::claim;
+use crate::action::{DeleteHow, Plan, Refusal, Verb, create, delete, patch_to};
+use crate::object::{self, annotation, controlled_by, created, deleting, labels, uid};
+use crate::pod::{self, announce_creation, announce_deletion};
 use crate::selection::Selects;
 
 /// Most pods created or deleted by one plan.
@@ -79,26 +79,6 @@ pub fn refused(refusal: &Refusal) -> Option<ReplicaFailure> {
     Some(ReplicaFailure { reason, message: refusal.message.clone() })
 }
 
-/// The sets that a change of a pod concerns: those that manage or managed it, and if nobody manages it, those that
-/// may adopt it.
-pub fn concerned<S: Replicas>(
-    old: Option<&Pod>,
-    new: Option<&Pod>,
-    selecting: impl FnOnce(&Pod) -> Vec<Arc<S>>,
-) -> Vec<NamespacedName> {
-    let managers = old.into_iter().chain(new).filter_map(|pod| {
-        let owner = controller(&pod.metadata).filter(|owner| owner.kind == S::KIND)?;
-        Some(NamespacedName::new(object::namespace(&pod.metadata), &owner.name))
-    });
-    let mut keys: Vec<NamespacedName> = managers.collect();
-    if let Some(stray) = new.filter(|pod| controller(&pod.metadata).is_none()) {
-        let candidates = selecting(stray).into_iter().filter(|set| set.selects(&stray.metadata));
-        keys.extend(candidates.map(|set| NamespacedName::of(set.metadata())));
-    }
-    keys.dedup();
-    keys
-}
-
 /// Whether `pods` may be more than asked for, so that it matters which of them go.
 #[must_use]
 pub fn surplus<S: Replicas>(set: &S, pods: usize) -> bool {
@@ -121,34 +101,15 @@ pub fn plan<S: Replicas>(view: &View<S>, now: Timestamp) -> Plan {
     let Some(selector) = view.set.selector() else {
         return Plan::rest("its selector selects nothing");
     };
-    let (pods, claims) = claim(view, &selector);
+    let active = view.pods.iter().filter(|pod| pod::active(pod));
+    let (pods, claims) = claim(view.set.as_ref(), active, |pod| selector.matches(&labels(&pod.metadata)));
+    let pods: Vec<&Pod> = pods.into_iter().map(Arc::as_ref).collect();
     let scaling = scale(view, &pods, now);
     let mut plan = Plan::rest(scaling.why);
     plan.extend(Plan::new("pods change their manager", claims));
     plan.extend(scaling);
     plan.extend(status(view, &selector, &pods, now));
     plan
-}
-
-/// The active pods that belong to the set, and the patches that make or end that.
-fn claim<'a, S: Replicas>(view: &'a View<S>, selector: &Selector) -> (Vec<&'a Pod>, Vec<Action>) {
-    let (mut mine, mut actions) = (Vec::new(), Vec::new());
-    let set = view.set.as_ref();
-    let gone = deleting(set.metadata());
-    for pod in view.pods.iter().map(Arc::as_ref).filter(|pod| pod::active(pod)) {
-        let matches = selector.matches(&labels(&pod.metadata));
-        match controller(&pod.metadata) {
-            Some(owner) if owner.uid != uid(set.metadata()) => {}
-            Some(_) if matches => mine.push(pod),
-            Some(_) if !gone => actions.push(release(pod, uid(set.metadata()))),
-            None if matches && !gone => {
-                actions.push(adopt(pod, set));
-                mine.push(pod);
-            }
-            _ => {}
-        }
-    }
-    (mine, actions)
 }
 
 fn wanted<S: Replicas>(set: &S) -> usize {
@@ -165,33 +126,16 @@ fn scale<S: Replicas>(view: &View<S>, pods: &[&Pod], now: Timestamp) -> Plan {
         std::cmp::Ordering::Less if view.namespace_terminating => Plan::rest("its namespace is terminating"),
         std::cmp::Ordering::Less => {
             let template = set.template().cloned().unwrap_or_default();
-            let pod = create(&pod::from_template(&template, set), Some(announce(set)));
+            let pod = create(&pod::from_template(&template, set), Some(announce_creation(set, S::COMPONENT)));
             Plan::new("too few pods", vec![pod; (want - pods.len()).min(BURST)])
         }
         std::cmp::Ordering::Greater => {
             let mut surplus = pods.to_vec();
             surplus.sort_by_cached_key(|pod| rank(pod, &view.related_per_node, now));
             surplus.truncate((pods.len() - want).min(BURST));
-            let delete = |pod: &&Pod| delete(*pod, DeleteHow::default(), Some(announce_deletion(set)));
+            let delete = |pod: &&Pod| delete(*pod, DeleteHow::default(), Some(announce_deletion(set, S::COMPONENT)));
             Plan::new("too many pods", surplus.iter().map(delete).collect())
         }
-    }
-}
-
-fn announce<S: Replicas>(set: &S) -> Announce {
-    Announce {
-        regarding: reference(set),
-        component: S::COMPONENT,
-        done: ("SuccessfulCreate", "Created pod: "),
-        failed: ("FailedCreate", "Error creating: "),
-    }
-}
-
-fn announce_deletion<S: Replicas>(set: &S) -> Announce {
-    Announce {
-        done: ("SuccessfulDelete", "Deleted pod: "),
-        failed: ("FailedDelete", "Error deleting: "),
-        ..announce(set)
     }
 }
 
@@ -325,11 +269,10 @@ fn conditions<S: Replicas>(
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::apps::v1::ReplicaSet;
-    use k8s_openapi::api::core::v1::ReplicationController;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::action::Action;
     use crate::object::after_seconds;
     use crate::testing::{Cluster, NOW, pods, replica_set, replication_controller, show};
 
@@ -448,29 +391,6 @@ mod tests {
         let pods = pods("web", "a");
         let ready = pod::ready_since(&pods[0]).unwrap();
         assert_eq!(plan(&view(set, pods), NOW).wake, Some(after_seconds(ready, 3600)));
-    }
-
-    /// Who is asked when a pod changes from the one to the other; `web` and `other` are sets, `web` selects.
-    #[test]
-    fn a_pod_concerns_its_manager_and_who_may_adopt_it() {
-        for (name, old, new, expect) in [
-            ("a pod of the set", "", "a", "ns/web"),
-            ("its end", "a", "", "ns/web"),
-            ("a change", "a", "a!", "ns/web"),
-            ("somebody else's", "", "a^", "ns/other"),
-            ("a stray that matches", "", "a?", "ns/web"),
-            ("the end of a stray", "a?", "", ""),
-            ("a stray is adopted by another", "a?", "a^", "ns/other"),
-            ("a pod is let go", "a^", "a?", "ns/other ns/web"),
-        ] {
-            let selecting = |_: &Pod| vec![Arc::new(replica_set("web", 1)), Arc::new(replica_set("else", 1))];
-            let (old, new) = (pods("web", old), pods("web", new));
-            let keys = concerned::<ReplicaSet>(old.first().map(Arc::as_ref), new.first().map(Arc::as_ref), selecting);
-            let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
-            assert_eq!(keys.join(" "), expect, "{name}");
-            let none = concerned::<ReplicationController>(None, new.first().map(Arc::as_ref), |_| Vec::new());
-            assert!(none.is_empty(), "{name}: the kind of the manager counts");
-        }
     }
 
     #[test]

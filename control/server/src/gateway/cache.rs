@@ -8,7 +8,10 @@ use std::{
     collections::{BTreeSet, HashMap},
     hash::{BuildHasher, RandomState},
     marker::PhantomData,
-    sync::{Arc, LazyLock, OnceLock, Weak},
+    sync::{
+        Arc, LazyLock, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -18,6 +21,7 @@ use kontiki_model::{GroupResource, ObjectKey, Revision, key, pod::Placement, typ
 use kontiki_store::Entry;
 use parking_lot::RwLock;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::{
     feed::{Inbox, Source, Text as Told, Version},
@@ -45,10 +49,10 @@ impl Text {
         Self { value, revision, whole: OnceLock::new(), part: OnceLock::new() }
     }
 
-    /// The object with its resourceVersion.
+    /// The object with its resourceVersion, and without who owns what of it: no node asks.
     #[must_use]
     pub fn value(&self) -> Value {
-        let mut object: Value = serde_json::from_slice(&self.value).unwrap_or_default();
+        let mut object: Value = serde_json::from_slice(&typed::without_owners(&self.value)).unwrap_or_default();
         if object["metadata"].is_object() {
             object["metadata"]["resourceVersion"] = Value::String(self.revision.to_string());
         }
@@ -94,7 +98,12 @@ tags! {
     Nodes "" "nodes"
     Services "" "services"
     EndpointSlices "discovery.k8s.io" "endpointslices"
+    ClusterTrustBundles "certificates.k8s.io" "clustertrustbundles"
+    PodCertificateRequests "certificates.k8s.io" "podcertificaterequests"
     RuntimeClasses "node.k8s.io" "runtimeclasses"
+    Namespaces "" "namespaces"
+    NetworkPolicies "networking.k8s.io" "networkpolicies"
+    PodFacts "" "pods"
 }
 
 /// An object of the kind `T`.
@@ -195,10 +204,17 @@ pub struct Caches {
     config_maps: Informer<Tagged<ConfigMaps>>,
     secrets: Informer<Tagged<Secrets>>,
     service_accounts: Informer<Tagged<ServiceAccounts>>,
+    trust_bundles: Informer<Tagged<ClusterTrustBundles>>,
     runtime_classes: Informer<Tagged<RuntimeClasses>>,
     nodes: Informer<Tagged<Nodes>>,
     services: Informer<Tagged<Services>>,
     endpoint_slices: Informer<Tagged<EndpointSlices>>,
+    namespaces: Informer<Tagged<Namespaces>>,
+    policies: Informer<Tagged<NetworkPolicies>>,
+    pod_facts: Informer<Tagged<PodFacts>>,
+    certificates: Informer<Tagged<PodCertificateRequests>>,
+    /// Counts changes of them.
+    certificates_changed: Arc<watch::Sender<u64>>,
     /// Who is told.
     pub router: Arc<Router>,
     _registrations: Vec<Registration>,
@@ -217,16 +233,28 @@ impl Caches {
             let item = item(Kind::Pod, &change.key);
             change.both().filter_map(|pod| pod.0.node()).for_each(|node| router.tell(node, &item));
         })];
+        let certificates: Informer<Tagged<PodCertificateRequests>> = cache.get();
+        let certificates_changed = Arc::new(watch::Sender::new(0));
+        let changed = certificates_changed.clone();
+        registrations.push(certificates.on_change(move |_| changed.send_modify(|count| *count += 1)));
         let mut all = Registrations { cache, router: Arc::downgrade(&router), out: &mut registrations };
+        let policies: Informer<Tagged<NetworkPolicies>> = all.get(Kind::NetworkPolicy);
+        let pod_facts = all.get_pod_facts(&policies);
         Self {
             pods: cache.get(),
             config_maps: all.get(Kind::ConfigMap),
             secrets: all.get(Kind::Secret),
             service_accounts: all.get(Kind::ServiceAccount),
+            trust_bundles: all.get(Kind::ClusterTrustBundle),
             runtime_classes: all.get(Kind::RuntimeClass),
             nodes: all.get(Kind::Node),
             services: all.get(Kind::Service),
             endpoint_slices: all.get(Kind::EndpointSlice),
+            namespaces: all.get(Kind::Namespace),
+            policies,
+            pod_facts,
+            certificates,
+            certificates_changed,
             cache: cache.clone(),
             router,
             _registrations: registrations,
@@ -253,7 +281,17 @@ impl Caches {
         out.extend(self.nodes.list().iter().map(|o| meta_item(Kind::Node, &o.text)));
         out.extend(self.services.list().iter().map(|o| meta_item(Kind::Service, &o.text)));
         out.extend(self.endpoint_slices.list().iter().map(|o| meta_item(Kind::EndpointSlice, &o.text)));
+        out.extend(self.namespaces.list().iter().map(|o| meta_item(Kind::Namespace, &o.text)));
+        out.extend(self.policies.list().iter().map(|o| meta_item(Kind::NetworkPolicy, &o.text)));
+        if self.any_policy() {
+            out.extend(self.pod_facts.list().iter().map(|o| meta_item(Kind::PodFacts, &o.text)));
+        }
         out
+    }
+
+    /// Without a policy no node needs to know of other nodes' pods.
+    fn any_policy(&self) -> bool {
+        !self.policies.is_empty()
     }
 
     /// The node's own object.
@@ -261,11 +299,37 @@ impl Caches {
     pub fn node(&self, name: &str) -> Option<Value> {
         self.nodes.get(None, name).map(|node| node.text.value())
     }
+
+    /// A ServiceAccount.
+    #[must_use]
+    pub fn service_account(&self, namespace: &str, name: &str) -> Option<Value> {
+        self.service_accounts.get(Some(namespace), name).map(|account| account.text.value())
+    }
+
+    /// A PodCertificateRequest.
+    #[must_use]
+    pub fn pod_certificate_request(&self, namespace: &str, name: &str) -> Option<Value> {
+        self.certificates.get(Some(namespace), name).map(|request| request.text.value())
+    }
+
+    /// Changes whenever a PodCertificateRequest did.
+    #[must_use]
+    pub fn certificates_changed(&self) -> watch::Receiver<u64> {
+        self.certificates_changed.subscribe()
+    }
 }
 
 impl Source for Caches {
     fn pod(&self, item: &Item) -> Option<Arc<PodEntry>> {
         self.pods.get(Some(&item.namespace), &item.name)
+    }
+
+    fn all(&self, kind: Kind) -> Vec<Item> {
+        match kind {
+            Kind::ClusterTrustBundle => self.trust_bundles.list().iter().map(|o| meta_item(kind, &o.text)).collect(),
+            // A pod needs single objects of the others.
+            _ => Vec::new(),
+        }
     }
 
     fn text(&self, item: &Item, node: &str) -> Option<Told> {
@@ -278,11 +342,15 @@ impl Source for Caches {
             Kind::ConfigMap => of(&self.config_maps, item),
             Kind::Secret => of(&self.secrets, item),
             Kind::ServiceAccount => of(&self.service_accounts, item),
+            Kind::ClusterTrustBundle => of(&self.trust_bundles, item),
             Kind::RuntimeClass => of(&self.runtime_classes, item),
             Kind::Node if item.name == node => self.nodes.get(None, node).map(|own| own.text.whole()),
             Kind::Node => of(&self.nodes, item),
             Kind::Service => of(&self.services, item),
             Kind::EndpointSlice => of(&self.endpoint_slices, item),
+            Kind::Namespace => of(&self.namespaces, item),
+            Kind::NetworkPolicy => of(&self.policies, item),
+            Kind::PodFacts => of(&self.pod_facts, item).filter(|_| self.any_policy()),
         }
     }
 }
@@ -303,6 +371,25 @@ impl Registrations<'_> {
             }
         }));
         informer
+    }
+
+    /// Pods as policies see them: every node's business while there is a policy.
+    fn get_pod_facts(&mut self, policies: &Informer<Tagged<NetworkPolicies>>) -> Informer<Tagged<PodFacts>> {
+        let pods = self.cache.get::<Tagged<PodFacts>>();
+        let (router, any) = (self.router.clone(), policies.clone());
+        self.out.push(pods.on_change(move |change| {
+            if let Some(router) = router.upgrade().filter(|_| !any.is_empty()) {
+                router.tell_all(&item(Kind::PodFacts, &change.key));
+            }
+        }));
+        let (router, any, all) = (self.router.clone(), policies.clone(), pods.clone());
+        let had = AtomicBool::new(false);
+        self.out.push(policies.on_change(move |_| {
+            let has = !any.is_empty();
+            let Some(router) = router.upgrade().filter(|_| had.swap(has, Ordering::Relaxed) != has) else { return };
+            all.list().iter().for_each(|pod| router.tell_all(&meta_item(Kind::PodFacts, &pod.text)));
+        }));
+        pods
     }
 }
 

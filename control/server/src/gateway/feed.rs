@@ -40,7 +40,7 @@ impl Inbox {
     /// Something happened to `item`.
     pub fn push(&self, item: &Item) {
         let mut state = self.state.lock();
-        if item.kind == Kind::Pod || item.kind.is_public() || state.interest.contains(item) {
+        if item.kind == Kind::Pod || item.kind.is_public() || item.is_in(&state.interest) {
             state.dirty.insert(item.clone());
             drop(state);
             self.changed.notify_one();
@@ -68,6 +68,8 @@ impl Inbox {
 pub trait Source {
     /// A pod.
     fn pod(&self, item: &Item) -> Option<Arc<PodEntry>>;
+    /// The objects of a kind.
+    fn all(&self, kind: Kind) -> Vec<Item>;
     /// What `node` gets of an object.
     fn text(&self, item: &Item, node: &str) -> Option<Text>;
 }
@@ -119,8 +121,14 @@ impl Feed {
         }
         if moved {
             let needs: BTreeSet<Item> = self.pods.values().flatten().cloned().collect();
-            dirty.extend(needs.symmetric_difference(&self.needs).cloned());
             self.inbox.set_interest(needs.clone());
+            for changed in needs.symmetric_difference(&self.needs) {
+                if changed.is_one() {
+                    dirty.insert(changed.clone());
+                } else {
+                    dirty.extend(source.all(changed.kind));
+                }
+            }
             self.needs = needs;
         }
         dirty.into_iter().filter_map(|item| self.tell(source, item)).collect()
@@ -130,7 +138,7 @@ impl Feed {
         let concerned = match item.kind {
             Kind::Pod => self.pods.contains_key(&item),
             kind if kind.is_public() => true,
-            _ => self.needs.contains(&item),
+            _ => item.is_in(&self.needs),
         };
         let json = match source.text(&item, &self.node).filter(|_| concerned) {
             Some(text) if self.told.get(&item) == Some(&text.version) => return None,
@@ -168,6 +176,9 @@ mod tests {
         fn pod(&self, item: &Item) -> Option<Arc<PodEntry>> {
             self.pods.get(item).cloned()
         }
+        fn all(&self, kind: Kind) -> Vec<Item> {
+            self.texts.keys().filter(|item| item.kind == kind).cloned().collect()
+        }
         fn text(&self, item: &Item, _: &str) -> Option<Text> {
             self.texts.get(item).cloned()
         }
@@ -175,10 +186,18 @@ mod tests {
 
     impl World {
         fn bind(&mut self, name: &str, node: &str, secret: &str) -> Item {
+            let spec = json!({"nodeName": node, "containers": [], "imagePullSecrets": [{"name": secret}]});
+            self.put_pod(name, &spec)
+        }
+
+        fn bind_with(&mut self, name: &str, node: &str, volumes: &serde_json::Value) -> Item {
+            self.put_pod(name, &json!({"nodeName": node, "containers": [], "volumes": volumes}))
+        }
+
+        fn put_pod(&mut self, name: &str, spec: &serde_json::Value) -> Item {
             self.revision += 1;
             let item = Item::new(Kind::Pod, "ns", name);
-            let object = json!({"metadata": {"namespace": "ns", "name": name}, "spec": {"nodeName": node, "containers": [],
-                "imagePullSecrets": [{"name": secret}]}});
+            let object = json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec});
             let key = ObjectKey::new(GroupResource { group: "", resource: "pods" }, Some("ns"), name);
             let revision = Revision(self.revision);
             let entry = Entry {
@@ -244,6 +263,29 @@ mod tests {
         assert_eq!(turn(&world, one), "-pods/one");
         let two = world.remove(&two);
         assert_eq!(turn(&world, two), "-secrets/s -pods/two");
+    }
+
+    #[test]
+    fn all_of_a_kind_are_told_while_a_pod_chooses_among_them() {
+        let mut world = World::default();
+        let inbox = Arc::new(Inbox::default());
+        let mut feed = Feed::new("a1", inbox.clone());
+        let mut turn = |world: &World, item: Item| show(&feed.turn(world, BTreeSet::from([item])));
+        let bundle = |name: &str| Item::new(Kind::ClusterTrustBundle, "", name);
+        for name in ["b1", "b2"] {
+            world.texts.insert(bundle(name), text(Version::Content(1)));
+        }
+        let of = |source: serde_json::Value| json!([{"name": "v", "projected": {"sources": [{"clusterTrustBundle": source}]}}]);
+        let one = world.bind_with("one", "a1", &of(json!({"name": "b2", "path": "p"})));
+        assert_eq!(turn(&world, one), "+clustertrustbundles/b2 +pods/one", "the one that it names");
+        let two = world.bind_with("two", "a1", &of(json!({"signerName": "s", "path": "p"})));
+        assert_eq!(turn(&world, two.clone()), "+clustertrustbundles/b1 +pods/two", "and all the others");
+        world.texts.insert(bundle("b3"), text(Version::Content(1)));
+        inbox.push(&bundle("b3"));
+        assert_eq!(inbox.state.lock().dirty.len(), 1, "a new one matters");
+        assert_eq!(turn(&world, bundle("b3")), "+clustertrustbundles/b3");
+        let two = world.remove(&two);
+        assert_eq!(turn(&world, two), "-clustertrustbundles/b1 -clustertrustbundles/b3 -pods/two");
     }
 
     #[test]

@@ -6,7 +6,9 @@
 //! API ──NodeProxy──▶ sessions ──▶ tunnel in a local session, or relay ──Relay──▶ other master
 //! ```
 
+pub mod bounds;
 pub mod cache;
+pub mod certificates;
 pub mod feed;
 pub mod joining;
 pub mod leases;
@@ -22,6 +24,7 @@ pub mod tunnel;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use kontiki_gate::Gate;
 use kontiki_proto::node::{
     FromAgent, RenewRequest, RenewResponse, ToAgent, Tunnel, join_server::JoinServer, node_server, tunnel::Step,
 };
@@ -35,6 +38,9 @@ use crate::{
     pki::{Bearer, Pki},
     rpc,
 };
+
+/// The largest message of an agent: a status, and as much again for what surrounds it.
+const FROM_AGENT: usize = 2 * bounds::STATUS;
 
 struct Nodes {
     context: Arc<Context>,
@@ -94,11 +100,12 @@ pub async fn serve(
     joining: Joining,
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
+    gate: Gate,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let nodes = Nodes { context, pki: joining.pki.clone(), stop: stop.clone() };
-    let nodes = node_server::NodeServer::new(nodes).max_decoding_message_size(rpc::MAX_MESSAGE);
-    let incoming = rpc::incoming(listener, tls, stop.clone());
+    let nodes = node_server::NodeServer::new(nodes).max_decoding_message_size(FROM_AGENT);
+    let incoming = rpc::incoming(listener, tls, gate, stop.clone());
     rpc::server()
         .add_service(nodes)
         .add_service(JoinServer::new(joining))

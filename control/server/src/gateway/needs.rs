@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kontiki_model::pod::References;
 
 /// The kinds an agent is told about, in the order in which it is told.
@@ -18,6 +18,8 @@ pub enum Kind {
     Secret,
     /// For its pods' tokens.
     ServiceAccount,
+    /// Shown in a pod's volumes: by name, or all while a pod chooses by signer and labels.
+    ClusterTrustBundle,
     /// For the runtime that a pod asks for.
     RuntimeClass,
     /// For the overlay network: every node.
@@ -26,6 +28,12 @@ pub enum Kind {
     Service,
     /// For the service proxy: every slice.
     EndpointSlice,
+    /// For policies: every namespace's labels.
+    Namespace,
+    /// For policies: what selectors ask of every pod, while there is any policy.
+    PodFacts,
+    /// Every policy.
+    NetworkPolicy,
     /// Bound to the node. Last, so that what a pod needs is there before it.
     Pod,
 }
@@ -38,10 +46,14 @@ impl Kind {
             Self::ConfigMap => "configmaps",
             Self::Secret => "secrets",
             Self::ServiceAccount => "serviceaccounts",
+            Self::ClusterTrustBundle => "clustertrustbundles",
             Self::RuntimeClass => "runtimeclasses",
             Self::Node => "nodes",
             Self::Service => "services",
             Self::EndpointSlice => "endpointslices",
+            Self::Namespace => "namespaces",
+            Self::PodFacts => "podfacts",
+            Self::NetworkPolicy => "networkpolicies",
             Self::Pod => "pods",
         }
     }
@@ -49,7 +61,10 @@ impl Kind {
     /// Whether every node is told of every such object.
     #[must_use]
     pub fn is_public(self) -> bool {
-        matches!(self, Self::Node | Self::Service | Self::EndpointSlice)
+        matches!(
+            self,
+            Self::Node | Self::Service | Self::EndpointSlice | Self::Namespace | Self::PodFacts | Self::NetworkPolicy
+        )
     }
 }
 
@@ -69,6 +84,24 @@ impl Item {
     #[must_use]
     pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
         Self { kind, namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+
+    /// Stands for all objects of a kind. No object has an empty name.
+    #[must_use]
+    pub fn all(kind: Kind) -> Self {
+        Self::new(kind, "", "")
+    }
+
+    /// Whether it is one object.
+    #[must_use]
+    pub fn is_one(&self) -> bool {
+        !self.name.is_empty()
+    }
+
+    /// Whether it is among `items`, by itself or with all of its kind.
+    #[must_use]
+    pub fn is_in(&self, items: &BTreeSet<Self>) -> bool {
+        items.contains(self) || items.contains(&Self::all(self.kind))
     }
 }
 
@@ -92,7 +125,17 @@ pub fn needs(pod: &Pod) -> BTreeSet<Item> {
         .chain(named.secrets.into_iter().map(own(Kind::Secret)))
         .chain(account.map(own(Kind::ServiceAccount)))
         .chain(class.map(|name| Item::new(Kind::RuntimeClass, "", name)))
+        .chain(trust_bundles(spec))
         .collect()
+}
+
+fn trust_bundles(spec: &PodSpec) -> impl Iterator<Item = Item> {
+    let projected = spec.volumes.iter().flatten().filter_map(|volume| volume.projected.as_ref());
+    let bundles = projected.flat_map(|source| source.sources.iter().flatten());
+    bundles.filter_map(|source| source.cluster_trust_bundle.as_ref()).map(|bundle| match &bundle.name {
+        Some(name) => Item::new(Kind::ClusterTrustBundle, "", name),
+        None => Item::all(Kind::ClusterTrustBundle),
+    })
 }
 
 #[cfg(test)]
@@ -101,16 +144,22 @@ mod tests {
 
     use super::*;
 
-    /// `R:name` RuntimeClass, `A:name` ServiceAccount, `C:name` ConfigMap, `S:name` Secret; the root CA is left out.
+    /// `R:name` RuntimeClass, `T:name` ClusterTrustBundle, `A:name` ServiceAccount, `C:name` ConfigMap, `S:name` Secret; the root CA is left out.
     fn show(spec: serde_json::Value, phase: &str) -> String {
         let pod = json!({"metadata": {"name": "p", "namespace": "ns"}, "spec": spec, "status": {"phase": phase}});
         let pod: Pod = serde_json::from_value(pod).expect("a pod");
         let items = needs(&pod);
-        assert!(items.iter().all(|item| (item.namespace == "ns") == (item.kind != Kind::RuntimeClass)));
+        assert!(
+            items
+                .iter()
+                .all(|item| (item.namespace == "ns")
+                    != matches!(item.kind, Kind::RuntimeClass | Kind::ClusterTrustBundle))
+        );
         let letter = |kind| match kind {
             Kind::Secret => "S",
             Kind::ConfigMap => "C",
             Kind::RuntimeClass => "R",
+            Kind::ClusterTrustBundle => "T",
             _ => "A",
         };
         let items = items.iter().filter(|item| item.name != ROOT_CA);
@@ -120,11 +169,17 @@ mod tests {
     #[test]
     fn a_node_sees_what_its_pods_name_and_nothing_more() {
         let env = json!({"containers": [{"name": "c", "envFrom": [{"secretRef": {"name": "s"}}, {"configMapRef": {"name": "c"}}]}]});
+        let bundle = |source| {
+            let projected = json!({"sources": [{"clusterTrustBundle": source}]});
+            json!({"containers": [], "volumes": [{"name": "v", "projected": projected}]})
+        };
         for (name, spec, expect) in [
             ("nothing named", json!({"containers": [{"name": "c"}]}), ""),
             ("its account", json!({"containers": [], "serviceAccountName": "default"}), "A:default"),
             ("its runtime class", json!({"containers": [], "runtimeClassName": "r"}), "R:r"),
             ("what its environment is made of", env, "C:c S:s"),
+            ("a bundle of trust", bundle(json!({"name": "b", "path": "p"})), "T:b"),
+            ("all of them, to choose from", bundle(json!({"signerName": "s", "path": "p"})), "T:"),
         ] {
             assert_eq!(show(spec.clone(), "Running"), expect, "{name}");
             assert_eq!(show(spec, "Succeeded"), "", "{name}, but finished");

@@ -5,13 +5,14 @@
 //!   is tried again. When the session ends the agent reports anew on the next.
 //! - Of several reports about one object only the newest is written; two writes about one object
 //!   never overlap.
+//! - What waits is bounded (`bounds`): a report beyond that ends the session, an event is dropped.
 //! - Every write is for one incarnation (uid) and made in the node's own name, so the API's rules for
 //!   nodes apply to it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
@@ -24,13 +25,19 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{cache::Caches, report};
+use super::{
+    bounds::{self, Rate},
+    cache::Caches,
+    report,
+};
 
 /// Writes under way at once, per node.
 const PARALLEL: usize = 8;
 /// Events not yet written; more are dropped, oldest first, as events are best effort.
 const EVENTS: usize = 1000;
 const EVENT_ATTEMPTS: u32 = 5;
+/// New events at once, and how often one more. An agent counts what repeats and sends it rarely.
+const EVENT_RATE: (u32, Duration) = (500, Duration::from_millis(50));
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 const NODES: GroupResource<'static> = GroupResource { group: "", resource: "nodes" };
@@ -48,15 +55,42 @@ enum Subject {
 #[derive(Clone, Default, Debug)]
 struct Report {
     status: Option<Value>,
+    /// Bytes of the status, as it came.
+    size: usize,
     gone: bool,
 }
 
-#[derive(Default)]
 struct State {
     pending: BTreeMap<Subject, Report>,
+    /// Bytes of what is pending.
+    size: usize,
     writing: BTreeSet<Subject>,
     events: VecDeque<(String, String, Value)>,
+    event_rate: Rate,
     writing_event: bool,
+}
+
+impl State {
+    /// Adds to the report about `subject`.
+    fn report(&mut self, subject: Subject, status: Option<(Value, usize)>, gone: bool) -> Result<(), &'static str> {
+        let known = self.pending.get(&subject);
+        let size = self.size - known.map_or(0, |report| report.size) + status.as_ref().map_or(0, |(_, size)| *size);
+        if (known.is_none() && self.pending.len() >= bounds::REPORTS) || size > bounds::REPORTED {
+            return Err("the agent reports faster than can be written");
+        }
+        let report = self.pending.entry(subject).or_default();
+        if let Some((status, bytes)) = status {
+            (report.status, report.size, self.size) = (Some(status), bytes, size);
+        }
+        report.gone |= gone;
+        Ok(())
+    }
+
+    fn take(&mut self, subject: &Subject) -> Option<Report> {
+        let report = self.pending.remove(subject)?;
+        self.size -= report.size;
+        Some(report)
+    }
 }
 
 enum Job {
@@ -86,6 +120,7 @@ pub struct Outbox {
     node: String,
     client: Client,
     caches: Arc<Caches>,
+    began: Instant,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -94,36 +129,62 @@ impl Outbox {
     /// An empty outbox of `node`; `client` acts as the node.
     #[must_use]
     pub fn new(node: &str, client: Client, caches: Arc<Caches>) -> Self {
-        Self { node: node.to_owned(), client, caches, state: Mutex::default(), changed: Notify::new() }
+        let state = State {
+            pending: BTreeMap::new(),
+            size: 0,
+            writing: BTreeSet::new(),
+            events: VecDeque::new(),
+            event_rate: Rate::new(EVENT_RATE.0, EVENT_RATE.1),
+            writing_event: false,
+        };
+        let (state, changed) = (Mutex::new(state), Notify::new());
+        Self { node: node.to_owned(), client, caches, began: Instant::now(), state, changed }
     }
 
-    /// Takes a status. Malformed ones are dropped with a warning: the agent is at fault.
-    pub fn status(&self, upsert: Upsert) {
+    /// Takes a status. Malformed ones, and those that are too large, are dropped with a warning: the agent is at fault.
+    ///
+    /// # Errors
+    /// Too much waits to be written: the session is to end.
+    pub fn status(&self, upsert: Upsert) -> Result<(), &'static str> {
+        let size = upsert.json.len();
+        if size > bounds::STATUS {
+            warn!(node = self.node, name = upsert.name, size, "the agent sent a status that is too large");
+            return Ok(());
+        }
         let Ok(status) = serde_json::from_str::<Value>(&upsert.json) else {
             warn!(node = self.node, name = upsert.name, "the agent sent a status that is not JSON");
-            return;
+            return Ok(());
         };
         let subject = match upsert.kind.as_str() {
             "Node" => Subject::Node,
             "Pod" => Subject::Pod { namespace: upsert.namespace, name: upsert.name, uid: upsert.uid },
             kind => {
                 warn!(node = self.node, kind, "the agent sent a status of an unknown kind");
-                return;
+                return Ok(());
             }
         };
-        self.state.lock().pending.entry(subject).or_default().status = Some(status);
+        self.state.lock().report(subject, Some((status, size)), false)?;
         self.changed.notify_one();
+        Ok(())
     }
 
     /// Takes the news that a pod's containers are gone.
-    pub fn pod_gone(&self, gone: PodGone) {
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn pod_gone(&self, gone: PodGone) -> Result<(), &'static str> {
         let subject = Subject::Pod { namespace: gone.namespace, name: gone.name, uid: gone.uid };
-        self.state.lock().pending.entry(subject).or_default().gone = true;
+        self.state.lock().report(subject, None, true)?;
         self.changed.notify_one();
+        Ok(())
     }
 
-    /// Takes an event.
+    /// Takes an event, unless it is too large or there are too many: events are best effort.
     pub fn event(&self, upsert: Upsert) {
+        if upsert.json.len() > bounds::EVENT || !self.state.lock().event_rate.admits(self.began.elapsed()) {
+            debug!(node = self.node, name = upsert.name, "an event is dropped");
+            return;
+        }
         let Ok(event) = serde_json::from_str::<Value>(&upsert.json) else {
             warn!(node = self.node, name = upsert.name, "the agent sent an event that is not JSON");
             return;
@@ -159,7 +220,7 @@ impl Outbox {
         let mut state = self.state.lock();
         let free = state.pending.keys().find(|subject| !state.writing.contains(*subject)).cloned();
         if let Some(subject) = free {
-            let report = state.pending.remove(&subject)?;
+            let report = state.take(&subject)?;
             state.writing.insert(subject.clone());
             return Some(Job::Report(subject, report));
         }
@@ -189,7 +250,7 @@ impl Outbox {
                     tokio::time::sleep(backoff).await;
                     backoff = (backoff * 2).min(BACKOFF.1);
                     // What was reported meanwhile replaces what could not be written.
-                    if let Some(newer) = self.state.lock().pending.remove(&subject) {
+                    if let Some(newer) = self.state.lock().take(&subject) {
                         report.status = newer.status.or(report.status);
                         report.gone |= newer.gone;
                     }
@@ -327,5 +388,43 @@ impl Outbox {
         }
         let target = Target { resource: EVENTS_RESOURCE, namespace: Some(namespace), name, subresource: None };
         Ok(self.client.patch(target, PatchKind::Merge, patch).await.map(drop)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> State {
+        State {
+            pending: BTreeMap::new(),
+            size: 0,
+            writing: BTreeSet::new(),
+            events: VecDeque::new(),
+            event_rate: Rate::new(1, Duration::from_secs(1)),
+            writing_event: false,
+        }
+    }
+
+    fn pod(number: usize) -> Subject {
+        Subject::Pod { namespace: "a".to_owned(), name: number.to_string(), uid: "u".to_owned() }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_by_number_and_bytes() {
+        let (mut many, mut large) = (state(), state());
+        let refused = (0..10_000).position(|number| many.report(pod(number), None, true).is_err());
+        assert_eq!(refused, Some(bounds::REPORTS), "of pods that need not exist");
+        assert!(many.report(pod(0), Some((json!({}), 2)), false).is_ok(), "what is known may say more");
+        let status = || Some((json!({}), bounds::STATUS));
+        let refused = (0..10_000).position(|number| large.report(pod(number), status(), false).is_err());
+        assert_eq!(refused, Some(bounds::REPORTED / bounds::STATUS));
+        assert!(large.report(pod(1), status(), false).is_ok(), "the newest takes the place of the one before");
+        assert!(large.take(&pod(0)).is_some());
+        assert!(large.report(pod(20_000), status(), false).is_ok(), "what is written leaves its room");
+        while let Some(subject) = large.pending.keys().next().cloned() {
+            large.take(&subject);
+        }
+        assert_eq!(large.size, 0);
     }
 }

@@ -28,17 +28,40 @@ const SLICE: &[Keep] = &[
             Keep("addresses", &[]),
             Keep("conditions", &[]),
             Keep("hints", &[]),
+            Keep("hostname", &[]),
             Keep("nodeName", &[]),
             Keep("zone", &[]),
         ],
     ),
 ];
 
+/// What selectors of policies ask of a namespace.
+const NAMESPACE: &[Keep] = &[NAMES];
+
+/// What policies ask of a pod: whom selectors mean, where that is, and which ports have a name.
+const POD_FACTS: &[Keep] = &[
+    NAMES,
+    Keep(
+        "spec",
+        &[
+            Keep("nodeName", &[]),
+            Keep("hostNetwork", &[]),
+            Keep("containers", &[Keep("name", &[]), Keep("ports", &[])]),
+        ],
+    ),
+    Keep("status", &[Keep("phase", &[]), Keep("podIP", &[]), Keep("podIPs", &[])]),
+];
+
+const POLICY: &[Keep] = &[Keep("metadata", &[Keep("namespace", &[]), Keep("name", &[])]), Keep("spec", &[])];
+
 /// What of a kind's objects nodes get; `None`: all of it.
 fn kept(kind: Kind) -> Option<&'static [Keep]> {
     match kind {
         Kind::Node => Some(NODE),
         Kind::EndpointSlice => Some(SLICE),
+        Kind::Namespace => Some(NAMESPACE),
+        Kind::PodFacts => Some(POD_FACTS),
+        Kind::NetworkPolicy => Some(POLICY),
         _ => None,
     }
 }
@@ -96,6 +119,20 @@ mod tests {
                 Some(json!({"metadata": {"name": "a"}, "spec": null})),
             ),
             (Kind::Service, json!({"metadata": meta}), None),
+            (
+                Kind::PodFacts,
+                json!({"metadata": meta, "spec": {"nodeName": "n", "volumes": [], "containers":
+                           [{"name": "c", "image": "i", "ports": [{"name": "web", "containerPort": 80}]}]},
+                       "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": []}}),
+                Some(json!({"metadata": {"name": "a", "labels": {"l": "1"}}, "spec": {"nodeName": "n", "containers":
+                               [{"name": "c", "ports": [{"name": "web", "containerPort": 80}]}]},
+                           "status": {"phase": "Running", "podIP": "10.0.0.1"}})),
+            ),
+            (
+                Kind::NetworkPolicy,
+                json!({"metadata": {"name": "p", "namespace": "d", "uid": "u"}, "spec": {"podSelector": {}}}),
+                Some(json!({"metadata": {"name": "p", "namespace": "d"}, "spec": {"podSelector": {}}})),
+            ),
         ] {
             assert_eq!(project(kind, &object), expect, "{kind:?}");
         }

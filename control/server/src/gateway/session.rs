@@ -11,11 +11,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use kontiki_api::{Api, Client, PatchKind, Status as ApiStatus, Target, User, Writer};
 use kontiki_model::GroupResource;
 use kontiki_proto::node::{
-    FromAgent, Heartbeat, Hello, Object, Refused, Servers, Synced, ToAgent, TokenRequest, TokenResponse, from_agent,
-    to_agent,
+    FromAgent, Heartbeat, Hello, Object, PodCertificateAnswer, PodCertificateAsk, Refused, Servers, Synced, ToAgent,
+    TokenRequest, TokenResponse, from_agent, to_agent,
 };
 use kontiki_store::Store;
 use serde_json::Value;
@@ -26,6 +27,7 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use super::{
     cache::Caches,
+    certificates,
     feed::{Feed, Inbox},
     outbox::Outbox,
     report,
@@ -38,6 +40,8 @@ const HELLO: Duration = Duration::from_secs(10);
 const REGISTER_RETRY: Duration = Duration::from_millis(500);
 /// Messages to an agent that are ready to be sent.
 const OUTGOING: usize = 64;
+/// Certificates of one agent's pods that signers have not decided about; as many more wait for their turn.
+const CERTIFICATES: usize = 256;
 /// How often silence is measured.
 const LISTEN: Duration = Duration::from_millis(500);
 const NODES: GroupResource<'static> = GroupResource { group: "", resource: "nodes" };
@@ -52,6 +56,12 @@ pub struct Context {
     pub caches: Arc<Caches>,
     /// The others.
     pub sessions: Arc<Sessions>,
+}
+
+/// What an agent asks for and the reader does not answer itself.
+struct Asks {
+    tokens: mpsc::Sender<TokenRequest>,
+    certificates: mpsc::Sender<PodCertificateAsk>,
 }
 
 struct Session {
@@ -150,6 +160,8 @@ impl Session {
             }
             "the agent closed the connection"
         };
+        let (certificates_tx, certificates_rx) = mpsc::channel::<PodCertificateAsk>(CERTIFICATES);
+        let asks = Asks { tokens: tokens_tx, certificates: certificates_tx };
         let read = async {
             loop {
                 let content = match inbound.message().await {
@@ -159,7 +171,7 @@ impl Session {
                     Err(_) => return "the connection broke",
                 };
                 self.handle.heard();
-                if let Err(reason) = self.take(content, &tokens_tx).await {
+                if let Err(reason) = self.take(content, &asks).await {
                     return reason;
                 }
             }
@@ -167,24 +179,41 @@ impl Session {
         tokio::select! {
             reason = read => reason,
             reason = answer_tokens => reason,
+            reason = self.answer_certificates(certificates_rx) => reason,
         }
     }
 
-    async fn take(
-        &self,
-        content: from_agent::Message,
-        tokens: &mpsc::Sender<TokenRequest>,
-    ) -> Result<(), &'static str> {
+    /// Certificates are waited for side by side: how long it takes is their signers' business.
+    async fn answer_certificates(&self, mut asks: mpsc::Receiver<PodCertificateAsk>) -> &'static str {
+        let mut open = FuturesUnordered::new();
+        let (caches, node) = (&self.context.caches, &self.handle.node);
+        loop {
+            // Cancel-safe: what is received is kept at once.
+            tokio::select! {
+                Some(ask) = asks.recv(), if open.len() < CERTIFICATES => {
+                    open.push(certificates::answer(caches, &self.client, node, ask));
+                }
+                Some(answer) = open.next(), if !open.is_empty() => {
+                    if let Err(reason) = self.send(to_agent::Message::PodCertificate(answer)).await {
+                        return reason;
+                    }
+                }
+                else => return "the agent closed the session",
+            }
+        }
+    }
+
+    async fn take(&self, content: from_agent::Message, asks: &Asks) -> Result<(), &'static str> {
         match content {
             from_agent::Message::Hello(_) => return Err("the agent greeted twice"),
             from_agent::Message::Heartbeat(Heartbeat { sequence }) => {
                 self.send(to_agent::Message::Heartbeat(Heartbeat { sequence })).await?;
             }
-            from_agent::Message::Status(upsert) => self.outbox.status(upsert),
+            from_agent::Message::Status(upsert) => self.outbox.status(upsert)?,
             from_agent::Message::Event(upsert) => self.outbox.event(upsert),
-            from_agent::Message::PodGone(gone) => self.outbox.pod_gone(gone),
+            from_agent::Message::PodGone(gone) => self.outbox.pod_gone(gone)?,
             from_agent::Message::Token(request) => {
-                if let Err(mpsc::error::TrySendError::Full(request)) = tokens.try_send(request) {
+                if let Err(mpsc::error::TrySendError::Full(request)) = asks.tokens.try_send(request) {
                     let error = "too many token requests at once".to_owned();
                     self.send(to_agent::Message::Token(TokenResponse {
                         id: request.id,
@@ -192,6 +221,13 @@ impl Session {
                         ..TokenResponse::default()
                     }))
                     .await?;
+                }
+            }
+            from_agent::Message::PodCertificate(ask) => {
+                if let Err(mpsc::error::TrySendError::Full(ask)) = asks.certificates.try_send(ask) {
+                    let error = "too many certificates are asked for at once".to_owned();
+                    let answer = PodCertificateAnswer { id: ask.id, error, ..PodCertificateAnswer::default() };
+                    self.send(to_agent::Message::PodCertificate(answer)).await?;
                 }
             }
             from_agent::Message::Tunnel(tunnel) => self.handle.tunnels.handle(tunnel),
@@ -254,11 +290,12 @@ impl Session {
             Err(status) => return Err(status),
         }
         if node["status"].is_object() {
-            self.outbox.status(kontiki_proto::node::Upsert {
+            let status = self.outbox.status(kontiki_proto::node::Upsert {
                 kind: "Node".to_owned(),
                 json: node["status"].to_string(),
                 ..kontiki_proto::node::Upsert::default()
             });
+            status.map_err(ApiStatus::internal)?;
         }
         Ok(())
     }

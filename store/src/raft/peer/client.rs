@@ -27,6 +27,7 @@ use super::{
     wire,
 };
 use crate::{
+    OpenError,
     disk::install::SnapshotData,
     raft::local::Local,
     rt,
@@ -40,6 +41,8 @@ type Answers<'a> = Rpc<BoxStream<'a, Rpc<StreamAppendResult<C>>>>;
 /// Connections to the other members, shared by all who talk to them.
 pub(crate) struct Peers {
     pub followers: Followers,
+    /// None in a simulated world.
+    identity: Option<PeerIdentity>,
     way: Way,
 }
 
@@ -50,12 +53,18 @@ enum Way {
 
 impl Peers {
     pub fn new(identity: PeerIdentity) -> Self {
-        Self { followers: Followers::default(), way: Way::Grpc(Links::new(identity)) }
+        let way = Way::Grpc(Links::new(identity.clone()));
+        Self { followers: Followers::default(), identity: Some(identity), way }
     }
 
     /// The other members of a simulated world.
     pub fn simulated(port: Shared<dyn Port>) -> Self {
-        Self { followers: Followers::default(), way: Way::Simulated(port) }
+        Self { followers: Followers::default(), identity: None, way: Way::Simulated(port) }
+    }
+
+    /// Shows another certificate from now on.
+    pub fn renew(&self, cert_pem: &str, key_pem: &str) -> Result<(), OpenError> {
+        self.identity.as_ref().map_or(Ok(()), |identity| identity.renew(cert_pem, key_pem))
     }
 
     fn line(&self, address: &str, lane: Lane) -> Line {

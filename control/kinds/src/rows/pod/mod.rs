@@ -1,6 +1,7 @@
 //! Pods.
 
 mod container;
+mod evict;
 mod qos;
 mod resize;
 mod status;
@@ -11,15 +12,17 @@ use serde_json::{Value, json};
 
 use super::binding;
 use super::cells::Cell;
+use super::proxy;
 use super::template::{self, Context, defaults, warnings};
 use super::value::{
     carry_generation, child, copy, get, has, int, list, on, set, set_generation, some, some_mut, text, unset,
 };
 use super::vocab::{self, Errors};
 use crate::{
-    FieldError, Handler, Path, ResourceDef, Status, Strategy, Subresource, Verb, Verbs, meta,
-    resource::names,
-    schema,
+    FieldError, Handler, Path, ResourceDef, Status, Strategy, Subresource, Verb, Verbs,
+    apply::{Counted, Element},
+    meta,
+    resource::{names, without},
     subresource::{NodeCall, OnNode},
 };
 
@@ -37,11 +40,12 @@ pub fn def() -> ResourceDef {
     .with_part("resize", Verbs::PART)
     .with_part("status", Verbs::PART)
     .with(binding::subresource())
-    .with(evict())
+    .with(evict::subresource())
     .with(node_call("attach", "PodAttachOptions", NodeCall::Stream))
     .with(node_call("exec", "PodExecOptions", NodeCall::Stream))
     .with(node_call("log", "Pod", NodeCall::Log))
     .with(node_call("portforward", "PodPortForwardOptions", NodeCall::Stream))
+    .with(proxy::subresource("PodProxyOptions", &proxy::PodProxy))
 }
 
 const SCHEMA: &str = "io.k8s.api.core.v1.Pod";
@@ -59,18 +63,6 @@ const FIELDS: &[&str] = &[
     "status.podIPs",
 ];
 
-fn evict() -> Subresource {
-    let handler = Handler::Evict(schema::known("io.k8s.api.policy.v1.Eviction"));
-    Subresource {
-        name: "eviction".into(),
-        group: "policy".into(),
-        version: "v1".into(),
-        kind: "Eviction".into(),
-        verbs: Verbs::CREATE,
-        handler,
-    }
-}
-
 fn node_call(name: &'static str, kind: &'static str, call: NodeCall) -> Subresource {
     let verbs = match call {
         NodeCall::Log => Verbs::of(&[Verb::Get]),
@@ -82,7 +74,27 @@ fn node_call(name: &'static str, kind: &'static str, call: NodeCall) -> Subresou
 
 struct Pods;
 
+/// What a write through one of the parts of a Pod counts for, where that is not what is usual.
+fn counted(sub: Option<&str>) -> Option<Counted> {
+    let field = |name: &str| Some(Element::field(name));
+    let of_containers = |list: &str, part: &str| vec![field("spec"), field(list), None, field(part)];
+    match sub? {
+        "status" => Some(without(&["spec", "metadata.deletionTimestamp", "metadata.ownerReferences"])),
+        "ephemeralcontainers" => Some(Counted::Only(vec![vec![field("spec"), field("ephemeralContainers")]])),
+        "resize" => {
+            let lists = ["containers", "initContainers"].into_iter();
+            let parts = lists.flat_map(|list| ["resources", "resizePolicy"].map(|part| of_containers(list, part)));
+            Some(Counted::Only(parts.collect()))
+        }
+        _ => None,
+    }
+}
+
 impl Strategy for Pods {
+    fn counted(&self, sub: Option<&str>) -> Option<Counted> {
+        counted(sub)
+    }
+
     fn default(&self, obj: &mut Value) {
         defaults::pod(obj);
         defaults::spec(child(obj, "spec"));

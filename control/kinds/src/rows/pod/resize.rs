@@ -2,10 +2,9 @@
 
 use serde_json::Value;
 
-use super::super::value::{copy, entries, get, has, items_mut, list, some, text};
+use super::super::value::{copy, entries, get, has, items_mut, list, text};
 use super::super::vocab::Errors;
 use super::qos;
-use crate::schema::quantity::Amount;
 use crate::{FieldError, Path};
 
 const LISTS: [&str; 2] = ["containers", "initContainers"];
@@ -75,27 +74,6 @@ fn check_container(errs: &mut Errors, path: &Path, container: &Value, before: &V
         if entries(old, kind).any(|(name, _)| !has(get(new, kind), name)) {
             errs.push(FieldError::forbidden(path.child(kind), message));
         }
-    }
-    let policy = list(container, "resizePolicy").iter().find(|policy| text(policy, "resourceName") == "memory");
-    if policy.is_some_and(|policy| text(policy, "restartPolicy") == "RestartContainer") {
-        return;
-    }
-    let limit = |needs: &Value| some(get(needs, "limits"), "memory").and_then(Amount::of);
-    let at = path.child("limits").key("memory");
-    match (limit(new), limit(old)) {
-        (Some(now), Some(then)) if now < then => {
-            errs.push(FieldError::forbidden(
-                at,
-                "memory limits cannot be decreased unless resizePolicy is RestartContainer",
-            ));
-        }
-        (Some(_), None) => {
-            errs.push(FieldError::forbidden(
-                at,
-                "memory limits cannot be added unless resizePolicy is RestartContainer",
-            ));
-        }
-        _ => {}
     }
 }
 

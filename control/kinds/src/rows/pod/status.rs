@@ -70,12 +70,14 @@ fn check_transitions(errs: &mut Errors, path: &Path, status: &Value, old: &Value
     }
 }
 
-/// A sidecar, or a container with a policy of its own.
+/// A sidecar, or a container with a policy or rules of its own.
 fn restarts_by_itself(pod: &Value, name: &str) -> bool {
     let spec = get(pod, "spec");
     let mut containers = list(spec, "initContainers").iter().chain(list(spec, "containers"));
-    containers
-        .any(|container| text(container, "name") == name && !["", "Never"].contains(&text(container, "restartPolicy")))
+    let own = |container: &Value| {
+        !["", "Never"].contains(&text(container, "restartPolicy")) || !list(container, "restartPolicyRules").is_empty()
+    };
+    containers.any(|container| text(container, "name") == name && own(container))
 }
 
 fn check_addresses(errs: &mut Errors, path: &Path, addresses: &[Value]) {

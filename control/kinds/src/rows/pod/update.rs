@@ -50,17 +50,9 @@ pub fn check(errs: &mut Errors, new: &Value, old: &Value) {
     let gated = !list(before, "schedulingGates").is_empty();
     if munged(errs, &path, spec, before, gated) != *before {
         // Upstream adds a diff of its Go structs; people get the field names at least.
-        let changed = changed_fields(spec, before).join(", ");
+        let changed = vocab::changed_fields("spec", spec, before).join(", ");
         errs.push(FieldError::forbidden(&path, format!("{UPDATABLE}\n@@ changed: {changed}")));
     }
-}
-
-fn changed_fields(spec: &Value, before: &Value) -> Vec<String> {
-    let mut names: Vec<&String> =
-        [spec, before].into_iter().filter_map(Value::as_object).flat_map(serde_json::Map::keys).collect();
-    names.sort();
-    names.dedup();
-    names.into_iter().filter(|name| spec.get(*name) != before.get(*name)).map(|name| format!("spec.{name}")).collect()
 }
 
 /// Answers whether the check of the pod can go on.
@@ -188,7 +180,7 @@ pub fn check_ephemeral(errs: &mut Errors, new: &Value, old: &Value) {
         let message = match now.iter().find(|container| text(container, "name") == name) {
             None => format!("existing ephemeral containers {} may not be removed\n", quote(name)),
             Some(container) if container != before => {
-                let changed = changed_fields(container, before).join(", ");
+                let changed = vocab::changed_fields("spec", container, before).join(", ");
                 format!("existing ephemeral containers {} may not be changed\n@@ changed: {changed}", quote(name))
             }
             Some(_) => continue,

@@ -9,11 +9,15 @@ use std::{
 use ipnet::IpNet;
 use serde_json::Value;
 
+use super::super::value::{get, has, list, text, texts};
 use super::{needs_cluster_ip, needs_health_check_port, needs_node_ports};
-use crate::{FieldError, allocation::Pool};
+use crate::{FieldError, GroupResource, allocation::Pool};
 
 const IPS: &str = "serviceips/";
 const PORTS: &str = "nodeports/";
+const SERVICE_CIDRS: GroupResource<'static> = GroupResource { group: "networking.k8s.io", resource: "servicecidrs" };
+/// The ServiceCIDR of the range that a cluster begins with.
+pub const DEFAULT_CIDR: &str = "kubernetes";
 /// Random picks before the range is searched in order.
 const TRIES: u32 = 64;
 
@@ -32,7 +36,8 @@ pub(super) fn allocate(service: &mut Value, ranges: &Ranges, pool: &mut Pool<'_>
     take_ports(pool, service, &ranges.node_ports)
 }
 
-fn ip_claim(ip: &str) -> String {
+/// The claim of an address.
+pub fn ip_claim(ip: &str) -> String {
     format!("{IPS}{ip}")
 }
 
@@ -56,10 +61,32 @@ pub(super) fn claims(service: &Value) -> BTreeSet<String> {
     claims
 }
 
-fn take_address(pool: &mut Pool<'_>, service: &mut Value, range: IpNet) -> Result<(), FieldError> {
+/// Where addresses come from now: the ranges that are ready; the cluster's first also while nobody has shown it.
+fn ranges(pool: &Pool<'_>, first: IpNet) -> Vec<IpNet> {
+    let known = pool.objects(SERVICE_CIDRS);
+    let shown = known.iter().any(|cidr| text(get(cidr, "metadata"), "name") == DEFAULT_CIDR);
+    let offered = known.iter().filter(|cidr| usable(cidr)).flat_map(|cidr| texts(get(cidr, "spec"), "cidrs"));
+    let family = |range: &IpNet| matches!(range, IpNet::V4(_)) == matches!(first, IpNet::V4(_));
+    let mut all: Vec<IpNet> = offered.filter_map(|range| range.parse().ok()).filter(family).collect();
+    all.extend((!shown).then_some(first));
+    // The cluster's own comes first, whatever the others are called.
+    all.sort_by_key(|range| *range != first);
+    all
+}
+
+fn usable(cidr: &Value) -> bool {
+    let conditions = list(get(cidr, "status"), "conditions");
+    let ready = conditions.iter().any(|c| text(c, "type") == "Ready" && text(c, "status") == "True");
+    let own = text(get(cidr, "metadata"), "name") == DEFAULT_CIDR;
+    // The first is there before anybody can have looked at it.
+    !has(get(cidr, "metadata"), "deletionTimestamp") && (ready || (own && conditions.is_empty()))
+}
+
+fn take_address(pool: &mut Pool<'_>, service: &mut Value, first: IpNet) -> Result<(), FieldError> {
     if !needs_cluster_ip(service) {
         return Ok(());
     }
+    let ranges = ranges(pool, first);
     let given = match service["spec"]["clusterIP"].as_str() {
         Some("None") => return Ok(()),
         None | Some("") => None,
@@ -75,9 +102,12 @@ fn take_address(pool: &mut Pool<'_>, service: &mut Value, range: IpNet) -> Resul
                 )
             };
             let parsed: IpAddr = ip.parse().map_err(|_| fail("not a valid IP address"))?;
-            if !range.contains(&parsed) {
+            let held = pool.holds(&ip_claim(&ip));
+            if !held && !ranges.iter().any(|range| range.contains(&parsed)) {
+                let shown: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+                let shown = shown.join(", ");
                 return Err(fail(&format!(
-                    "the provided IP ({ip}) is not in the valid range. The range of valid IPs is {range}"
+                    "the provided IP ({ip}) is not in the valid range. The range of valid IPs is {shown}"
                 )));
             }
             if !pool.is_free(&ip_claim(&ip)) {
@@ -85,7 +115,9 @@ fn take_address(pool: &mut Pool<'_>, service: &mut Value, range: IpNet) -> Resul
             }
             ip
         }
-        None => free_address(pool, range)
+        None => ranges
+            .iter()
+            .find_map(|range| free_address(pool, *range))
             .ok_or_else(|| FieldError::internal("spec.clusterIPs", "failed to allocate a serviceIP: range is full"))?,
     };
     pool.take(ip_claim(&ip));
@@ -192,6 +224,66 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn addresses_come_from_the_ranges_that_are_ready() {
+        let cidr = |name: &str, range: &str, ready: &str, going: bool| {
+            let mut object = json!({"metadata": {"name": name}, "spec": {"cidrs": [range]}});
+            if !ready.is_empty() {
+                object["status"] = json!({"conditions": [{"type": "Ready", "status": ready}]});
+            }
+            if going {
+                object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            }
+            object
+        };
+        let first: IpNet = "10.96.0.0/30".parse().expect("a range");
+        for (name, cidrs, ip, expect) in [
+            ("nothing known", vec![], "", "10.96.0.2"),
+            ("the first, not looked at yet", vec![cidr("kubernetes", "10.96.0.0/30", "", false)], "", "10.96.0.2"),
+            (
+                "the first before others",
+                vec![cidr("a", "10.97.0.0/24", "True", false), cidr("kubernetes", "10.96.0.0/30", "True", false)],
+                "",
+                "10.96.0.2",
+            ),
+            (
+                "another while the first goes",
+                vec![cidr("a", "10.97.0.0/30", "True", false), cidr("kubernetes", "10.96.0.0/30", "True", true)],
+                "",
+                "10.97.0.2",
+            ),
+            ("another that is not ready", vec![cidr("a", "10.97.0.0/24", "", false)], "", "10.96.0.2"),
+            (
+                "none is ready",
+                vec![cidr("a", "10.97.0.0/24", "", false), cidr("kubernetes", "10.96.0.0/30", "True", true)],
+                "",
+                "range is full",
+            ),
+            (
+                "a chosen one",
+                vec![cidr("a", "10.97.0.0/24", "True", false), cidr("kubernetes", "10.96.0.0/30", "True", false)],
+                "10.97.0.9",
+                "10.97.0.9",
+            ),
+            (
+                "one of no range",
+                vec![cidr("a", "10.97.0.0/24", "True", false), cidr("kubernetes", "10.96.0.0/30", "True", false)],
+                "10.98.0.9",
+                "is not in the valid range. The range of valid IPs is 10.96.0.0/30, 10.97.0.0/24",
+            ),
+        ] {
+            let mut service = json!({"spec": {"type": "ClusterIP", "clusterIP": ip}});
+            let ranges = Ranges { addresses: first, node_ports: 30000..=30002 };
+            let (objects, mut random) = (|_: GroupResource<'_>| cidrs.clone(), || 1);
+            let mut pool = Pool::new(BTreeSet::new(), &|_| true, &mut random, false).seeing(&objects);
+            let got = match allocate(&mut service, &ranges, &mut pool) {
+                Ok(()) => service["spec"]["clusterIP"].as_str().unwrap_or_default().to_owned(),
+                Err(error) => error.to_string(),
+            };
+            assert!(got.ends_with(expect), "{name}: {got}");
+        }
+    }
 
     fn allocated(service: &mut Value, held: &[&str], taken: &[&str], dry_run: bool) -> Result<Vec<String>, String> {
         let ranges = Ranges { addresses: "10.96.0.0/24".parse().expect("a range"), node_ports: 30000..=30002 };

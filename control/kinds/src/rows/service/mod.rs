@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::cells::Cell;
+use super::proxy;
 use super::value::{
     annotation, child, copy, default_text, default_to, flag, get, has, int, items_mut, list, num, set, text, texts,
     unset,
@@ -21,7 +22,8 @@ use super::vocab::Errors;
 use crate::field_error::quote;
 use crate::{FieldError, ResourceDef, Strategy, Verbs, allocation::Pool, meta, resource::names};
 
-pub use allocate::Ranges;
+pub use allocate::{DEFAULT_CIDR, Ranges, ip_claim};
+pub use table::given;
 
 /// The row of Services that take from `ranges`.
 #[must_use]
@@ -33,6 +35,7 @@ pub fn def(ranges: Ranges) -> ResourceDef {
         delete_returns_object: true,
         ..ResourceDef::new(("", "v1"), ("services", "service", "Service"), SCHEMA, Services { ranges })
     }
+    .with(proxy::subresource("ServiceProxyOptions", &proxy::ServiceProxy))
     .with_part("status", Verbs::PART)
 }
 

@@ -29,17 +29,19 @@ fn external(service: &Value) -> String {
         "ClusterIP" | "NodePort" if own.is_empty() => NONE.into(),
         "ClusterIP" | "NodePort" => own.join(","),
         "LoadBalancer" => {
-            let mut given = balanced(service);
-            given.extend(own);
-            if given.is_empty() { "<pending>".into() } else { given.join(",") }
+            let mut all = given(service);
+            all.extend(own);
+            if all.is_empty() { "<pending>".into() } else { all.join(",") }
         }
         "ExternalName" => text(spec, "externalName").into(),
         _ => "<unknown>".into(),
     }
 }
 
-fn balanced(service: &Value) -> Vec<&str> {
-    let ingress = list(get(get(service, "status"), "loadBalancer"), "ingress");
+/// Where the load balancers of a Service or Ingress answer, as its status has it.
+#[must_use]
+pub fn given(object: &Value) -> Vec<&str> {
+    let ingress = list(get(get(object, "status"), "loadBalancer"), "ingress");
     let mut out: Vec<&str> = ingress
         .iter()
         .map(|entry| if text(entry, "ip").is_empty() { text(entry, "hostname") } else { text(entry, "ip") })

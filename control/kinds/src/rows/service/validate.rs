@@ -234,9 +234,6 @@ fn check_ingress(errs: &mut Errors, path: &Path, entry: &Value) {
         (Some(mode), _) => vocab::known_value(errs, &path.child("ipMode"), mode, &["Proxy", "VIP"]),
     }
     if !hostname.is_empty() {
-        vocab::subdomain(errs, &path.child("hostname"), hostname);
-        if vocab::loose_ip(hostname).is_some() {
-            errs.push(FieldError::invalid(path.child("hostname"), hostname, "must be a DNS name, not an IP address"));
-        }
+        vocab::host_name(errs, &path.child("hostname"), hostname);
     }
 }

@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value};
 
+use super::super::storage;
 use super::super::value::{
     child, default_text, default_to, entries, fields, flag, has, items_mut, list, num, on, set, some, some_mut, text,
 };
@@ -133,7 +134,7 @@ fn readable(image: &str) -> bool {
 }
 
 /// Upstream keeps quantities of resources in thousandths, rounded up.
-fn round_up(owner: &mut Value, name: &str) {
+pub fn round_up(owner: &mut Value, name: &str) {
     let Some(Value::Object(map)) = some_mut(owner, name) else { return };
     for quantity in map.values_mut() {
         if let Some(amount) = Amount::of(quantity) {
@@ -153,9 +154,6 @@ fn volume(volume: &mut Value) {
             default_to(source, "defaultMode", 0o644);
         }
     }
-    if let Some(path) = some_mut(volume, "hostPath") {
-        default_to(path, "type", "");
-    }
     if let Some(image) = some_mut(volume, "image")
         && text(image, "pullPolicy").is_empty()
     {
@@ -169,9 +167,9 @@ fn volume(volume: &mut Value) {
         items_mut(projected, "sources").for_each(projection);
     }
     if let Some(template) = some_mut(volume, "ephemeral").and_then(|e| some_mut(e, "volumeClaimTemplate")) {
-        default_to(child(template, "spec"), "volumeMode", "Filesystem");
+        storage::claim::default_spec(child(template, "spec"));
     }
-    old_plugins(volume);
+    persistent(volume);
 }
 
 fn downward_items(source: &mut Value) {
@@ -194,8 +192,12 @@ fn projection(source: &mut Value) {
     }
 }
 
-/// Defaults of volume types whose plugins are gone, but whose fields live on.
-fn old_plugins(volume: &mut Value) {
+/// Defaults of what can be the source of a PersistentVolume as well: host paths, and volume types whose plugins are
+/// gone, but whose fields live on.
+pub fn persistent(volume: &mut Value) {
+    if let Some(path) = some_mut(volume, "hostPath") {
+        default_to(path, "type", "");
+    }
     if let Some(iscsi) = some_mut(volume, "iscsi") {
         default_text(iscsi, "iscsiInterface", "default");
     }
@@ -258,14 +260,14 @@ fn pod_level(spec: &mut Value) {
     }
     let given = |spec: &Value, kind: &str| some(&spec["resources"], kind).is_some();
     if given(spec, "limits") || given(spec, "requests") {
-        let huge = resources::aggregate(spec, "limits");
+        let huge = kontiki_model::requests::of_containers(spec, "limits");
         let requested: Vec<String> = entries(&spec["resources"], "requests").map(|(k, _)| k.clone()).collect();
         let keep = |name: &str| name.starts_with("hugepages-") && !requested.iter().any(|r| r == name);
         fill(spec, "limits", huge.into_iter().filter(|(name, _)| keep(name)).collect());
     }
     if given(spec, "limits") {
         let overcommittable = |name: &str| resources::pod_level(name) && resources::overcommittable(name);
-        let sum = resources::aggregate(spec, "requests");
+        let sum = kontiki_model::requests::of_containers(spec, "requests");
         fill(spec, "requests", sum.into_iter().filter(|(name, _)| overcommittable(name)).collect());
         let limits: Vec<(String, Value)> =
             entries(&spec["resources"], "limits").map(|(k, v)| (k.clone(), v.clone())).collect();
@@ -280,7 +282,7 @@ fn pod_level(spec: &mut Value) {
 }
 
 fn limits_from_containers(spec: &mut Value) {
-    let sum = resources::aggregate(spec, "limits");
+    let sum = kontiki_model::requests::of_containers(spec, "limits");
     let limited = |name: &str| {
         let all = list(spec, "containers").iter().chain(list(spec, "initContainers"));
         all.into_iter().all(|c| some(&c["resources"]["limits"], name).is_some())

@@ -5,6 +5,7 @@
 //! part of a spec (volumes, containers, probes, …) has its own.
 
 pub mod containers;
+mod credentials;
 pub mod defaults;
 pub mod env;
 pub mod mounts;
@@ -79,6 +80,12 @@ pub fn check_for_set(
     kind: &str,
     emptied: bool,
 ) {
+    check_fit(errs, path, template, set_selector, emptied);
+    check_of_set(errs, path, template, kind);
+}
+
+/// Checks that the labels of a template are those that `set_selector` looks for. `emptied`: see [`check_for_set`].
+pub fn check_fit(errs: &mut Errors, path: &Path, template: &Value, set_selector: &Value, emptied: bool) {
     // No selector at all matches nothing; an empty one is refused elsewhere.
     let wanted = if set_selector.is_null() { None } else { selector::parse(set_selector) };
     let labels = at(template, &["metadata", "labels"]);
@@ -91,6 +98,10 @@ pub fn check_for_set(
         let message = "`selector` does not match template `labels`";
         errs.push(FieldError::invalid(path.child("metadata").child("labels"), shown, message));
     }
+}
+
+/// Checks a template whose pods a set (of `kind`) keeps running.
+pub fn check_of_set(errs: &mut Errors, path: &Path, template: &Value, kind: &str) {
     check(errs, path, template);
     let pod_spec = get(template, "spec");
     let spec_path = path.child("spec");

@@ -1,13 +1,12 @@
 //! Requests and limits: names, amounts, and sums over containers.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 
 use super::super::value::{entries, get, has, list, text};
 use super::super::vocab::{self, Errors};
 use crate::schema::quantity::Amount;
 use crate::{FieldError, Path};
+use kontiki_model::requests;
 
 const STANDARD: &[&str] = &[
     "cpu",
@@ -62,10 +61,7 @@ pub fn overcommittable(name: &str) -> bool {
     native(name) && !huge_pages(name)
 }
 
-/// Resources that a pod as a whole can ask for.
-pub fn pod_level(name: &str) -> bool {
-    name == "cpu" || name == "memory" || huge_pages(name)
-}
+pub use kontiki_model::requests::pod_level;
 
 /// Whose resources are checked.
 #[derive(Clone, Copy, PartialEq)]
@@ -76,13 +72,24 @@ pub enum Of {
     Pod,
 }
 
-fn check_name(errs: &mut Errors, path: &Path, name: &str, of: Of) {
+/// Whether it is a resource without a domain that is known.
+pub fn standard(name: &str) -> bool {
+    STANDARD.contains(&name) || huge_pages(name) || name.starts_with("requests.hugepages-")
+}
+
+/// Checks the name of a resource of whatever kind.
+pub fn check_any_name(errs: &mut Errors, path: &Path, name: &str) {
     let before = errs.len();
     vocab::qualified_name(errs, path, name);
-    let qualified = errs.len() == before;
-    if qualified && !name.contains('/') && !STANDARD.contains(&name) && !huge_pages(name) {
+    if errs.len() == before && !name.contains('/') && !standard(name) {
         errs.push(FieldError::invalid(path, name, "must be a standard resource type or fully qualified"));
     }
+}
+
+/// Checks the name of a resource that containers or pods ask for.
+pub fn check_name(errs: &mut Errors, path: &Path, name: &str, of: Of) {
+    let before = errs.len();
+    check_any_name(errs, path, name);
     if of == Of::Pod {
         if errs.len() == before && !pod_level(name) {
             errs.push(FieldError::not_supported(path, name, &["cpu", "hugepages-", "memory"]));
@@ -203,7 +210,7 @@ pub fn check_pod_level(errs: &mut Errors, path: &Path, spec: &Value) {
         errs.push(FieldError::forbidden(path.child("claims"), "claims cannot be set for Resources at pod-level"));
     }
     check(errs, path, own, Of::Pod, &[]);
-    for (name, sum) in aggregate(spec, "requests") {
+    for (name, sum) in requests::of_containers(spec, "requests") {
         let asked = Amount::of(get(get(own, "requests"), &name)).unwrap_or(Amount::ZERO);
         if sum > asked {
             let message = format!("must be greater than or equal to aggregate container requests of {sum}");
@@ -225,39 +232,4 @@ pub fn check_pod_level(errs: &mut Errors, path: &Path, spec: &Value) {
             }
         }
     }
-}
-
-/// What all containers together need: the sum of the regular ones and sidecars, or what the
-/// hungriest init container needs beside the sidecars started before it.
-#[must_use]
-pub fn aggregate(spec: &Value, kind: &str) -> Vec<(String, Amount)> {
-    let mut sum: BTreeMap<String, Amount> = BTreeMap::new();
-    let add = |into: &mut BTreeMap<String, Amount>, container: &Value| {
-        for (name, value) in entries(get(container, "resources"), kind) {
-            let slot = into.entry(name.clone()).or_insert(Amount::ZERO);
-            *slot = slot.plus(Amount::of(value).unwrap_or(Amount::ZERO));
-        }
-    };
-    for container in list(spec, "containers") {
-        add(&mut sum, container);
-    }
-    let mut sidecars: BTreeMap<String, Amount> = BTreeMap::new();
-    let mut peak: BTreeMap<String, Amount> = BTreeMap::new();
-    for container in list(spec, "initContainers") {
-        let mut now = sidecars.clone();
-        add(&mut now, container);
-        if text(container, "restartPolicy") == "Always" {
-            add(&mut sum, container);
-            sidecars = now.clone();
-        }
-        for (name, amount) in now {
-            let slot = peak.entry(name).or_insert(Amount::ZERO);
-            *slot = slot.or_more(amount);
-        }
-    }
-    for (name, amount) in peak {
-        let slot = sum.entry(name).or_insert(Amount::ZERO);
-        *slot = slot.or_more(amount);
-    }
-    sum.into_iter().collect()
 }

@@ -28,20 +28,24 @@ pub fn check_affinity(errs: &mut Errors, path: &Path, affinity: &Value) {
 
 fn check_node_affinity(errs: &mut Errors, path: &Path, affinity: &Value) {
     if let Some(required) = some(affinity, REQUIRED) {
-        let path = path.child(REQUIRED).child("nodeSelectorTerms");
-        let terms = list(required, "nodeSelectorTerms");
-        if terms.is_empty() {
-            errs.push(FieldError::required(&path, "must have at least one node selector term"));
-        }
-        for (i, term) in terms.iter().enumerate() {
-            check_term(errs, &path.index(i), term, true);
-        }
+        check_node_selector(errs, &path.child(REQUIRED), required);
     }
     for (i, term) in list(affinity, PREFERRED).iter().enumerate() {
         let path = path.child(PREFERRED).index(i);
         check_weight(errs, &path, term);
         // A preference for what cannot be is harmless: values are not judged.
         check_term(errs, &path.child("preference"), get(term, "preference"), false);
+    }
+}
+
+/// Checks terms of which a node must meet one.
+pub fn check_node_selector(errs: &mut Errors, path: &Path, selector: &Value) {
+    let (path, terms) = (path.child("nodeSelectorTerms"), list(selector, "nodeSelectorTerms"));
+    if terms.is_empty() {
+        errs.push(FieldError::required(&path, "must have at least one node selector term"));
+    }
+    for (i, term) in terms.iter().enumerate() {
+        check_term(errs, &path.index(i), term, true);
     }
 }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::super::storage;
 use super::super::value::{has, int, list, num, on, some, text};
 use super::super::vocab::{self, Errors};
 use super::mounts::{self, Volumes};
-use super::{Context, env};
+use super::{Context, credentials, env};
 use crate::schema::quantity::Amount;
 use crate::{FieldError, Path};
 
@@ -108,6 +109,13 @@ fn check_source(errs: &mut Errors, path: &Path, volume: &Value, context: Context
         for message in messages {
             errs.push(FieldError::invalid(path.child("name"), name, format!("PVC name \"{claim}\": {message}")));
         }
+    }
+}
+
+/// Checks one source, `field` of the object at `path`.
+pub fn check_named(errs: &mut Errors, path: &Path, field: &str, source: &Value) {
+    if let Some((_, _, inner, check)) = SOURCES.iter().find(|(name, ..)| *name == field) {
+        check(errs, &path.child(inner), source);
     }
 }
 
@@ -231,16 +239,7 @@ fn downward(errs: &mut Errors, path: &Path, source: &Value) {
 }
 
 fn csi(errs: &mut Errors, path: &Path, source: &Value) {
-    let driver = text(source, "driver");
-    let at = path.child("driver");
-    if driver.is_empty() {
-        errs.push(FieldError::required(&at, ""));
-    } else {
-        if driver.len() > 63 {
-            errs.push(FieldError::too_long(&at, 63));
-        }
-        vocab::subdomain(errs, &at, &driver.to_lowercase());
-    }
+    storage::check_driver(errs, &path.child("driver"), text(source, "driver"));
     if let Some(secret) = some(source, "nodePublishSecretRef") {
         required(errs, &path.child("nodePublishSecretRef"), secret, &["name"]);
     }
@@ -251,23 +250,7 @@ fn ephemeral(errs: &mut Errors, path: &Path, source: &Value) {
         errs.push(FieldError::required(path.child("volumeClaimTemplate"), ""));
         return;
     };
-    let path = path.child("volumeClaimTemplate").child("spec");
-    let spec = &template["spec"];
-    if list(spec, "accessModes").is_empty() {
-        errs.push(FieldError::required(path.child("accessModes"), "at least 1 access mode is required"));
-    }
-    const MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
-    for mode in list(spec, "accessModes").iter().filter_map(Value::as_str) {
-        vocab::known_value(errs, &path.child("accessModes"), mode, MODES);
-    }
-    match some(&spec["resources"]["requests"], "storage").and_then(Amount::of) {
-        None => errs.push(FieldError::required(path.child("resources").key("storage"), "")),
-        Some(size) if size <= Amount::ZERO => {
-            let path = path.child("resources").key("storage");
-            errs.push(FieldError::invalid(path, size.to_string(), "must be greater than zero"));
-        }
-        Some(_) => {}
-    }
+    storage::claim::check_spec(errs, &path.child("volumeClaimTemplate").child("spec"), &template["spec"]);
 }
 
 fn image(errs: &mut Errors, path: &Path, source: &Value) {
@@ -291,7 +274,8 @@ fn projected(errs: &mut Errors, path: &Path, source: &Value) {
                 "secret" | "configMap" => projected_keys(errs, path, &at, inner, &mut taken),
                 "downwardAPI" => projected_files(errs, path, &at, inner, &mut taken),
                 "serviceAccountToken" => token(errs, path, &at, inner),
-                _ => {}
+                "clusterTrustBundle" => credentials::bundle(errs, path, &at, inner, &mut taken),
+                _ => credentials::certificate(errs, path, &at, inner, &mut taken),
             }
         }
         if kinds > 1 {

@@ -69,6 +69,21 @@ fn labels(out: &mut Vec<String>, path: &Path, spec: &Value) {
     }
 }
 
+/// Warns of labels in what nodes have to be like.
+pub fn node_terms(out: &mut Vec<String>, path: &Path, terms: &[Value]) {
+    for (i, term) in terms.iter().enumerate() {
+        for (j, expression) in list(term, "matchExpressions").iter().enumerate() {
+            let key = text(expression, "key");
+            if let Some(message) = deprecated_label(key) {
+                out.push(format!(
+                    "{}: {key} is {message}",
+                    path.index(i).child("matchExpressions").index(j).child("key")
+                ));
+            }
+        }
+    }
+}
+
 fn null_selector(out: &mut Vec<String>, path: &Path, term: &Value) {
     if !has(term, "labelSelector") {
         out.push(format!("{}: a null labelSelector results in matching no pod", path.child("labelSelector")));
@@ -153,7 +168,8 @@ fn fractions_of(out: &mut Vec<String>, path: &Path, container: &Value, kind: &st
     fraction(out, &path.child("resources").child(kind).key(name), amount);
 }
 
-fn fraction(out: &mut Vec<String>, path: &Path, amount: &Value) {
+/// Warns of an amount of bytes that is not whole.
+pub fn fraction(out: &mut Vec<String>, path: &Path, amount: &Value) {
     if let Some(amount) = Amount::of(amount).filter(|amount| amount.fractional()) {
         out.push(format!("{path}: fractional byte value \"{amount}\" is invalid, must be an integer"));
     }

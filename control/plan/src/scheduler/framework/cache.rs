@@ -1,9 +1,11 @@
 //! The equivalence cache: pods with equal specs share what the plugins said of each node.
 //!
 //! Invariants
-//! - An answer about a row is used only while the row's generation is the one that it was given for.
+//! - Only answers of plugins that judge a row by itself are kept. One is used only while the row's generation is the
+//!   one that it was given for.
 //! - A class is prepared anew when words came into the table that its plugins may have looked for in
-//!   vain, and, if any of them judges by other nodes too, whenever anything changed.
+//!   vain, or terms that concern it, and, if any of them judges by other nodes too, whenever anything changed.
+//! - The table counts the pods that a class asks about as long as the class is known.
 //! - With and without the cache the decisions are the same.
 //! - A spec that was seen once costs no memory per row.
 
@@ -64,10 +66,17 @@ impl Class {
         Self { cycle, answers: Answers::default(), keeps: false, last_used }
     }
 
-    fn refresh(&mut self, plugins: Plugins, nodes: &NodeTable) {
+    /// Prepares it for what the table says now.
+    pub fn refresh(&mut self, plugins: Plugins, nodes: &NodeTable) {
         if !self.cycle.is_fresh(nodes) {
-            self.cycle = Cycle::prepare(plugins, self.cycle.spec.clone(), nodes);
-            self.answers = Answers::default();
+            let cycle = Cycle::prepare(plugins, self.cycle.spec.clone(), nodes);
+            if !cycle.answers_like(&self.cycle) {
+                self.answers = Answers::default();
+            }
+            self.cycle = cycle;
+            if self.keeps {
+                self.keep_answers(nodes);
+            }
         }
     }
 
@@ -81,6 +90,23 @@ impl Class {
 
     /// What the filters say of a node.
     pub fn verdict(&mut self, plugins: Plugins, nodes: &NodeTable, row: Row) -> Verdict {
+        match self.own_verdict(plugins, nodes, row) {
+            PASSES => self.cycle.wide_filter(plugins, nodes, row).map_or(PASSES, |refusal| self.intern(refusal)),
+            refused => refused,
+        }
+    }
+
+    /// The verdict that stands for a refusal.
+    pub fn intern(&mut self, refusal: (usize, Refusal)) -> Verdict {
+        self.answers.intern(refusal)
+    }
+
+    /// The refusal that a verdict stands for.
+    pub fn refusal(&self, verdict: Verdict) -> Option<&(usize, Refusal)> {
+        self.answers.refusals.get((verdict as usize).checked_sub(1)?)
+    }
+
+    fn own_verdict(&mut self, plugins: Plugins, nodes: &NodeTable, row: Row) -> Verdict {
         let (at, generation) = (row.index(), nodes.generation_of(row));
         if self.keeps && self.answers.generations[at] == generation {
             return self.answers.verdicts[at];
@@ -134,7 +160,7 @@ impl EquivalenceCache {
     }
 
     /// The class of a spec, ready to be asked.
-    pub fn class(&mut self, plugins: Plugins, spec: &Arc<SchedulingSpec>, nodes: &NodeTable) -> &mut Class {
+    pub fn class(&mut self, plugins: Plugins, spec: &Arc<SchedulingSpec>, nodes: &mut NodeTable) -> &mut Class {
         self.clock += 1;
         let fingerprint = spec.fingerprint();
         let known = self.rows > 0 && self.classes.get(&fingerprint).is_some_and(|class| class.cycle.spec == *spec);
@@ -145,6 +171,8 @@ impl EquivalenceCache {
             class.last_used = self.clock;
             return class;
         }
+        spec.peers.queries().for_each(|query| nodes.hold(query));
+        self.forget(fingerprint, nodes);
         self.make_room(nodes);
         let class = Class::new(Cycle::prepare(plugins, spec.clone(), nodes), self.clock);
         self.classes.insert(fingerprint, class);
@@ -152,11 +180,17 @@ impl EquivalenceCache {
     }
 
     /// Forgets the class that was not asked for the longest.
-    fn make_room(&mut self, nodes: &NodeTable) {
+    fn make_room(&mut self, nodes: &mut NodeTable) {
         let most = (self.rows / nodes.capacity().max(1)).clamp(1, MOST_CLASSES);
         while self.classes.len() >= most {
             let oldest = self.classes.iter().min_by_key(|(_, class)| class.last_used).map(|(key, _)| *key);
-            oldest.and_then(|key| self.classes.remove(&key));
+            oldest.into_iter().for_each(|key| self.forget(key, nodes));
+        }
+    }
+
+    fn forget(&mut self, fingerprint: u64, nodes: &mut NodeTable) {
+        if let Some(class) = self.classes.remove(&fingerprint) {
+            class.cycle.spec.peers.queries().for_each(|query| nodes.release(query));
         }
     }
 }

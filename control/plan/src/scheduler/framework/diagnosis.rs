@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::PluginSet;
+use crate::scheduler::NodeName;
 
 /// What one plugin refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +15,38 @@ pub struct Refused {
     pub nodes: usize,
     /// Nodes per reason; a node that lacks two resources counts under both.
     pub reasons: BTreeMap<String, usize>,
+}
+
+/// Pods that are to go so that another fits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preemption {
+    /// The node that they leave.
+    pub node: NodeName,
+    /// Who goes, the most important first.
+    pub victims: Vec<Victim>,
+}
+
+/// A pod that has to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Victim {
+    /// Its incarnation.
+    pub uid: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What becomes of the node that a pod waits for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Nomination {
+    /// It stays as it is.
+    #[default]
+    Keep,
+    /// The pod waits for no node any more.
+    Clear,
+    /// Room is being made for it there.
+    Node(NodeName),
 }
 
 /// How all nodes answered a pod. Every node counts once: as feasible, or under the first plugin that
@@ -28,6 +61,10 @@ pub struct Diagnosis {
     pub unresolvable: usize,
     /// What PostFilter has to add.
     pub post_filter: Option<String>,
+    /// Pods that are to go for it.
+    pub preemption: Option<Preemption>,
+    /// The node where room is being made for it.
+    pub nominated: Option<NodeName>,
     /// Those plugins, as numbers: what has to change before another try is worth it.
     pub rejectors: PluginSet,
 }

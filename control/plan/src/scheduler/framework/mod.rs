@@ -10,23 +10,30 @@
 //! - A plugin that was skipped for a pod is not asked about any node.
 //! - This folder knows no plugin by name.
 
+mod attempt;
+mod budget;
 mod cache;
 mod cycle;
 mod cycle_state;
 mod diagnosis;
+mod nominations;
 mod reason;
 mod scheduler;
+mod search;
 #[cfg(test)]
 mod tests;
 
+pub use attempt::Attempt;
+pub use budget::{Budget, violating};
 pub use cycle_state::CycleState;
-pub use diagnosis::{Diagnosis, Refused};
+pub use diagnosis::{Diagnosis, Nomination, Preemption, Refused, Victim};
 pub use reason::{Reason, Refusal};
 pub use scheduler::{Assignment, Scheduler, Settings};
 
 use super::NodeName;
 use super::pod::{PodInfo, SchedulingSpec};
 use super::table::{ClusterEvent, EventKinds, NodeTable, Row};
+use super::volumes::ClaimKey;
 use crate::action::Patch;
 
 /// A plugin: its name and the extension points it fills.
@@ -118,8 +125,19 @@ pub trait Filter: Sync {
 
 /// Looks for a way out for a pod that no node takes.
 pub trait PostFilter: Sync {
-    /// What came of it, in words.
-    fn post_filter(&self, pod: &PodInfo, diagnosis: &Diagnosis) -> String;
+    /// What came of it.
+    fn post_filter(&self, attempt: &mut Attempt<'_>) -> WayOut;
+}
+
+/// What came of looking for a way out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WayOut {
+    /// What people are told, if there is none.
+    pub text: String,
+    /// Pods that have to go, and where.
+    pub preemption: Option<Preemption>,
+    /// What becomes of the pod's nomination.
+    pub nomination: Nomination,
 }
 
 /// PreScore, Score and normalization.
@@ -128,6 +146,9 @@ pub trait Score: Sync {
     fn pre_score(&self, _: &SchedulingSpec, _: &NodeTable, _: &mut CycleState) -> Prepared {
         Prepared::PerNode
     }
+
+    /// Looks at the nodes that are feasible before they are rated; for a plugin that judges [`Prepared::PerCluster`].
+    fn survey(&self, _: &SchedulingSpec, _: &NodeTable, _feasible: &[Row], _: &mut CycleState) {}
 
     /// Rates a node, in a unit of its own.
     fn score(&self, cx: &Context<'_>, row: Row) -> i64;
@@ -145,16 +166,27 @@ pub trait Reserve: Sync {
     ///
     /// # Errors
     /// Why it cannot; the pod is then not bound, and what other plugins took is given back.
-    fn reserve(&self, state: &mut CycleState, pod: &PodInfo, node: &NodeName) -> Result<(), Reason>;
+    fn reserve(
+        &self,
+        nodes: &mut NodeTable,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        node: &NodeName,
+    ) -> Result<(), Reason>;
 
     /// Gives them back. Also asked if its own reservation failed.
-    fn unreserve(&self, state: &mut CycleState, pod: &PodInfo, node: &NodeName);
+    fn unreserve(&self, nodes: &mut NodeTable, state: &mut CycleState, pod: &PodInfo, node: &NodeName);
 }
 
 /// Says what has to be written before a pod is bound.
 pub trait PreBind: Sync {
     /// In order; the pod is bound only if all succeed.
     fn pre_bind(&self, state: &CycleState, pod: &PodInfo, node: &NodeName) -> Vec<Patch>;
+
+    /// The claims that have to have volumes before that.
+    fn awaited(&self, _: &CycleState) -> Vec<ClaimKey> {
+        Vec::new()
+    }
 }
 
 /// Some of the plugins.

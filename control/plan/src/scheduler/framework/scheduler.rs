@@ -5,22 +5,28 @@
 //!   random, no clock.
 //! - A pod that was decided takes up its room from that moment (it is *assumed*), until it is seen
 //!   bound or given back.
+//! - A pod for which others have to go waits for that node: nobody less important gets the room.
 //! - Of a big cluster a sample of feasible nodes is enough; the next search starts where the last
 //!   one ended, so that all nodes get their turn.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
 
-use super::cache::{Class, EquivalenceCache, PASSES};
-use super::diagnosis::{Diagnosis, Refused};
+use super::attempt::Attempt;
+use super::budget::Budget;
+use super::cache::EquivalenceCache;
+use super::diagnosis::{Diagnosis, Nomination, Refused};
+use super::nominations::Nominations;
+use super::search::{Search, diagnose, totals};
 use super::{Context, CycleState, PluginSet, Plugins, Reason};
 use crate::action::Patch;
 use crate::hash::fnv64;
 use crate::scheduler::NodeName;
 use crate::scheduler::pod::PodInfo;
-use crate::scheduler::table::{ClusterEvent, NodeTable, Row};
+use crate::scheduler::table::{ClusterEvent, EventKinds, NodeTable, Row};
+use crate::scheduler::volumes::{ClaimKey, Volumes};
 
 /// Clusters up to this size are searched completely.
 const SMALL: usize = 100;
@@ -47,6 +53,8 @@ pub struct Assignment {
     pub node: NodeName,
     /// What has to be written before the binding (PreBind).
     pub patches: Vec<Patch>,
+    /// The claims that have to have volumes before that.
+    pub awaited: Vec<ClaimKey>,
 }
 
 /// A pod that was decided, until it is seen bound.
@@ -63,6 +71,10 @@ pub struct Scheduler {
     nodes: NodeTable,
     classes: EquivalenceCache,
     assumed: HashMap<String, Assumed>,
+    nominations: Nominations,
+    budgets: Vec<Budget>,
+    /// What decisions brought about since somebody asked.
+    events: Vec<ClusterEvent>,
     /// Where in [`NodeTable::rows`] the next search starts.
     next_start: usize,
 }
@@ -87,6 +99,9 @@ impl Scheduler {
             nodes: NodeTable::default(),
             classes: EquivalenceCache::new(settings.cached_rows),
             assumed: HashMap::new(),
+            nominations: Nominations::default(),
+            budgets: Vec::new(),
+            events: Vec::new(),
             next_start: 0,
         }
     }
@@ -103,8 +118,24 @@ impl Scheduler {
     }
 
     /// A node went.
-    pub fn remove_node(&mut self, name: &str) {
-        self.nodes.remove_node(name);
+    pub fn remove_node(&mut self, name: &str) -> Option<ClusterEvent> {
+        self.nodes.remove_node(name)
+    }
+
+    /// A namespace has these labels; `None`: it is gone.
+    pub fn set_namespace(&mut self, name: &str, labels: Option<BTreeMap<String, String>>) -> Option<ClusterEvent> {
+        self.nodes.set_namespace(name, labels).then(ClusterEvent::other)
+    }
+
+    /// Claims, volumes or classes changed.
+    pub fn change_volumes(&mut self, change: impl FnOnce(&mut Volumes)) -> ClusterEvent {
+        self.nodes.change_volumes(change);
+        ClusterEvent::other()
+    }
+
+    /// What disruption budgets allow.
+    pub fn set_budgets(&mut self, budgets: Vec<Budget>) {
+        self.budgets = budgets;
     }
 
     /// A pod is bound to `node`. Said again, it replaces what was said before.
@@ -113,6 +144,7 @@ impl Scheduler {
         if let Some(assumed) = self.assumed.remove(&pod.uid).filter(|assumed| *assumed.node != *node) {
             self.undo_reservations(assumed, self.plugins.len());
         }
+        self.denominate(&pod.uid);
         self.nodes.add_pod(pod, node)
     }
 
@@ -121,7 +153,26 @@ impl Scheduler {
         if let Some(assumed) = self.assumed.remove(uid) {
             self.undo_reservations(assumed, self.plugins.len());
         }
+        self.denominate(uid);
         self.nodes.remove_pod(uid)
+    }
+
+    /// A pod waits, for a certain node if it says so.
+    pub fn set_waiting(&mut self, pod: &Arc<PodInfo>) {
+        if let Some(node) = &pod.nominated {
+            self.nominations.insert(pod, &node.as_str().into());
+        }
+    }
+
+    /// A pod waits for no node any more: others may have the room.
+    fn denominate(&mut self, uid: &str) {
+        let row = self.nominations.remove(uid).and_then(|node| self.nodes.row_of(&node));
+        self.events.extend(row.and_then(|row| ClusterEvent::new(row, EventKinds::POD_DELETE)));
+    }
+
+    /// What decisions brought about since the last call.
+    pub fn take_events(&mut self) -> Vec<ClusterEvent> {
+        std::mem::take(&mut self.events)
     }
 
     /// Whether a pod was decided and not yet seen bound.
@@ -137,28 +188,30 @@ impl Scheduler {
     pub fn decide(&mut self, pod: &Arc<PodInfo>) -> Result<Assignment, Diagnosis> {
         let (row, state) = self.find(pod)?;
         let node = self.nodes.name(row).clone();
-        self.nodes.add_pod(pod.clone(), &node);
+        self.events.extend(self.nodes.add_pod(pod.clone(), &node));
         let mut assumed = Assumed { pod: pod.clone(), node: node.clone(), state };
         for (id, plugin) in self.plugins.iter().enumerate() {
             let Some(reserve) = plugin.reserve else { continue };
-            if let Err(reason) = reserve.reserve(&mut assumed.state, pod, &node) {
+            if let Err(reason) = reserve.reserve(&mut self.nodes, &mut assumed.state, pod, &node) {
                 let diagnosis = self.refused_at_last(pod, &assumed.state, id, reason);
                 self.undo_reservations(assumed, id + 1);
                 self.nodes.remove_pod(&pod.uid);
                 return Err(diagnosis);
             }
         }
-        let pre_bind = self.plugins.iter().filter_map(|plugin| plugin.pre_bind);
-        let patches = pre_bind.flat_map(|plugin| plugin.pre_bind(&assumed.state, pod, &node)).collect();
+        let pre_bind = || self.plugins.iter().filter_map(|plugin| plugin.pre_bind);
+        let patches = pre_bind().flat_map(|plugin| plugin.pre_bind(&assumed.state, pod, &node)).collect();
+        let awaited = pre_bind().flat_map(|plugin| plugin.awaited(&assumed.state)).collect();
         self.assumed.insert(pod.uid.clone(), assumed);
-        Ok(Assignment { node, patches })
+        self.denominate(&pod.uid);
+        Ok(Assignment { node, patches, awaited })
     }
 
     /// Unreserve, by the first `count` plugins, the last of them first.
-    fn undo_reservations(&self, mut assumed: Assumed, count: usize) {
+    fn undo_reservations(&mut self, mut assumed: Assumed, count: usize) {
         for plugin in self.plugins[..count].iter().rev() {
             if let Some(reserve) = plugin.reserve {
-                reserve.unreserve(&mut assumed.state, &assumed.pod, &assumed.node);
+                reserve.unreserve(&mut self.nodes, &mut assumed.state, &assumed.pod, &assumed.node);
             }
         }
     }
@@ -175,25 +228,25 @@ impl Scheduler {
     }
 
     /// Filters until enough nodes are feasible, and takes the best of them.
-    fn find(&mut self, pod: &PodInfo) -> Result<(Row, CycleState), Diagnosis> {
-        let Self { plugins, nodes, classes, settings, next_start, .. } = self;
-        let (plugins, nodes) = (*plugins, &*nodes);
+    fn find(&mut self, pod: &Arc<PodInfo>) -> Result<(Row, CycleState), Diagnosis> {
+        let Self { plugins, nodes, classes, settings, nominations, next_start, .. } = self;
+        let plugins = *plugins;
         let class = classes.class(plugins, &pod.spec, nodes);
+        let reserved = nominations.refusals(pod, plugins, nodes, class);
+        let nodes = &*nodes;
         let rows = nodes.rows();
         let start = if rows.is_empty() { 0 } else { *next_start % rows.len() };
-        let search = rows[start..].iter().chain(&rows[..start]).copied();
-        let found = if class.cycle.rejection.is_some() {
-            Search::default()
-        } else {
-            Search::run(class, plugins, nodes, search, enough(rows.len()))
-        };
-        *next_start = start + found.judged;
+        // Where room was made for it, it goes, if it can.
+        let own = nominations.node_of(&pod.uid).and_then(|node| nodes.row_of(node));
+        let mut found = Search::run(class, plugins, nodes, &reserved, own.into_iter(), 1);
         if found.feasible.is_empty() {
-            let mut diagnosis = diagnose(class, plugins, nodes, &found);
-            let post_filter = plugins.iter().filter_map(|plugin| plugin.post_filter);
-            let texts: Vec<String> = post_filter.map(|plugin| plugin.post_filter(pod, &diagnosis)).collect();
-            diagnosis.post_filter = (!texts.is_empty()).then(|| texts.join(" "));
-            return Err(diagnosis);
+            let search = rows[start..].iter().chain(&rows[..start]).copied();
+            found = Search::run(class, plugins, nodes, &reserved, search, enough(rows.len()));
+            *next_start = start + found.judged;
+        }
+        if found.feasible.is_empty() {
+            let diagnosis = diagnose(class, plugins, nodes, &found);
+            return Err(self.look_for_a_way_out(pod, diagnosis));
         }
         let totals = totals(class, plugins, nodes, &found.feasible);
         let pod_hash = fnv64(pod.uid.as_bytes()) ^ settings.tie_break;
@@ -204,16 +257,62 @@ impl Scheduler {
         Ok((row, class.cycle.state.clone()))
     }
 
+    /// PostFilter: until one finds something.
+    fn look_for_a_way_out(&mut self, pod: &Arc<PodInfo>, mut diagnosis: Diagnosis) -> Diagnosis {
+        let Self { plugins, nodes, classes, nominations, budgets, next_start, .. } = self;
+        let plugins = *plugins;
+        let mut texts = Vec::new();
+        let mut nomination = Nomination::Keep;
+        for post_filter in plugins.iter().filter_map(|plugin| plugin.post_filter) {
+            let class = classes.class(plugins, &pod.spec, nodes);
+            let (diagnosis_so_far, start) = (&diagnosis, *next_start);
+            let mut attempt =
+                Attempt { pod, diagnosis: diagnosis_so_far, budgets, plugins, nodes, class, nominations, start };
+            let way = post_filter.post_filter(&mut attempt);
+            if way.nomination != Nomination::Keep {
+                nomination = way.nomination;
+            }
+            if way.preemption.is_some() {
+                texts.clear();
+                diagnosis.preemption = way.preemption;
+                break;
+            }
+            texts.push(way.text);
+        }
+        if let Some(preemption) = &diagnosis.preemption {
+            // They are on their way from now on, whenever it shows: the next look must not choose others.
+            let nodes = &mut self.nodes;
+            self.events.extend(preemption.victims.iter().filter_map(|victim| nodes.mark_preempted(&victim.uid)));
+        }
+        diagnosis.post_filter = (!texts.is_empty()).then(|| texts.join(", "));
+        self.nominate(pod, nomination);
+        diagnosis.nominated = self.nominations.node_of(&pod.uid).cloned();
+        diagnosis
+    }
+
+    fn nominate(&mut self, pod: &Arc<PodInfo>, nomination: Nomination) {
+        match nomination {
+            Nomination::Keep => {}
+            Nomination::Clear => self.denominate(&pod.uid),
+            Nomination::Node(node) => {
+                // Those who are less important look for another place.
+                for uid in self.nominations.below(pod, &node) {
+                    self.denominate(&uid);
+                }
+                self.nominations.insert(pod, &node);
+            }
+        }
+    }
+
     /// How every node answers a pod, whether or not it is feasible.
     pub fn explain(&mut self, pod: &PodInfo) -> Diagnosis {
-        let class = self.classes.class(self.plugins, &pod.spec, &self.nodes);
-        let rows = self.nodes.rows();
-        let found = if class.cycle.rejection.is_some() {
-            Search::default()
-        } else {
-            Search::run(class, self.plugins, &self.nodes, rows.iter().copied(), rows.len())
-        };
-        diagnose(class, self.plugins, &self.nodes, &found)
+        let Self { plugins, nodes, classes, nominations, .. } = self;
+        let plugins = *plugins;
+        let class = classes.class(plugins, &pod.spec, nodes);
+        let reserved = nominations.refusals(pod, plugins, nodes, class);
+        let rows = nodes.rows();
+        let found = Search::run(class, plugins, nodes, &reserved, rows.iter().copied(), rows.len());
+        diagnose(class, plugins, nodes, &found)
     }
 
     /// Whether what changed makes another try worth it for a pod that `rejectors` refused.
@@ -221,110 +320,26 @@ impl Scheduler {
         if rejectors.is_empty() {
             return !events.is_empty();
         }
-        let class = self.classes.class(self.plugins, &pod.spec, &self.nodes);
-        let cx = class.cycle.context(&self.nodes);
-        (0..self.plugins.len()).filter(|id| rejectors.contains(*id)).any(|id| {
+        let Self { plugins, nodes, classes, .. } = self;
+        let plugins = *plugins;
+        let ids = || (0..plugins.len()).filter(|id| rejectors.contains(*id));
+        let heard = |id: usize| {
+            let kinds = plugins[id].filter.map(|filter| filter.events());
+            events.iter().any(|event| kinds.is_none_or(|kinds| event.kinds.intersects(kinds)))
+        };
+        if !ids().any(heard) {
+            return false;
+        }
+        let class = classes.class(plugins, &pod.spec, nodes);
+        let cx = class.cycle.context(nodes);
+        ids().filter(|id| heard(*id)).any(|id| {
             // A plugin that has nothing to say of the pod any more does not hold it back, nor does one that
             // does not say what it waits for.
-            let Some(filter) = self.plugins[id].filter.filter(|_| class.cycle.filters.contains(&id)) else {
-                return !events.is_empty();
-            };
-            let heard = filter.events();
-            events.iter().any(|event| event.kinds.intersects(heard) && filter.queueing_hint(&cx, *event))
+            let Some(filter) = plugins[id].filter.filter(|_| class.cycle.asks(id)) else { return true };
+            let kinds = filter.events();
+            events.iter().any(|event| event.kinds.intersects(kinds) && filter.queueing_hint(&cx, *event))
         })
     }
-}
-
-/// What a search through the nodes found.
-#[derive(Default)]
-struct Search {
-    feasible: Vec<Row>,
-    /// Nodes per refusal of the class.
-    refused: Vec<usize>,
-    judged: usize,
-}
-
-impl Search {
-    fn run(
-        class: &mut Class,
-        plugins: Plugins,
-        nodes: &NodeTable,
-        rows: impl Iterator<Item = Row>,
-        enough: usize,
-    ) -> Self {
-        let mut found = Self::default();
-        for row in rows {
-            found.judged += 1;
-            match class.verdict(plugins, nodes, row) {
-                PASSES => {
-                    found.feasible.push(row);
-                    if found.feasible.len() >= enough {
-                        break;
-                    }
-                }
-                refusal => {
-                    let at = refusal as usize - 1;
-                    if found.refused.len() <= at {
-                        found.refused.resize(at + 1, 0);
-                    }
-                    found.refused[at] += 1;
-                }
-            }
-        }
-        found
-    }
-}
-
-/// Score: the weighted sum for each feasible node.
-fn totals(class: &mut Class, plugins: Plugins, nodes: &NodeTable, feasible: &[Row]) -> Vec<i64> {
-    let mut totals = vec![0; feasible.len()];
-    let scorers = class.cycle.scorers.clone();
-    if feasible.len() < 2 || scorers.is_empty() {
-        return totals;
-    }
-    let mut raw = Vec::with_capacity(feasible.len() * scorers.len());
-    for row in feasible {
-        class.scores(plugins, nodes, *row, &mut raw);
-    }
-    let mut column = vec![0; feasible.len()];
-    for (at, id) in scorers.iter().enumerate() {
-        let plugin = plugins[*id];
-        let Some(score) = plugin.score else { continue };
-        column.iter_mut().zip(raw.iter().skip(at).step_by(scorers.len())).for_each(|(cell, raw)| *cell = *raw);
-        score.normalize(&mut column);
-        totals.iter_mut().zip(&column).for_each(|(total, score)| *total += score * plugin.weight);
-    }
-    totals
-}
-
-/// Puts what was counted into words.
-fn diagnose(class: &Class, plugins: Plugins, nodes: &NodeTable, found: &Search) -> Diagnosis {
-    let mut diagnosis = Diagnosis { nodes: nodes.rows().len(), ..Diagnosis::default() };
-    let cx = class.cycle.context(nodes);
-    if let Some((id, reason)) = class.cycle.rejection {
-        let (plugin, count) = (plugins[id], diagnosis.nodes);
-        let reasons = [((plugin.describe)(&cx, reason), count)].into();
-        diagnosis.refused = vec![Refused { plugin: plugin.name, nodes: count, reasons }];
-        diagnosis.rejectors.insert(id);
-        diagnosis.unresolvable = count;
-        return diagnosis;
-    }
-    let counted = || class.refusals().iter().zip(&found.refused).filter(|(_, count)| **count > 0);
-    for (id, plugin) in plugins.iter().enumerate() {
-        let mut refused = Refused { plugin: plugin.name, nodes: 0, reasons: Default::default() };
-        for ((_, refusal), count) in counted().filter(|((by, _), _)| *by == id) {
-            refused.nodes += count;
-            diagnosis.unresolvable += if refusal.unresolvable { *count } else { 0 };
-            for reason in refusal.reasons() {
-                *refused.reasons.entry((plugin.describe)(&cx, reason)).or_default() += count;
-            }
-        }
-        if refused.nodes > 0 {
-            diagnosis.rejectors.insert(id);
-            diagnosis.refused.push(refused);
-        }
-    }
-    diagnosis
 }
 
 #[cfg(test)]

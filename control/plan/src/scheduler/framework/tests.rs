@@ -73,7 +73,7 @@ fn note(what: &str, name: &str, pod: &PodInfo, node: &NodeName) {
 }
 
 impl Reserve for Hold {
-    fn reserve(&self, state: &mut CycleState, pod: &PodInfo, node: &NodeName) -> Result<(), Reason> {
+    fn reserve(&self, _: &mut NodeTable, state: &mut CycleState, pod: &PodInfo, node: &NodeName) -> Result<(), Reason> {
         note("reserve", self.0, pod, node);
         if self.0 == "second" && pod.priority == 1 {
             return Err(Reason(0));
@@ -82,7 +82,7 @@ impl Reserve for Hold {
         Ok(())
     }
 
-    fn unreserve(&self, _: &mut CycleState, pod: &PodInfo, node: &NodeName) {
+    fn unreserve(&self, _: &mut NodeTable, _: &mut CycleState, pod: &PodInfo, node: &NodeName) {
         note("unreserve", self.0, pod, node);
     }
 }

@@ -4,8 +4,9 @@
 use kontiki_model::selector::{Operator, Requirement};
 
 use super::normalize;
+use crate::affinity::{NAME_FIELD, NodeTerm};
 use crate::scheduler::framework::{Context, CycleState, Filter, Plugin, Prepared, Reason, Refusal, Score};
-use crate::scheduler::pod::{NodeTerm, SchedulingSpec};
+use crate::scheduler::pod::SchedulingSpec;
 use crate::scheduler::table::{EventKinds, NodeTable, Row, Word, Words, lookup};
 
 struct NodeAffinity;
@@ -64,7 +65,7 @@ impl Term {
     }
 
     fn matches(&self, nodes: &NodeTable, row: Row) -> bool {
-        let field = |r: &Requirement| r.key == "metadata.name" && r.matches(Some(nodes.name(row)));
+        let field = |r: &Requirement| r.key == NAME_FIELD && r.matches(Some(nodes.name(row)));
         self.labels.iter().all(|label| label.matches(nodes, row)) && self.fields.iter().all(field)
     }
 }
@@ -73,31 +74,48 @@ fn matchers(requirements: &[Requirement], words: &Words) -> Vec<Matcher> {
     requirements.iter().map(|requirement| Matcher::new(requirement, words)).collect()
 }
 
-struct Required {
+/// What a node must have, in the table's words.
+pub(super) struct Required {
     selector: Vec<Matcher>,
     /// One has to match; `None`: there are none.
     terms: Option<Vec<Term>>,
+}
+
+impl Required {
+    /// `None`: any node will do.
+    pub fn of(pod: &SchedulingSpec, nodes: &NodeTable) -> Option<Self> {
+        if pod.node_selector.is_empty() && pod.required.is_none() {
+            return None;
+        }
+        let terms = |terms: &Vec<NodeTerm>| terms.iter().map(|term| Term::new(term, nodes.words())).collect();
+        let selector = matchers(&pod.node_selector.requirements, nodes.words());
+        Some(Self { selector, terms: pod.required.as_ref().map(terms) })
+    }
+
+    /// One of these terms has to match.
+    pub fn of_terms(terms: &[NodeTerm], nodes: &NodeTable) -> Self {
+        let terms = terms.iter().map(|term| Term::new(term, nodes.words())).collect();
+        Self { selector: Vec::new(), terms: Some(terms) }
+    }
+
+    pub fn matches(&self, nodes: &NodeTable, row: Row) -> bool {
+        let attracts = |terms: &Vec<Term>| terms.iter().any(|term| term.matches(nodes, row));
+        self.selector.iter().all(|label| label.matches(nodes, row)) && self.terms.as_ref().is_none_or(attracts)
+    }
 }
 
 struct Preferred(Vec<(Term, i64)>);
 
 impl Filter for NodeAffinity {
     fn pre_filter(&self, pod: &SchedulingSpec, nodes: &NodeTable, state: &mut CycleState) -> Result<Prepared, Reason> {
-        if pod.node_selector.is_empty() && pod.required.is_none() {
-            return Ok(Prepared::Skip);
-        }
-        let terms = |terms: &Vec<NodeTerm>| terms.iter().map(|term| Term::new(term, nodes.words())).collect();
-        let selector = matchers(&pod.node_selector.requirements, nodes.words());
-        state.write(Required { selector, terms: pod.required.as_ref().map(terms) });
+        let Some(required) = Required::of(pod, nodes) else { return Ok(Prepared::Skip) };
+        state.write(required);
         Ok(Prepared::PerNode)
     }
 
     fn filter(&self, cx: &Context<'_>, row: Row) -> Result<(), Refusal> {
         let required: &Required = cx.state.read();
-        let selected = required.selector.iter().all(|label| label.matches(cx.nodes, row));
-        let attracts = |terms: &Vec<Term>| terms.iter().any(|term| term.matches(cx.nodes, row));
-        let attracted = required.terms.as_ref().is_none_or(attracts);
-        if selected && attracted { Ok(()) } else { Err(Refusal::unresolvable(Reason(0))) }
+        if required.matches(cx.nodes, row) { Ok(()) } else { Err(Refusal::unresolvable(Reason(0))) }
     }
 
     fn events(&self) -> EventKinds {

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Taint, Toleration};
 
 use super::normalize;
 use crate::scheduler::framework::{Context, Filter, Plugin, Reason, Refusal, Score};
-use crate::scheduler::table::{EventKinds, Row};
+use crate::scheduler::table::{EventKinds, NodeTable, NodeTaint, Row};
 use crate::taint_eviction::tolerates;
 
 struct TaintToleration;
@@ -22,12 +22,17 @@ pub(super) fn tolerated(tolerations: &[Toleration], taint: &Taint) -> bool {
     tolerations.iter().any(|toleration| tolerates(toleration, taint))
 }
 
+/// The first taint of a node that keeps pods with these tolerations away.
+pub(super) fn forbidding<'a>(nodes: &'a NodeTable, row: Row, tolerations: &[Toleration]) -> Option<&'a NodeTaint> {
+    let taints = nodes.taints[row.index()].iter();
+    let mut hard = taints.filter(|taint| matches!(taint.taint.effect.as_str(), "NoSchedule" | "NoExecute"));
+    hard.find(|taint| !tolerated(tolerations, &taint.taint))
+}
+
 impl Filter for TaintToleration {
     fn filter(&self, cx: &Context<'_>, row: Row) -> Result<(), Refusal> {
-        let taints = cx.nodes.taints[row.index()].iter();
-        let mut forbidding = taints.filter(|taint| matches!(taint.taint.effect.as_str(), "NoSchedule" | "NoExecute"));
         // The reason is the taint: its word's number.
-        match forbidding.find(|taint| !tolerated(&cx.pod.tolerations, &taint.taint)) {
+        match forbidding(cx.nodes, row, &cx.pod.tolerations) {
             Some(taint) => Err(Refusal::unresolvable(Reason(taint.shown.number()))),
             None => Ok(()),
         }

@@ -4,7 +4,7 @@ use super::Row;
 
 /// Kinds of change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct EventKinds(u8);
+pub struct EventKinds(u16);
 
 impl EventKinds {
     /// A node came.
@@ -19,6 +19,13 @@ impl EventKinds {
     pub const POD_DELETE: Self = Self(1 << 4);
     /// A pod on a node takes up more or less.
     pub const POD_UPDATE: Self = Self(1 << 5);
+
+    /// A pod came to a node.
+    pub const POD_ADD: Self = Self(1 << 6);
+    /// A node went, and its pods with it.
+    pub const NODE_DELETE: Self = Self(1 << 8);
+    /// Something that belongs to no node changed: volumes, claims, labels of namespaces.
+    pub const OTHER: Self = Self(1 << 7);
 
     /// Either's kinds.
     #[must_use]
@@ -48,15 +55,23 @@ impl EventKinds {
 /// What happened to one node, or to pods on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClusterEvent {
-    /// Which node.
+    /// Which node; any, if it happened to none.
     pub row: Row,
     /// What.
     pub kinds: EventKinds,
 }
 
 impl ClusterEvent {
-    pub(super) fn new(row: Row, kinds: EventKinds) -> Option<Self> {
+    /// What happened to a node; `None`: nothing.
+    #[must_use]
+    pub fn new(row: Row, kinds: EventKinds) -> Option<Self> {
         (!kinds.is_empty()).then_some(Self { row, kinds })
+    }
+
+    /// Something happened that belongs to no node.
+    #[must_use]
+    pub fn other() -> Self {
+        Self { row: Row(u32::MAX), kinds: EventKinds::OTHER }
     }
 
     /// The same events, one per node.

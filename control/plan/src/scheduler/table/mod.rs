@@ -8,8 +8,10 @@
 //! - Whatever changes what a plugin may read of a row gives that row a new generation, larger than
 //!   all before; what changes nothing does not.
 
+mod counts;
 mod event;
 mod facts;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -19,6 +21,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
 
+use counts::Counts;
+pub use counts::Tally;
 pub use event::{ClusterEvent, EventKinds};
 use facts::NodeFacts;
 pub use facts::{NodeTaint, Scalars};
@@ -26,6 +30,7 @@ pub use words::{Word, Words};
 
 use super::NodeName;
 use super::pod::{HostPort, PodInfo};
+use super::volumes::{ClaimKey, Volumes};
 use crate::hash::fnv64;
 use crate::object::name;
 
@@ -86,11 +91,13 @@ pub struct NodeTable {
     pub(super) pods: Vec<Vec<Arc<PodInfo>>>,
     /// Ports of the node that its pods have.
     pub(super) ports: Vec<Vec<HostPort>>,
-    /// Pods per spreading group, sorted by group.
-    pub(super) groups: Vec<Vec<(u64, u32)>>,
     /// Size of each image that is there, sorted by image.
     pub(super) images: Vec<Vec<(Word, i64)>>,
 
+    counts: Counts,
+    volumes: Volumes,
+    /// Pods that are filed, by the claims that they mount.
+    users: HashMap<ClaimKey, u32>,
     words: Words,
     names: Vec<NodeName>,
     name_hashes: Vec<u64>,
@@ -130,12 +137,18 @@ impl NodeTable {
         &self.names[row.index()]
     }
 
+    /// The row of a node that is there.
+    #[must_use]
+    pub fn row_of(&self, name: &str) -> Option<Row> {
+        self.by_name.get(name).copied().filter(|row| self.is_present(*row))
+    }
+
     pub(super) fn name_hash(&self, row: Row) -> u64 {
         self.name_hashes[row.index()]
     }
 
     pub(super) fn is_present(&self, row: Row) -> bool {
-        self.present[row.index()]
+        self.present.get(row.index()) == Some(&true)
     }
 
     /// Changes with anything in the table.
@@ -192,7 +205,6 @@ impl NodeTable {
         self.non_zero_requested.memory.push(0);
         self.pods.push(Vec::new());
         self.ports.push(Vec::new());
-        self.groups.push(Vec::new());
         self.images.push(Vec::new());
         self.names.push("".into());
         self.name_hashes.push(0);
@@ -248,13 +260,14 @@ impl NodeTable {
     }
 
     /// A node went.
-    pub fn remove_node(&mut self, name: &str) {
-        let Some(row) = self.by_name.get(name).copied().filter(|row| self.present[row.index()]) else { return };
+    pub fn remove_node(&mut self, name: &str) -> Option<ClusterEvent> {
+        let row = self.row_of(name)?;
         self.exchange(row, NodeFacts::default()).release(&mut self.words);
         self.present[row.index()] = false;
         self.rows.retain(|other| *other != row);
         self.touch(row);
         self.free_if_unused(row);
+        ClusterEvent::new(row, EventKinds::NODE_DELETE)
     }
 
     /// A pod takes up room on `node`. Said again, it replaces what was said before.
@@ -263,6 +276,7 @@ impl NodeTable {
         let place = |table: &Self| table.pods[row.index()].iter().position(|other| other.uid == pod.uid);
         if self.file.get(&pod.uid) == Some(&row)
             && let Some(at) = place(self)
+            && self.pods[row.index()][at].terminating == pod.terminating
             && self.pods[row.index()][at].spec.same_footprint(&pod.spec)
         {
             self.pods[row.index()][at] = pod;
@@ -273,7 +287,7 @@ impl NodeTable {
         self.count(row, &pod, 1);
         self.pods[row.index()].push(pod);
         self.touch(row);
-        event
+        event.or_else(|| ClusterEvent::new(row, EventKinds::POD_ADD))
     }
 
     /// Removes a pod that comes to `new`, which stays even if it is empty for a moment.
@@ -325,9 +339,8 @@ impl NodeTable {
                 taken.swap_remove(place);
             }
         }
-        for group in &spec.groups {
-            count_group(&mut self.groups[at], *group, sign);
-        }
+        self.counts.count(row, pod, sign);
+        self.count_users(spec, sign);
     }
 }
 
@@ -346,18 +359,5 @@ fn count_scalar(sums: &mut Scalars, words: &mut Words, name: &str, amount: i64) 
             let at = sums.partition_point(|(other, _)| *other < word);
             sums.insert(at, (word, amount));
         }
-    }
-}
-
-fn count_group(groups: &mut Vec<(u64, u32)>, group: u64, sign: i64) {
-    match groups.binary_search_by_key(&group, |(key, _)| *key) {
-        Ok(at) if sign > 0 => groups[at].1 += 1,
-        Ok(at) => {
-            groups[at].1 -= 1;
-            if groups[at].1 == 0 {
-                groups.remove(at);
-            }
-        }
-        Err(at) => groups.insert(at, (group, 1)),
     }
 }

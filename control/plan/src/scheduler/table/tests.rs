@@ -21,14 +21,35 @@ fn dump(table: &NodeTable) -> BTreeMap<String, String> {
         let node = (table.present[at], labels, taints, table.unschedulable[at], table.max_pods[at]);
         let scored = (table.non_zero_requested.milli_cpu[at], table.non_zero_requested.memory[at]);
         let sums = (amounts(&table.allocatable), amounts(&table.requested), scored);
-        format!("{node:?} {sums:?} {ports:?} {:?} {:?} {pods:?}", table.groups[at], sized(&table.images[at]))
+        format!("{node:?} {sums:?} {ports:?} {:?} {pods:?}", sized(&table.images[at]))
     };
     table.by_name.iter().map(|(name, at)| (name.to_string(), row(at))).collect()
 }
 
-const NODES: [&str; 6] =
-    ["", "cpu=2 label=x:y", "cordon taint=own:NoSchedule", "label=x:z example.com/gpu=2", "image=i:30 pods=3", "cpu=1"];
-const PODS: [&str; 4] = ["cpu=1", "gpu=1 port=80", "port=80 memory=1Gi", "gpu=2 cpu=500m"];
+const NODES: [&str; 7] = [
+    "label=zone:x",
+    "",
+    "cpu=2 label=x:y",
+    "cordon taint=own:NoSchedule",
+    "label=x:z example.com/gpu=2",
+    "image=i:30 pods=3",
+    "cpu=1",
+];
+const PODS: [&str; 6] = [
+    "apart=zone/app:web",
+    "likes=1/zone/app:db label=app:db",
+    "cpu=1",
+    "gpu=1 port=80",
+    "port=80 memory=1Gi",
+    "gpu=2 cpu=500m",
+];
+
+/// Asks about others what all of the pods ask.
+fn hold(table: &mut NodeTable) {
+    for text in PODS {
+        info("p", text).spec.peers.queries().for_each(|query| table.hold(query));
+    }
+}
 
 #[derive(Clone, Debug)]
 enum Change {
@@ -53,6 +74,7 @@ proptest! {
     #[test]
     fn incremental_is_rebuilt(changes in changes()) {
         let mut table = NodeTable::default();
+        hold(&mut table);
         let (mut nodes, mut pods) = (BTreeMap::new(), BTreeMap::new());
         for change in changes {
             let before = (table.generation(), dump(&table));
@@ -77,6 +99,7 @@ proptest! {
             }
             prop_assert!(before.0 != table.generation() || before.1 == dump(&table), "a change without a generation");
             let mut rebuilt = NodeTable::default();
+            hold(&mut rebuilt);
             for text in nodes.values() {
                 rebuilt.set_node(&node(text));
             }
@@ -84,9 +107,12 @@ proptest! {
                 rebuilt.add_pod(info(&format!("p{p}"), PODS[*what]), &format!("n{n}"));
             }
             prop_assert_eq!(dump(&table), dump(&rebuilt));
+            prop_assert_eq!(table.counts.dump(&table.names), rebuilt.counts.dump(&rebuilt.names));
             prop_assert_eq!(table.words.len(), rebuilt.words.len());
         }
-        nodes.keys().for_each(|n| table.remove_node(&format!("n{n}")));
+        for n in nodes.keys() {
+            table.remove_node(&format!("n{n}"));
+        }
         for p in pods.keys() {
             table.remove_pod(&format!("uid-p{p}"));
         }
@@ -126,7 +152,7 @@ fn a_pod_that_comes_or_goes_is_told_by_its_kind() {
         (event.map(|event| (table.name(event.row).to_string(), event.kinds)), table.generation())
     };
     let (event, generation) = add("cpu=2", "a");
-    assert_eq!(event, None, "a pod that comes helps nobody");
+    assert_eq!(event, Some(("a".into(), EventKinds::POD_ADD)), "those who want to be near it");
     assert_eq!(add("cpu=2", "a"), (None, generation), "said twice, it changes nothing");
     assert_eq!(add("cpu=1", "a").0, Some(("a".into(), EventKinds::POD_UPDATE)));
     assert_eq!(add("cpu=1", "b").0, Some(("a".into(), EventKinds::POD_DELETE)));

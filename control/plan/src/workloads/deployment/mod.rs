@@ -24,8 +24,10 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kontiki_model::selector::Selector;
 
+use super::intstr::{Round, scaled};
+use super::managed::claim;
 use crate::action::{Action, EventRecord, Patch, Plan, patch_to, reference};
-use crate::object::{self, adopt, controller, created, deleting, labels, name, release, uid};
+use crate::object::{self, created, deleting, labels, name};
 pub use concerned::{by_pod, by_set};
 use set::Set;
 pub use set::name_of as set_name;
@@ -53,33 +55,15 @@ pub fn plan(view: &View, now: Timestamp) -> Plan {
     let Some(selector) = Selector::from_spec(&spec.selector).filter(|selector| !selector.is_empty()) else {
         return Plan::rest("its selector selects nothing");
     };
-    let (sets, claims) = claim(view, &selector);
+    // With patches to do, nothing else is decided: a set that is adopted only now may be the one wanted.
+    let (sets, claims) = claim(view.deployment.as_ref(), &view.sets, |set| selector.matches(&labels(&set.metadata)));
     if !claims.is_empty() {
         return Plan::new("ReplicaSets change their manager", claims);
     }
+    let sets = sets.into_iter().cloned().collect();
     let mut work = Work::new(view, spec, sets, now);
     let why = work.turn();
     work.finish(why)
-}
-
-/// The ReplicaSets that belong to the deployment, and the patches that make or end that. With
-/// patches to do, nothing else is decided: a set that is adopted only now may be the one wanted.
-fn claim(view: &View, selector: &Selector) -> (Vec<Arc<ReplicaSet>>, Vec<Action>) {
-    let meta = &view.deployment.metadata;
-    let (mut mine, mut actions) = (Vec::new(), Vec::new());
-    for set in &view.sets {
-        let matches = selector.matches(&labels(&set.metadata));
-        match controller(&set.metadata) {
-            Some(owner) if owner.uid != uid(meta) => {}
-            Some(_) if matches => mine.push(set.clone()),
-            Some(_) if !deleting(meta) => actions.push(release(set.as_ref(), uid(meta))),
-            None if matches && !deleting(meta) && !deleting(&set.metadata) => {
-                actions.push(adopt(set.as_ref(), view.deployment.as_ref()));
-            }
-            _ => {}
-        }
-    }
-    (mine, actions)
 }
 
 /// One plan in the making: the deployment and its sets as they will be.
@@ -232,34 +216,15 @@ fn limits(spec: &DeploymentSpec) -> RollingLimits {
     }
     let want = replicas(spec);
     let rolling = spec.strategy.as_ref().and_then(|strategy| strategy.rolling_update.as_ref());
-    let surge = scaled(rolling.and_then(|r| r.max_surge.as_ref()), want, Round::Up);
-    let unavailable = scaled(rolling.and_then(|r| r.max_unavailable.as_ref()), want, Round::Down);
+    let quarter = IntOrString::String("25%".into());
+    let surge = scaled(rolling.and_then(|r| r.max_surge.as_ref()).unwrap_or(&quarter), want, Round::Up);
+    let unavailable = rolling.and_then(|r| r.max_unavailable.as_ref()).unwrap_or(&quarter);
+    let unavailable = scaled(unavailable, want, Round::Down);
     if surge == 0 && unavailable == 0 {
         // Nothing could ever move; that happens when percentages round to zero.
         return RollingLimits { surge: 0, unavailable: 1.min(want) };
     }
     RollingLimits { surge, unavailable: unavailable.min(want) }
-}
-
-#[derive(Clone, Copy)]
-enum Round {
-    Up,
-    Down,
-}
-
-/// A number, or a percentage of `of`. Validation keeps other texts out of the store.
-fn scaled(value: Option<&IntOrString>, of: i32, round: Round) -> i32 {
-    let percent = match value {
-        Some(IntOrString::Int(number)) => return *number,
-        Some(IntOrString::String(text)) => text.strip_suffix('%').and_then(|p| p.parse::<i64>().ok()).unwrap_or(0),
-        None => 25,
-    };
-    let product = percent * i64::from(of);
-    let part = match round {
-        Round::Up => product.div_euclid(100) + i64::from(product.rem_euclid(100) != 0),
-        Round::Down => product.div_euclid(100),
-    };
-    i32::try_from(part).unwrap_or(i32::MAX)
 }
 
 /// Attaches an event to a patch, recorded once the patch is done.

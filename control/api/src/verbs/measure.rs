@@ -1,0 +1,71 @@
+//! Get and list of kinds whose objects are not stored: they are made now, of what nodes say about objects that are.
+//!
+//! Invariant: what a node does not say is not there. A list is without it, and to get it is 404, as metrics-server answers.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kontiki_machinery::ResourceDef;
+use kontiki_machinery::measured::Measured;
+use kontiki_model::GroupResource;
+use kontiki_store::Entry;
+use serde_json::Value;
+
+use super::list::Version;
+use crate::Status;
+use crate::call::{Answer, Call, Object};
+use crate::clock::format_time;
+use crate::state::served;
+
+/// How long nodes may take, all together.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Call {
+    /// Makes the object that this call names.
+    pub async fn measure_one(&self, measured: &dyn Measured) -> Result<Answer, Status> {
+        let about = self.about(measured)?;
+        let state = self.api.fresh().await?;
+        let entry = state.get(&about.key()).ok_or_else(|| about.not_found())?;
+        let made = self.measure(measured, &about.def, &[entry]).await?.pop();
+        let object = made.ok_or_else(|| self.not_measured())?;
+        Ok(Answer::Object { code: 200, object: Object::Built(object) })
+    }
+
+    /// Makes the collection that this call names.
+    pub async fn measure_all(&self, measured: &dyn Measured) -> Result<Answer, Status> {
+        let filter = self.filter.clone()?;
+        let about = self.about(measured)?;
+        let list = about.first_page(Version::Latest, None, &filter).await?;
+        Ok(Answer::Made(self.measure(measured, &about.def, &list.items).await?))
+    }
+
+    /// The same call about what the objects are about.
+    fn about(&self, measured: &dyn Measured) -> Result<Call, Status> {
+        let table = self.api.registry().table();
+        let def = table.find_resource(measured.about()).cloned().ok_or_else(Status::no_such_resource)?;
+        Ok(Call { def, ..self.on_object() })
+    }
+
+    async fn measure(
+        &self,
+        measured: &dyn Measured,
+        def: &ResourceDef,
+        entries: &[Arc<Entry>],
+    ) -> Result<Vec<Value>, Status> {
+        let subjects = entries.iter().map(|entry| served(def, entry)).collect::<Result<Vec<Value>, Status>>()?;
+        let nodes: BTreeSet<String> = subjects.iter().filter_map(|one| measured.node(one)).map(str::to_owned).collect();
+        let (inner, deadline) = (&self.api.inner, self.deadline.min(Instant::now() + PATIENCE));
+        let said = inner.usage.of(&*inner.config.node_proxy, nodes, deadline).await;
+        let now = format_time(self.api.now());
+        let make = |subject: &Value| measured.object(subject, said.get(measured.node(subject)?)?, &now);
+        Ok(subjects.iter().filter_map(make).collect())
+    }
+
+    /// metrics-server names the kind here, and the namespace with the name.
+    fn not_measured(&self) -> Status {
+        let name = self.namespace().map_or_else(|| self.name().to_owned(), |space| format!("{space}/{}", self.name()));
+        let kind = self.def.kind.to_ascii_lowercase();
+        Status::not_found(GroupResource { group: &self.def.group, resource: &kind }, &name)
+    }
+}

@@ -1,0 +1,128 @@
+//! Objects that every cluster begins with, as data for whoever makes them: how requests are told apart and served
+//! (`flowcontrol.apiserver.k8s.io`), and who serves the built-in groups (`apiregistration.k8s.io`).
+//!
+//! Invariant: each passes its row's validation as it is.
+
+use kontiki_machinery::Table;
+use serde_json::{Value, json};
+
+use crate::rows::{flowcontrol, service};
+
+/// One object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Given {
+    /// API group.
+    pub group: &'static str,
+    /// Plural name.
+    pub plural: &'static str,
+    /// The object, which is in no namespace.
+    pub object: Value,
+}
+
+const FLOW: &str = "flowcontrol.apiserver.k8s.io";
+const NETWORKING: &str = "networking.k8s.io";
+const AGGREGATOR: &str = "apiregistration.k8s.io";
+const AUTOMANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
+
+/// The objects for the groups that `table` has. Levels come before the schemas that name them.
+#[must_use]
+pub fn objects(table: &Table) -> Vec<Given> {
+    let mut all = Vec::new();
+    for (plural, kind) in [("prioritylevelconfigurations", "PriorityLevelConfiguration"), ("flowschemas", "FlowSchema")]
+    {
+        all.extend(flowcontrol::bootstrap(plural).map(|(name, spec)| {
+            let annotations = json!({flowcontrol::AUTO_UPDATE: "true"});
+            let metadata = json!({"name": name, "annotations": annotations});
+            let version = format!("{FLOW}/v1");
+            let object = json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec});
+            Given { group: FLOW, plural, object }
+        }));
+    }
+    for (group, versions) in table.groups() {
+        let served = |version: &&str| PRIORITIES.iter().find(|(known, of, ..)| (*known, *of) == (group, *version));
+        all.extend(versions.iter().filter_map(served).map(|row| api_service(*row)));
+    }
+    all
+}
+
+/// The range that a cluster's Services begin with.
+#[must_use]
+pub fn service_cidr(range: &str) -> Given {
+    let metadata = json!({"name": service::DEFAULT_CIDR});
+    let version = format!("{NETWORKING}/v1");
+    let object =
+        json!({"apiVersion": version, "kind": "ServiceCIDR", "metadata": metadata, "spec": {"cidrs": [range]}});
+    Given { group: NETWORKING, plural: "servicecidrs", object }
+}
+
+fn api_service((group, version, minimum, priority): Row) -> Given {
+    let metadata = json!({"name": format!("{version}.{group}"), "labels": {AUTOMANAGED: "onstart"}});
+    let mut spec = json!({"version": version, "groupPriorityMinimum": minimum, "versionPriority": priority});
+    if !group.is_empty() {
+        spec["group"] = group.into();
+    }
+    let version = format!("{AGGREGATOR}/v1");
+    let object = json!({"apiVersion": version, "kind": "APIService", "metadata": metadata, "spec": spec});
+    Given { group: AGGREGATOR, plural: "apiservices", object }
+}
+
+/// A group and version, `groupPriorityMinimum`, `versionPriority`.
+type Row = (&'static str, &'static str, i64, i64);
+
+/// As `pkg/controlplane/apiserver/aggregator.go` has them.
+const PRIORITIES: &[Row] = &[
+    ("", "v1", 18_000, 1),
+    ("apps", "v1", 17_800, 15),
+    ("events.k8s.io", "v1", 17_750, 15),
+    ("authentication.k8s.io", "v1", 17_700, 15),
+    ("authorization.k8s.io", "v1", 17_600, 15),
+    ("autoscaling", "v1", 17_500, 15),
+    ("autoscaling", "v2", 17_500, 30),
+    ("batch", "v1", 17_400, 15),
+    ("certificates.k8s.io", "v1", 17_300, 15),
+    ("networking.k8s.io", "v1", 17_200, 15),
+    ("policy", "v1", 17_100, 15),
+    ("rbac.authorization.k8s.io", "v1", 17_000, 15),
+    ("storage.k8s.io", "v1", 16_800, 15),
+    ("apiextensions.k8s.io", "v1", 16_700, 15),
+    ("admissionregistration.k8s.io", "v1", 16_700, 15),
+    ("scheduling.k8s.io", "v1", 16_600, 15),
+    ("coordination.k8s.io", "v1", 16_500, 15),
+    ("node.k8s.io", "v1", 16_300, 15),
+    ("resource.k8s.io", "v1", 16_200, 21),
+    ("discovery.k8s.io", "v1", 16_200, 15),
+    ("flowcontrol.apiserver.k8s.io", "v1", 16_100, 21),
+    ("storagemigration.k8s.io", "v1", 15_800, 15),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use kontiki_machinery::validate_create;
+
+    use super::*;
+    use crate::{Settings, registry, rows::service::Ranges};
+
+    #[test]
+    fn what_every_cluster_has_is_valid() {
+        let services = Ranges { addresses: "10.96.0.0/16".parse().expect("a range"), node_ports: 1..=2 };
+        let table = registry(&Settings { services }).table();
+        let mut objects = objects(&table);
+        objects.push(service_cidr("10.96.0.0/16"));
+        let names: BTreeSet<String> =
+            objects.iter().map(|given| format!("{}/{}", given.plural, given.object["metadata"]["name"])).collect();
+        assert_eq!(names.len(), objects.len());
+        assert!(names.contains("apiservices/\"v1.\"") && names.contains("flowschemas/\"exempt\""), "{names:?}");
+        for given in objects {
+            let def = table.find(given.group, "v1", given.plural).expect("a row");
+            let mut object = given.object;
+            def.schema.normalize(&mut object);
+            def.strategy.default(&mut object);
+            let before = object["spec"].clone();
+            def.strategy.prepare_create(&mut object);
+            assert_eq!(validate_create(def, &object), [], "{object}");
+            assert_eq!(object["spec"], before);
+        }
+    }
+}

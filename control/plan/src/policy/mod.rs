@@ -1,0 +1,3 @@
+//! Budgets of what may be disrupted.
+
+pub mod disruption;
