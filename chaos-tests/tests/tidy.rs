@@ -77,8 +77,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kontiki", &["kontiki-files", "kontiki-tls", "kontiki-etcd", "kontiki-server", "kontiki-agent", "kontiki-net"]),
     ("kontiki-chaos-tests", &["kontiki-model", "kontiki-etcd-tests"]),
     ("kontiki-sim", &["kontiki-state", "kontiki-store"]),
-    ("kontiki-etcd-tests", &["kontiki-proto"]),
-    ("kontiki-api-load", &["kontiki-etcd-tests"]),
+    ("kontiki-test-ports", &[]),
+    ("kontiki-etcd-tests", &["kontiki-proto", "kontiki-test-ports"]),
+    ("kontiki-api-load", &["kontiki-etcd-tests", "kontiki-test-ports"]),
     ("kontiki-nemesis", &["kontiki-proto", "kontiki-etcd-tests"]),
 ];
 

@@ -19,7 +19,7 @@ use kontiki_store::{
     Compare, Config, EventKind, HistoryError, MemberError, Op, ReadError, Revision, Role, Store, Term, Tuning, Txn,
     WatchItem, WriteError,
 };
-use support::{Pki, free_port};
+use support::Pki;
 
 struct Cluster {
     pki: Pki,
@@ -432,7 +432,7 @@ async fn a_directory_that_is_not_ours_is_refused_with_one_line_and_left_alone() 
     let config = cluster.configs[&1].clone();
     let open = |config: Config| async move { Store::open(config).await.err().map(|error| error.to_string()) };
     let elsewhere = |change: &dyn Fn(&mut Config)| {
-        let mut other = Config { listen: free_port(), ..config.clone() };
+        let mut other = Config { listen: kontiki_test_ports::one(), ..config.clone() };
         change(&mut other);
         other
     };

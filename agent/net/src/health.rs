@@ -124,8 +124,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_answers_for_its_service_while_there_is_one() {
-        let port =
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.expect("a port").local_addr().expect("bound").port();
+        let port = kontiki_test_ports::one().port();
         let health = |local| Health { namespace: "d".into(), name: "web".into(), local };
         let mut ports = HealthPorts::default();
         for (local, status) in [(2, "HTTP/1.1 200"), (0, "HTTP/1.1 503"), (1, "HTTP/1.1 200")] {

@@ -25,7 +25,7 @@ use crate::{
     binaries,
     client::{self, Clients},
     pki::{Certs, Pki},
-    process::{self, LOOPBACK, free_ports},
+    process::{self, LOOPBACK},
     wait::until,
 };
 
@@ -158,8 +158,7 @@ impl Group {
     /// Room for one more member: addresses, directory, certificate.
     fn seat(&mut self) -> Result<usize> {
         let name = format!("s{}", self.members.len() + 1);
-        let taken: Vec<SocketAddr> = self.members.iter().flat_map(|m| [m.client, m.peer]).collect();
-        let [client, peer] = free_ports(&taken)?;
+        let [client, peer] = kontiki_test_ports::free()?;
         let base = self.dir.path();
         let certs = self.pki.issue(&name, &[LOOPBACK])?;
         let (dir, log) = (base.join(&name), base.join(format!("{name}.log")));

@@ -1,23 +1,19 @@
-//! Processes under test: their ports, how they are started and ended, what they have used of the machine.
+//! Processes under test: how they are started and ended, what they have used of the machine.
 //!
 //! Invariants
-//! - Ports lie below the kernel's ephemeral range: nobody's outgoing connection can take the port of a process that
-//!   is down.
 //! - A [`Daemon`] ends with its value, by its own process id.
 
 use std::{
     fs::{self, File},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::unistd::{SysconfVar, sysconf};
-use rand::Rng;
 
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// A server that runs until it is dropped.
 #[derive(Debug)]
@@ -114,25 +110,6 @@ fn bytes(path: &str, key: &str) -> Result<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key)).with_context(|| format!("{key} in {path}"))?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
     Ok(kib * 1024)
-}
-
-/// Addresses of the loopback that nobody listens on, none of them in `taken`.
-///
-/// # Errors
-/// There are not so many.
-pub fn free_ports<const N: usize>(taken: &[SocketAddr]) -> Result<[SocketAddr; N]> {
-    let mut held = Vec::new();
-    for _ in 0..1_000 {
-        let address = SocketAddr::new(LOOPBACK, rand::rng().random_range(PORTS));
-        // Bound until all are found, so that one port is not given twice.
-        if let (false, Ok(listener)) = (taken.contains(&address), TcpListener::bind(address)) {
-            held.push((address, listener));
-        }
-        if held.len() == N {
-            return Ok(std::array::from_fn(|i| held[i].0));
-        }
-    }
-    bail!("no {N} free ports in {PORTS:?}")
 }
 
 #[cfg(test)]

@@ -1,9 +1,6 @@
 //! Certificates and configurations for members on loopback; shared by tests and benchmarks.
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    path::Path,
-};
+use std::path::Path;
 
 use kontiki_store::{Config, PeerTls};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -35,7 +32,7 @@ impl Pki {
     }
 
     pub fn config(&self, id: u64, dir: &Path) -> Config {
-        let listen = free_port();
+        let listen = kontiki_test_ports::one();
         Config {
             id,
             name: format!("s{id}"),
@@ -48,8 +45,4 @@ impl Pki {
             max_feature_level: None,
         }
     }
-}
-
-pub fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

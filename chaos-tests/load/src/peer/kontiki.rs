@@ -13,7 +13,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kontiki_etcd_tests::{
     binaries,
     pki::Certs,
-    process::{Daemon, LOOPBACK, free_ports},
+    process::{Daemon, LOOPBACK},
     wait::until,
 };
 use serde_json::Value;
@@ -72,8 +72,7 @@ impl Masters {
         let text = |key: &str| token[key].as_str().with_context(|| format!("{key} of a token"));
         let server = self.masters[0].node.to_string();
         let how = ["--join-servers", &server, "--join-token", text("token")?, "--join-ca-hash", text("caHash")?];
-        let taken: Vec<SocketAddr> = self.masters.iter().flat_map(|m| [m.api, m.node, m.peer]).collect();
-        let mut master = Master::start(&self.bin, self.dir.path(), &format!("s{number}"), &taken, &how)?;
+        let mut master = Master::start(&self.bin, self.dir.path(), &format!("s{number}"), &how)?;
         let joined = until("a master that has joined", JOINED, async || {
             master.process.running()?;
             let status = self.kontiki(&["status"])?;
@@ -137,8 +136,8 @@ impl Masters {
 }
 
 impl Master {
-    fn start(bin: &Path, dir: &Path, name: &str, taken: &[SocketAddr], how: &[&str]) -> Result<Self> {
-        let [api, node, peer] = free_ports(taken)?;
+    fn start(bin: &Path, dir: &Path, name: &str, how: &[&str]) -> Result<Self> {
+        let [api, node, peer] = kontiki_test_ports::free()?;
         let loopback = LOOPBACK.to_string();
         let ports = [api, node, peer].map(|address| address.port().to_string());
         let data = dir.join(name).display().to_string();

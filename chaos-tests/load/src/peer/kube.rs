@@ -11,7 +11,7 @@ use kontiki_etcd_tests::{
     binaries,
     group::{Group, Kind, Options},
     pki::Certs,
-    process::{Daemon, LOOPBACK, free_ports},
+    process::{Daemon, LOOPBACK},
 };
 
 /// etcd refuses writes above 2 GiB unless told otherwise; ours has no such bound.
@@ -33,7 +33,7 @@ impl Kube {
     pub async fn start() -> Result<Option<Self>> {
         let Some(bin) = binaries::kube_apiserver()? else { return Ok(None) };
         let etcd = Group::start(Options::new(Kind::Etcd37, 1).extra(&[QUOTA])).await?;
-        let [address] = free_ports(&[])?;
+        let [address] = kontiki_test_ports::free()?;
         let serving = etcd.pki().issue("kube-apiserver", &[LOOPBACK])?;
         let admin = etcd.pki().issue_in("administrator", Some("system:masters"), &[])?;
         let mut command = Command::new(bin);

@@ -5,7 +5,7 @@
 pub mod groups;
 pub mod served;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -316,9 +316,7 @@ impl World {
 
 async fn open(dir: &std::path::Path, authority: &Authority, tuning: Tuning) -> Store {
     let (cert_pem, key_pem) = authority.issue("system:kontiki:server:test", "kontiki:servers");
-    let free =
-        std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port").local_addr().expect("address");
-    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free.port()));
+    let listen = kontiki_test_ports::one();
     let config = kontiki_store::Config {
         id: 1,
         name: "test".into(),
