@@ -39,7 +39,6 @@ struct Master {
     process: Daemon,
     api: SocketAddr,
     node: SocketAddr,
-    peer: SocketAddr,
 }
 
 impl Masters {
@@ -50,7 +49,7 @@ impl Masters {
     pub async fn start(setup: &Setup) -> Result<Self> {
         let bin = setup.bin.clone().map_or_else(binaries::kontiki, Ok)?;
         let dir = tempfile::Builder::new().prefix("kontiki-masters-").tempdir()?;
-        let mut first = Master::start(&bin, dir.path(), "s1", &[], &["--bootstrap"])?;
+        let mut first = Master::start(&bin, dir.path(), "s1", &["--bootstrap"])?;
         let kubeconfig = dir.path().join("s1").join(KUBECONFIG);
         until("the first master's kubeconfig", JOINED, async || {
             first.process.running()?;
@@ -146,7 +145,7 @@ impl Master {
         command.args(["--advertise-address", &loopback, "--listen-address", &loopback]);
         command.args(["--api-port", &ports[0], "--node-port", &ports[1], "--peer-port", &ports[2]]).args(how);
         let process = Daemon::start(command, dir.join(format!("{name}.log")))?;
-        Ok(Self { process, api, node, peer })
+        Ok(Self { process, api, node })
     }
 }
 
