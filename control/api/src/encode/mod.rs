@@ -18,7 +18,7 @@ use self::response::with_code;
 pub(crate) use self::response::{accepts_gzip, add_warnings, empty, of_bytes, sized};
 pub(crate) use self::shape::include_object;
 use self::shape::{shape_one, wrong_shape};
-use self::value::{formatted, to_bytes};
+use self::value::formatted;
 use crate::call::{Answer, Call, Object};
 use crate::negotiate::{self, Form, Media, Offer, Shape};
 use crate::params::Params;
@@ -28,8 +28,7 @@ pub(crate) async fn answer(call: &Call, answer: Answer, form: &Form, gzip: bool)
     match answer {
         Answer::Raw(response) => Ok(response),
         Answer::Status { code, status } => {
-            let value = serde_json::to_value(&status).map_err(Status::internal)?;
-            Ok(with_code(value_response(&value, form)?, code))
+            Ok(with_code(of_bytes(form.media.name(), value::status(&status, form)?), code))
         }
         Answer::Object { code, object } => {
             let bytes = object_bytes(call, &object, form)?;
@@ -71,10 +70,11 @@ fn in_form(value: &Value, mut form: Form, params: &Params) -> Result<Response<Bo
 /// The response for a failure.
 pub(crate) fn error(status: &Status, accept: Option<&str>) -> Response<Body> {
     let form = Form { media: negotiate::error_media(accept), ..Form::PLAIN };
-    let value = serde_json::to_value(status).unwrap_or_default();
-    let response = value_response(&value, &form);
-    let response = response.unwrap_or_else(|_| of_bytes(negotiate::JSON, to_bytes(&value)));
-    let mut response = with_code(response, status.code);
+    let (media, bytes) = match value::status(status, &form) {
+        Ok(bytes) => (form.media, bytes),
+        Err(_) => (Media::Json, value::status(status, &Form::PLAIN).unwrap_or_default()),
+    };
+    let mut response = with_code(of_bytes(media.name(), bytes), status.code);
     if let Some(seconds) = status.details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0) {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
