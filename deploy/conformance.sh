@@ -34,14 +34,14 @@ fi
 
 suite=(--kubeconfig="$kubeconfig" --provider=skeleton --allowed-not-ready-nodes=-1 --minStartupPods=0
   --dump-logs-on-failure=false --report-complete-ginkgo=false)
-select=(--focus="$FOCUS" --json-report=report.json --output-dir="$REPORT")
+select=(--focus="$FOCUS")
 [ -z "$SKIP" ] || select+=(--skip="$SKIP")
 rc=0
 if [ "$PROCS" -gt 1 ]; then
   ginkgo=${GINKGO:-$(dirname "$E2E")/ginkgo}
-  "$ginkgo" --procs="$PROCS" --no-color --silence-skips "${select[@]}" "$E2E" -- "${suite[@]}" >"$REPORT/log" 2>&1 || rc=$?
+  "$ginkgo" --procs="$PROCS" --no-color --silence-skips "${select[@]}" --json-report=report.json --output-dir="$REPORT" "$E2E" -- "${suite[@]}" >"$REPORT/log" 2>&1 || rc=$?
 else
-  "$E2E" "${select[@]/#--/--ginkgo.}" --ginkgo.no-color "${suite[@]}" >"$REPORT/log" 2>&1 || rc=$?
+  "$E2E" "${select[@]/#--/--ginkgo.}" --ginkgo.json-report="$REPORT/report.json" --ginkgo.no-color "${suite[@]}" >"$REPORT/log" 2>&1 || rc=$?
 fi
 deploy/conformance.py "$REPORT/report.json" || { tail -n 40 "$REPORT/log"; exit 1; }
 exit "$rc"
