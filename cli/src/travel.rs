@@ -23,6 +23,7 @@ const CHANGES: &str = "kontiki.dev/changes";
 const MANAGER: &str = "kontiki-undo";
 /// Changes that are asked for at once.
 const PAGE: usize = 100;
+const NO_PAST: &str = "whoever serves this kind keeps no past of it";
 /// Finalizers of deletions that were under way.
 const OF_DELETIONS: [&str; 2] = ["foregroundDeletion", "orphan"];
 
@@ -98,6 +99,9 @@ impl Place {
 pub async fn get(args: GetArgs) -> Result<ExitCode> {
     let (client, place) = find(&args.object).await?;
     let moment = args.as_of.as_deref().map(|moment| (AS_OF, moment));
+    if moment.is_some() {
+        know_the_past(&client, &place).await?;
+    }
     let path = place.path(moment.as_slice());
     match args.output {
         Form::Json => println!("{:#}", client.get(&path).await?),
@@ -130,9 +134,12 @@ pub async fn undo(args: UndoArgs) -> Result<ExitCode> {
         Err(error) => return Err(error),
     };
     let then = match &args.to {
-        Some(moment) => client.get(&place.path(&[(AS_OF, moment)])).await.map_err(|error| {
-            if is_absent(&error) { error.context(format!("it did not exist as of {moment}")) } else { error }
-        })?,
+        Some(moment) => {
+            know_the_past(&client, &place).await?;
+            client.get(&place.path(&[(AS_OF, moment)])).await.map_err(|error| {
+                if is_absent(&error) { error.context(format!("it did not exist as of {moment}")) } else { error }
+            })?
+        }
         None => before_last(&client, &place, now.as_ref()).await?,
     };
     let wanted = wanted(&then, now.as_ref());
@@ -150,6 +157,11 @@ pub async fn undo(args: UndoArgs) -> Result<ExitCode> {
     }
     print!("{diff}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// A server that knows no past would answer with the present.
+async fn know_the_past(client: &Client, place: &Place) -> Result<()> {
+    Past::default().read(client, place, 1, &mut String::new()).await.map(drop)
 }
 
 /// The newest version that was otherwise; of an object that is gone the newest that was not going.
@@ -258,8 +270,7 @@ impl Past {
             query.push(("continue", &**next));
         }
         let mut list = client.get(&place.path(&query)).await?;
-        let items =
-            list["items"].as_array_mut().context("the server does not know of the past; is it of this version?")?;
+        let items = list["items"].as_array_mut().context(NO_PAST)?;
         self.changes.append(items);
         let said = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         self.since = format!("revision {} {}", said(&list["since"]["revision"]), said(&list["since"]["time"]));
