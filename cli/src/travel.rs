@@ -488,7 +488,7 @@ mod tests {
         made["created"] = true.into();
         let past = Past {
             changes: vec![
-                json!({"revision": "5"}),
+                json!({"revision": "5", "deleted": true}),
                 json!({"revision": "4", "unreadable": "sealed"}),
                 change(3, object(3, "b", &[ann, ("bob", "3")])),
                 change(2, object(2, "b", &[ann, bob])),
@@ -497,8 +497,6 @@ mod tests {
             is_whole: true,
             since: "revision 0".to_owned(),
         };
-        let mut past = past;
-        past.changes[0]["deleted"] = true.into();
         let all = past.show(9, false).unwrap();
         let expect = "revision 5  -\ndeleted\n\n\
                       revision 4  -\nit cannot be read: sealed\n\n\

@@ -15,7 +15,7 @@ use crate::{
     disk::{
         db::Db,
         failure::open_error,
-        past::{Ask, Told, When},
+        past::{Question, Told, When},
         space::Disk,
         writer::{self, Job, WriteQueue},
     },
@@ -478,7 +478,7 @@ impl Store {
     /// # Errors
     /// `Future` if the moment has not come here yet. That it lies too far back is told by the answer.
     pub async fn tell(&self, key: Bytes, upto: When, limit: usize, bytes: usize) -> Result<Told, HistoryError> {
-        Arc::clone(self.view()).tell(Ask { key, upto, limit, bytes }).await
+        Arc::clone(self.view()).tell_past(Question { key, upto, limit, bytes }).await
     }
 
     /// Watches the keys under `prefix`: all changes after `after`, or from now on. If `after` has

@@ -57,7 +57,7 @@ pub struct Told {
 
 /// What is asked about a key.
 #[derive(Clone, Debug)]
-pub(crate) struct Ask {
+pub(crate) struct Question {
     pub key: Bytes,
     pub upto: When,
     /// Changes to tell at most.
@@ -70,19 +70,20 @@ pub(crate) struct Ask {
 pub(crate) fn tell(
     db: &Families<'_>,
     epoch: u32,
-    ask: &Ask,
+    question: &Question,
     current: Revision,
     own: Option<Revision>,
 ) -> io::Result<Told> {
     let marks = Marks::read(db)?;
     let floor = swept(db, epoch)?;
-    let upto = match ask.upto {
+    let upto = match question.upto {
         When::Now => Some(current),
         When::Revision(revision) => Some(revision.min(current)),
         When::Second(second) => marks.at(second).map(|revision| revision.min(current)),
     };
     let mut told = Told { upto, ..Told::default() };
-    let mut walk = Walk { db, epoch, key: &ask.key, floor, next: Some(own.map_or(Next::Before(current), Next::At)) };
+    let mut walk =
+        Walk { db, epoch, key: &question.key, floor, next: Some(own.map_or(Next::Before(current), Next::At)) };
     let mut bytes = 0;
     while let Some(upto) = upto
         && let Some(row) = walk.row()?
@@ -92,7 +93,7 @@ pub(crate) fn tell(
             walk.skip_to(upto);
             continue;
         }
-        if told.changes.len() >= ask.limit || bytes >= ask.bytes {
+        if told.changes.len() >= question.limit || bytes >= question.bytes {
             told.more = true;
             break;
         }

@@ -23,7 +23,7 @@ use crate::{
     disk::{
         db::{Db, Families},
         history::{self, Step, state_record},
-        past::{self, Ask, Told, When},
+        past::{self, Question, Told, When},
         writer::WriteQueue,
     },
     rt,
@@ -210,9 +210,10 @@ impl View {
     }
 
     /// What became of a key, also before what is compacted.
-    pub async fn tell(self: Arc<Self>, ask: Ask) -> Result<Told, HistoryError> {
-        let (current, own) = self.look(|state| (state.revision(), state.get(&ask.key).map(|entry| entry.mod_revision)));
-        if let When::Revision(revision) = ask.upto
+    pub async fn tell_past(self: Arc<Self>, question: Question) -> Result<Told, HistoryError> {
+        let (current, own) =
+            self.look(|state| (state.revision(), state.get(&question.key).map(|entry| entry.mod_revision)));
+        if let When::Revision(revision) = question.upto
             && revision > current
         {
             return Err(HistoryError::Future { current });
@@ -220,9 +221,9 @@ impl View {
         self.persisted(current).await.map_err(|error| storage(&error))?;
         let _turn = self.telling.acquire().await.map_err(|error| HistoryError::Storage(error.to_string()))?;
         loop {
-            let (view, ask, epoch) = (Arc::clone(&self), ask.clone(), self.epoch());
+            let (view, question, epoch) = (Arc::clone(&self), question.clone(), self.epoch());
             let task = rt::blocking(move || {
-                view.db.with(|db| Ok((past::tell(&db, epoch, &ask, current, own)?, state_record(&db)?.epoch)))
+                view.db.with(|db| Ok((past::tell(&db, epoch, &question, current, own)?, state_record(&db)?.epoch)))
             });
             let (told, now) = task.await.and_then(|read| read).map_err(|error| storage(&error))?;
             // A snapshot is in the database a little before it is shown.

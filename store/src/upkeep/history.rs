@@ -146,7 +146,7 @@ mod tests {
     use super::*;
     use crate::{
         Config,
-        disk::past::{Ask, Change, When, tell},
+        disk::past::{Change, Question, When, tell},
     };
     use kontiki_state::{
         Entry, Event, EventKind,
@@ -236,8 +236,8 @@ mod tests {
             .unwrap();
             sweep_rows(&db, &writer, Past { time: std::time::Duration::from_secs(time), bytes }, now).unwrap();
             let ask = |upto| {
-                let ask = Ask { key: Bytes::from_static(b"a"), upto, limit: 100, bytes: usize::MAX };
-                db.with(|families| tell(&families, epoch, &ask, Revision(9), Some(Revision(9)))).unwrap()
+                let question = Question { key: Bytes::from_static(b"a"), upto, limit: 100, bytes: usize::MAX };
+                db.with(|families| tell(&families, epoch, &question, Revision(9), Some(Revision(9)))).unwrap()
             };
             let told = ask(When::Now);
             let revisions: Vec<u64> = told.changes.iter().map(|change| change.revision.0).collect();
@@ -298,8 +298,8 @@ mod tests {
         .unwrap();
         let told = |key: &'static [u8], upto: u64, limit, own: Option<u64>| {
             let upto = When::Revision(Revision(upto));
-            let ask = Ask { key: Bytes::from_static(key), upto, limit, bytes: usize::MAX };
-            let told = db.with(|families| tell(&families, epoch, &ask, Revision(6), own.map(Revision))).unwrap();
+            let question = Question { key: Bytes::from_static(key), upto, limit, bytes: usize::MAX };
+            let told = db.with(|families| tell(&families, epoch, &question, Revision(6), own.map(Revision))).unwrap();
             let change = |change: &Change| (change.revision.0, change.entry.is_some());
             (told.changes.iter().map(change).collect::<Vec<_>>(), told.more)
         };

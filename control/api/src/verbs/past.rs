@@ -63,7 +63,7 @@ impl Call {
             (None, None) => When::Now,
         };
         let told = self.told(upto, limit.unwrap_or(PAGE).min(LONGEST_PAGE)).await?;
-        if upto != When::Now && told.upto.is_none_or(|upto| upto < told.since) {
+        if told.upto.is_none_or(|upto| upto < told.since) {
             return Err(self.not_kept(&told));
         }
         let last = told.changes.last().map(|change| change.revision.0).filter(|_| told.more);
