@@ -303,7 +303,7 @@ mod tests {
             let change = |change: &Change| (change.revision.0, change.entry.is_some());
             (told.changes.iter().map(change).collect::<Vec<_>>(), told.more)
         };
-        let all = vec![(6, true), (5, true), (4, false), (3, true), (2, true)];
+        let all = [(6, true), (5, true), (4, false), (3, true), (2, true)];
         for (name, upto, limit, expect, more) in [
             ("all of it", 6, 9, &all[..], false),
             ("a page", 6, 2, &all[..2], true),
