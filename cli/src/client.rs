@@ -34,6 +34,8 @@ pub struct Client {
     /// PEM of the cluster's CA.
     ca: Vec<u8>,
     patience: Duration,
+    /// The form that answers are asked for in.
+    accept: &'static str,
 }
 
 /// An answer other than success.
@@ -74,7 +76,13 @@ impl Client {
         let address = if address.rsplit_once(':').is_some() { address.to_owned() } else { format!("{address}:443") };
         let ca = pem(&cluster, "certificate-authority")?;
         let tls = tls(&ca, &pem(&user, "client-certificate")?, &pem(&user, "client-key")?)?;
-        Ok(Self { tls: Arc::new(tls), servers: vec![address], ca, patience: Duration::from_secs(10) })
+        Ok(Self {
+            tls: Arc::new(tls),
+            servers: vec![address],
+            ca,
+            patience: Duration::from_secs(10),
+            accept: "application/json",
+        })
     }
 
     /// The same credentials, other servers.
@@ -87,6 +95,12 @@ impl Client {
     #[must_use]
     pub fn with_patience(&self, patience: Duration) -> Self {
         Self { patience, ..self.clone() }
+    }
+
+    /// The same, with answers in another form; what is not JSON is handed out as text.
+    #[must_use]
+    pub fn accepting(&self, accept: &'static str) -> Self {
+        Self { accept, ..self.clone() }
     }
 
     /// `host:port` of the servers it asks.
@@ -105,6 +119,10 @@ impl Client {
 
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
         self.send(Method::POST, path, Some(body)).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> Result<Value> {
+        self.send(Method::PUT, path, Some(body)).await
     }
 
     pub async fn delete(&self, path: &str) -> Result<Value> {
@@ -128,7 +146,8 @@ impl Client {
                     Err(error) if status == StatusCode::SERVICE_UNAVAILABLE => last = error,
                     judged => return judged,
                 },
-                Err(error) if method == Method::POST => {
+                // A second PUT would be refused for what the first one did.
+                Err(error) if method == Method::POST || method == Method::PUT => {
                     return Err(error.context("the request may have been carried out"));
                 }
                 Err(error) => last = error,
@@ -183,7 +202,7 @@ impl Client {
         body: Option<&Value>,
     ) -> Result<(StatusCode, Bytes)> {
         let mut request =
-            Request::builder().method(method).uri(path).header("host", server).header("accept", "application/json");
+            Request::builder().method(method).uri(path).header("host", server).header("accept", self.accept);
         if body.is_some() {
             request = request.header("content-type", "application/json");
         }
@@ -224,7 +243,8 @@ fn judge(status: StatusCode, bytes: &Bytes) -> Result<Value> {
             Err(_) => Ok(Value::String(String::from_utf8_lossy(bytes).into_owned())),
         };
     }
-    let said: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let said: Result<Value, _> = serde_json::from_slice(bytes);
+    let said = said.ok().or_else(|| serde_yaml_ng::from_slice(bytes).ok()).unwrap_or_default();
     let message =
         said["message"].as_str().map_or_else(|| String::from_utf8_lossy(bytes).trim().to_owned(), str::to_owned);
     bail!(Refusal { code: status, message })

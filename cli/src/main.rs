@@ -9,6 +9,7 @@
 mod alloc;
 mod cert;
 mod client;
+mod diff;
 mod encryption;
 mod local;
 mod member;
@@ -19,6 +20,7 @@ mod snapshot;
 mod status;
 mod table;
 mod token;
+mod travel;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -48,6 +50,12 @@ enum Command {
     Down(local::DownArgs),
     /// Show members, leader and nodes
     Status(status::Args),
+    /// Print an object as it is, or was
+    Get(travel::GetArgs),
+    /// Print what became of an object: each change, when, and who made it
+    Log(travel::LogArgs),
+    /// Make an object what it was before, also one that was deleted
+    Undo(travel::UndoArgs),
     /// Manage join tokens
     #[command(subcommand)]
     Token(token::Command),
@@ -115,6 +123,9 @@ fn tool(command: Command) -> anyhow::Result<ExitCode> {
             Command::Up(args) => local::up(args).await,
             Command::Down(args) => local::down(args).await,
             Command::Status(args) => status::run(args).await,
+            Command::Get(args) => travel::get(args).await,
+            Command::Log(args) => travel::log(args).await,
+            Command::Undo(args) => travel::undo(args).await,
             Command::Token(command) => token::run(command).await,
             Command::Member(command) => member::run(command).await,
             Command::Node(command) => cert::node(command).await,

@@ -58,6 +58,12 @@ pub static SERVER: Keys = Keys {
             shape: Shape::Number,
             help: "Keep the cluster below later feature levels, until an upgrade is surely kept",
         },
+        Key {
+            path: "history",
+            shape: Shape::Text,
+            help: "How long the past of objects is kept for kontiki get, log and undo [default: 8h]",
+        },
+        Key { path: "history_bytes", shape: Shape::Number, help: "Bytes that it may take [default: 67108864]" },
         Key { path: "log_file", shape: Shape::Text, help: "Where the log goes [default: standard error]" },
     ],
 };

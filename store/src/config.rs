@@ -24,6 +24,23 @@ pub struct Config {
     /// Says to the others that it knows no later feature level than this: so that the group's stays below until an
     /// upgrade is surely kept. No limit if missing.
     pub max_feature_level: Option<u32>,
+    /// How much is kept of the past that is compacted.
+    pub past: Past,
+}
+
+/// How much is kept of what is compacted, for those who ask what became of one key. Nobody else sees it: a watch, a read
+/// of the past and etcd's API go back to the compacted revision only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Past {
+    /// How far back, as long as there is room.
+    pub time: Duration,
+    /// Bytes of files, about. The oldest goes first, and sooner on a disk that fills up.
+    pub bytes: u64,
+}
+
+impl Past {
+    /// What is compacted goes.
+    pub const NONE: Self = Self { time: Duration::ZERO, bytes: 0 };
 }
 
 impl Config {
@@ -51,6 +68,7 @@ impl Config {
             heartbeat: Self::HEARTBEAT,
             election: Self::ELECTION,
             max_feature_level: None,
+            past: Past::NONE,
         }
     }
 }

@@ -26,8 +26,11 @@ mod types;
 mod upkeep;
 mod world;
 
-pub use config::{Config, PeerTls};
-pub use disk::identity;
+pub use config::{Config, Past, PeerTls};
+pub use disk::{
+    identity,
+    past::{Change, Told, When},
+};
 pub use error::{HistoryError, MemberError, OpenError, QueryError, ReadError, StoreError, WriteError};
 #[doc(hidden)]
 pub use kontiki_state::planted;

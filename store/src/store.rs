@@ -15,6 +15,7 @@ use crate::{
     disk::{
         db::Db,
         failure::open_error,
+        past::{Question, Told, When},
         space::Disk,
         writer::{self, Job, WriteQueue},
     },
@@ -180,7 +181,7 @@ impl Store {
         start(Box::pin(Arc::clone(&core.view).deliver(news, core.stop.clone())));
         start(Box::pin(Arc::clone(&core).run_readers(readers)));
         start(Box::pin(reporter::run(Arc::clone(&core), config.name.clone(), status_tx)));
-        let keep = Keep { history: tuning.history, look: tuning.compact_every };
+        let keep = Keep { history: tuning.history, past: config.past, look: tuning.compact_every };
         upkeep::tasks(&core, &db, keep).into_iter().for_each(start);
         Ok(Self(Arc::new(Inner { core, config, db, queue, status, tasks, had_group, cluster })))
     }
@@ -469,6 +470,15 @@ impl Store {
             return Err(HistoryError::Compacted { oldest: compacted });
         }
         Arc::clone(self.view()).range_at(KeyRange::prefix(Bytes::copy_from_slice(prefix)), rev).await
+    }
+
+    /// What became of a key up to a moment: `limit` changes at most, and no more once they have so many bytes. Goes back
+    /// further than what is compacted, as far as [`Config::past`] keeps it.
+    ///
+    /// # Errors
+    /// `Future` if the moment has not come here yet. That it lies too far back is told by the answer.
+    pub async fn tell(&self, key: Bytes, upto: When, limit: usize, bytes: usize) -> Result<Told, HistoryError> {
+        Arc::clone(self.view()).tell_past(Question { key, upto, limit, bytes }).await
     }
 
     /// Watches the keys under `prefix`: all changes after `after`, or from now on. If `after` has

@@ -83,6 +83,7 @@ fn config(member: u64) -> Config {
         heartbeat: Config::HEARTBEAT,
         election: Config::ELECTION,
         max_feature_level: None,
+        past: kontiki_store::Past::NONE,
     }
 }
 

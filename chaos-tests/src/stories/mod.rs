@@ -8,6 +8,7 @@ mod figures;
 mod images;
 mod kubectl;
 mod leader;
+mod past;
 mod pods;
 mod quiet;
 
@@ -60,6 +61,7 @@ pub static ALL: &[Story] = stories![
     pods::a_secret_reaches_only_the_node_that_needs_it,
     pods::services_answer_from_pods_and_hosts,
     pods::owners_take_their_dependents_along,
+    past::a_mistake_is_found_and_undone,
     quiet::odd_objects_leave_the_cluster_at_rest,
     images::images_come_from_a_registry_behind_a_mirror,
     clients::kube_creates_watches_patches_and_deletes,

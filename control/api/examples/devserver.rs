@@ -128,6 +128,7 @@ async fn open_store(args: &Args, authority: &Authority) -> Result<Store> {
         heartbeat: kontiki_store::Config::HEARTBEAT,
         election: kontiki_store::Config::ELECTION,
         max_feature_level: None,
+        past: kontiki_store::Past::NONE,
     })
     .await
     .context("opening the store")?;

@@ -16,8 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use kontiki_model::{Revision, Term};
 use kontiki_store::{
-    Batch, Compare, Entry, Event, HistoryError, Op, Put, PutLease, Response, ResponseKind, Store, Target, Txn,
-    TxnResult, WatchItem, WriteError,
+    Batch, Compare, Entry, Event, HistoryError, Op, Put, PutLease, Response, ResponseKind, Store, Target, Told, Txn,
+    TxnResult, WatchItem, When, WriteError,
 };
 use tracing::error;
 
@@ -194,6 +194,21 @@ impl Backend {
             entries.iter_mut().for_each(|entry| *entry = opened(vault, &state, Arc::clone(entry)));
         }
         Ok(entries)
+    }
+
+    /// As the store's.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn tell(&self, key: Bytes, upto: When, limit: usize, bytes: usize) -> Result<Told, HistoryError> {
+        let mut told = self.store.tell(key, upto, limit, bytes).await?;
+        if let Some(vault) = &self.vault {
+            let state = self.store.snapshot();
+            for entry in told.changes.iter_mut().filter_map(|change| change.entry.as_mut()) {
+                *entry = opened(vault, &state, Arc::clone(entry));
+            }
+        }
+        Ok(told)
     }
 
     /// As the store's.

@@ -7,11 +7,14 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use ipnet::IpNet;
+use jiff::{Span, SpanRelativeTo};
 use serde::{Deserialize, Serialize};
 
+use kontiki_store::Past;
 use kontiki_tls::CaHash;
 
 use crate::api_options::ApiOptions;
@@ -65,6 +68,10 @@ pub struct Config {
     pub log_level: String,
     /// Keeps the cluster below later feature levels, so that an upgrade can be taken back until this is left away.
     pub max_feature_level: Option<u32>,
+    /// How long the past of objects is kept for whoever asks for it, such as `8h`; `0s`: not at all.
+    pub history: String,
+    /// Bytes of files, about, that it may take. The oldest goes first.
+    pub history_bytes: u64,
     /// The Kubernetes API: optional steps of admission, limits.
     pub api: ApiOptions,
     /// What is sealed in the store, and with which keys.
@@ -109,6 +116,8 @@ impl Default for Config {
             vip: None,
             log_level: "info".to_owned(),
             max_feature_level: None,
+            history: "8h".to_owned(),
+            history_bytes: 64 << 20,
             api: ApiOptions::default(),
             encryption: Encryption::default(),
             audit: None,
@@ -189,6 +198,8 @@ pub struct Settings {
     pub cluster: ClusterOptions,
     /// See [`Config::max_feature_level`].
     pub max_feature_level: Option<u32>,
+    /// See [`Config::history`] and [`Config::history_bytes`].
+    pub past: Past,
     /// See [`Config::api`].
     pub api: ApiOptions,
     /// See [`Config::encryption`].
@@ -204,6 +215,13 @@ pub struct ConfigError(String);
 
 fn error<T>(text: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError(text.into()))
+}
+
+/// A length of time, in which a day has 24 hours.
+fn age(key: &str, text: &str) -> Result<Duration, ConfigError> {
+    let span = text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
+    let age = span.ok().and_then(|span| Duration::try_from(span).ok());
+    age.map_or_else(|| error(format!("{key}: {text:?} is not a length of time such as 30m, 8h or 2d")), Ok)
 }
 
 impl Config {
@@ -267,6 +285,7 @@ impl Config {
             origin: self.origin()?,
             cluster,
             max_feature_level: self.max_feature_level,
+            past: Past { time: age("history", &self.history)?, bytes: self.history_bytes },
             api: self.api.clone(),
             encryption: self.encryption.clone(),
             audit: self.audit.clone(),
@@ -400,6 +419,10 @@ mod tests {
             (&format!("join: {{servers: ['10.0.0.12:6444'], token: x, {hash}}}\n"), "join.token"),
             (&format!("join: {{servers: ['10.0.0.12:6444'], {token}, ca_hash: md5}}\n"), "join.ca_hash"),
             ("colour: red\n", "unknown field `colour`"),
+            ("history: 0s\n", "ok"),
+            ("history: 2d\nhistory_bytes: 1000000000\n", "ok"),
+            ("history: -8h\n", "history: \"-8h\" is not a length of time"),
+            ("history: long\n", "history: \"long\" is not a length of time"),
             ("api_port: 6444\n", "three different ports"),
             ("api_port: many\n", "invalid type"),
             ("vip: 10.0.0.11/24\n", "own address"),

@@ -300,6 +300,7 @@ async fn open_store(
         heartbeat: kontiki_store::Config::HEARTBEAT,
         election: kontiki_store::Config::ELECTION,
         max_feature_level: settings.max_feature_level,
+        past: settings.past,
     };
     Ok(Store::open(config).await?)
 }

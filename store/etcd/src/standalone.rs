@@ -173,6 +173,7 @@ async fn config(options: &Options, cluster: &[(u64, String, String)]) -> Result<
         heartbeat: options.heartbeat,
         election: (options.election, options.election * 2),
         max_feature_level: options.max_feature_level,
+        past: kontiki_store::Past::NONE,
     })
 }
 

@@ -15,7 +15,7 @@ use nix::sys::statvfs::statvfs;
 use parking_lot::RwLock;
 use rocksdb::{
     ColumnFamily, DB, DBIteratorWithThreadMode, Direction, FlushOptions, IngestExternalFileOptions, IteratorMode,
-    WriteBatch, WriteOptions, properties,
+    Range, WriteBatch, WriteOptions, properties,
 };
 
 use crate::{
@@ -257,6 +257,16 @@ impl<'a> Families<'a> {
                 Ok(size.map_err(db_error)?.unwrap_or_default())
             }
             Self::Simulated(_) => Ok(0),
+        }
+    }
+
+    /// Bytes of files, about, that hold the rows from a key on and before another.
+    pub fn span_size(&self, family: Family, from: &[u8], to: &[u8]) -> u64 {
+        match self {
+            Self::Rocks { db, families } => {
+                db.get_approximate_sizes_cf(families[family as usize], &[Range::new(from, to)]).into_iter().sum()
+            }
+            Self::Simulated(_) => 0,
         }
     }
 

@@ -10,6 +10,7 @@ pub(crate) mod failure;
 pub(crate) mod history;
 pub(crate) mod install;
 mod options;
+pub(crate) mod past;
 mod sorted;
 pub(crate) mod space;
 pub(crate) mod stream;

@@ -31,7 +31,7 @@ use kontiki_state::{
     Revision,
     codec::Writer as Encoder,
     planted::{self, Bug},
-    rows::{LeaseRow, MEMBERSHIP_KEY, STATE_KEY, StateRecord, lease_key, lease_value},
+    rows::{LeaseRow, MEMBERSHIP_KEY, STATE_KEY, StateRecord, lease_key, lease_value, mark_key, mark_value},
 };
 
 /// Jobs that may wait. Beyond it senders wait, which slows proposing down to what the disk takes.
@@ -71,6 +71,8 @@ pub(crate) struct Rows {
     pub rows: Vec<(Vec<u8>, bytes::Bytes)>,
     pub leases: Vec<LeaseRow>,
     pub record: StateRecord,
+    /// The second in which they were applied.
+    pub second: u64,
     /// JSON, if the membership changed.
     pub membership: Option<Vec<u8>>,
 }
@@ -436,6 +438,9 @@ fn add_rows(batch: &mut Batch<'_>, rows: &Rows) {
     for (key, value) in &rows.rows {
         batch.put(Family::Rows, key, value);
     }
+    if !rows.rows.is_empty() {
+        batch.put(Family::Rows, mark_key(rows.second), mark_value(rows.record.revision));
+    }
     for lease in &rows.leases {
         let key = lease_key(rows.record.epoch, lease.id);
         match lease.ttl {
@@ -496,7 +501,8 @@ pub(crate) mod tests {
             let record =
                 StateRecord { applied: Some(EntryId { term: Term(1), index: row.into() }), ..StateRecord::default() };
             let rows = vec![(vec![row], vec![row; 1 << 20].into())];
-            queue.send(Job::Apply(vec![Rows { rows, leases: Vec::new(), record, membership: None }])).await.unwrap();
+            let rows = Rows { rows, leases: Vec::new(), record, second: 0, membership: None };
+            queue.send(Job::Apply(vec![rows])).await.unwrap();
         }
         let vote = tokio::spawn({
             let queue = queue.clone();

@@ -356,6 +356,7 @@ mod tests {
                 heartbeat: ms(heartbeat),
                 election: (ms(election.0), ms(election.1)),
                 max_feature_level: None,
+                past: crate::Past::NONE,
             };
             let timing = Timing::new(&config);
             assert_eq!((timing.lease, timing.patience), (ms(lease), ms(patience)));

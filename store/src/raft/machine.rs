@@ -168,8 +168,13 @@ impl Machine {
     /// Applies a run of entries as one publication and one write.
     #[tracing::instrument(name = "apply", level = "debug", skip_all, fields(entries = chunk.len()))]
     async fn apply_chunk(&mut self, chunk: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
-        let mut rows =
-            Rows { rows: Vec::with_capacity(chunk.len()), leases: Vec::new(), record: self.record(), membership: None };
+        let mut rows = Rows {
+            rows: Vec::with_capacity(chunk.len()),
+            leases: Vec::new(),
+            record: self.record(),
+            second: rt::unix_seconds(),
+            membership: None,
+        };
         let mut batches: Vec<Batch> = Vec::with_capacity(chunk.len());
         let mut answers = Vec::with_capacity(chunk.len());
         let view = Arc::clone(&self.view);
@@ -209,7 +214,7 @@ impl Machine {
         }
         self.view.publish(batches).await;
         if planted::is(Bug::TornApply) {
-            let record = Rows { rows: Vec::new(), leases: Vec::new(), record: rows.record, membership: None };
+            let record = Rows { rows: Vec::new(), leases: Vec::new(), membership: None, ..rows };
             self.queue.send(Job::Apply(vec![record])).await?;
             rt::sleep(std::time::Duration::from_millis(2)).await;
         }

@@ -252,6 +252,7 @@ pub(crate) fn offline(dir: &Path, id: u64, name: &str) -> Config {
         heartbeat: Config::HEARTBEAT,
         election: Config::ELECTION,
         max_feature_level: None,
+        past: crate::Past::NONE,
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 use parking_lot::{RwLock, RwLockWriteGuard};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
     disk::{
         db::{Db, Families},
         history::{self, Step, state_record},
+        past::{self, Question, Told, When},
         writer::WriteQueue,
     },
     rt,
@@ -35,6 +36,9 @@ const SHOWN: Duration = Duration::from_millis(1);
 
 /// Publications that may wait for the task that delivers them. Whoever applies waits beyond that.
 const UNDELIVERED: usize = 256;
+
+/// How many are told of the past of a key at a time.
+const TELLING: usize = 2;
 
 /// What the delivering task is told, in order.
 pub(crate) enum News {
@@ -57,6 +61,8 @@ pub(crate) struct View {
     next_expiry: AtomicU64,
     /// Index of the last applied entry.
     applied: watch::Sender<u64>,
+    /// Who asks for the past of a key may cause a look at all rows that are kept.
+    telling: Semaphore,
     db: Arc<Db>,
     queue: WriteQueue,
 }
@@ -72,6 +78,7 @@ impl View {
             epoch: AtomicU32::new(epoch),
             next_expiry: AtomicU64::new(next_expiry(&state)),
             applied: watch::channel(state.applied).0,
+            telling: Semaphore::new(TELLING),
             state: RwLock::new(state),
             db,
             queue,
@@ -200,6 +207,31 @@ impl View {
         }
         let read = move |db: &Families<'_>, epoch| history::range_at(db, epoch, &range, revision, &now);
         self.past(revision, current, read).await
+    }
+
+    /// What became of a key, also before what is compacted.
+    pub async fn tell_past(self: Arc<Self>, question: Question) -> Result<Told, HistoryError> {
+        let (current, own) =
+            self.look(|state| (state.revision(), state.get(&question.key).map(|entry| entry.mod_revision)));
+        if let When::Revision(revision) = question.upto
+            && revision > current
+        {
+            return Err(HistoryError::Future { current });
+        }
+        self.persisted(current).await.map_err(|error| storage(&error))?;
+        let _turn = self.telling.acquire().await.map_err(|error| HistoryError::Storage(error.to_string()))?;
+        loop {
+            let (view, question, epoch) = (Arc::clone(&self), question.clone(), self.epoch());
+            let task = rt::blocking(move || {
+                view.db.with(|db| Ok((past::tell(&db, epoch, &question, current, own)?, state_record(&db)?.epoch)))
+            });
+            let (told, now) = task.await.and_then(|read| read).map_err(|error| storage(&error))?;
+            // A snapshot is in the database a little before it is shown.
+            if now == epoch {
+                return Ok(told);
+            }
+            rt::sleep(SHOWN).await;
+        }
     }
 
     /// Reads history from `from` to `upto` once it is in the database.

@@ -2,7 +2,8 @@
 //!
 //! Invariants
 //! - Whatever changes the state is a command of the leader, with the time or revision in it.
-//! - At least `Keep::history` of the past stays readable, and not much more than that.
+//! - At least `Keep::history` of the past stays readable, and not much more than that. What is kept beyond it is seen only
+//!   by who asks for the past of one key.
 
 pub(crate) mod consistency;
 mod expiry;
@@ -17,13 +18,15 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 
-use crate::{disk::db::Db, raft::engine::Core};
+use crate::{Past, disk::db::Db, raft::engine::Core};
 
 /// How the past is kept.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Keep {
     /// How much stays readable at least.
     pub history: Duration,
+    /// How much of what is compacted is kept.
+    pub past: Past,
     /// How often it is looked at: the most that stays beyond that.
     pub look: Duration,
 }

@@ -25,6 +25,9 @@ pub const MEMBERSHIP_KEY: &[u8] = b"state/membership";
 /// How far compaction has removed rows: epoch and revision.
 pub const SWEPT_KEY: &[u8] = b"state/swept";
 
+/// Marks say how far the state was in a second: so revisions have times.
+const MARKS: &[u8] = b"mark/";
+
 const PREFIX: usize = 12;
 
 /// What a row says became of its key.
@@ -147,6 +150,24 @@ fn event_row(epoch: u32, order: usize, event: &Event, deleted: Option<usize>) ->
     }
     out.raw(&entry.value);
     (row_key(epoch, entry.mod_revision, &entry.key), out.finish())
+}
+
+/// Where the mark of a second lies.
+pub fn mark_key(second: u64) -> Vec<u8> {
+    [MARKS, &second.to_be_bytes()].concat()
+}
+
+/// The last revision of a second.
+pub fn mark_value(revision: Revision) -> Bytes {
+    let mut out = Writer::default();
+    out.varint(revision.0);
+    out.finish()
+}
+
+/// Reads a mark back; `None`: what lies there is none.
+pub fn decode_mark(key: &[u8], value: Bytes) -> Option<Result<(u64, Revision), Malformed>> {
+    let second = u64::from_be_bytes(key.strip_prefix(MARKS)?.try_into().ok()?);
+    Some(Reader::new(value).varint().map(|revision| (second, Revision(revision))))
 }
 
 /// A lease as stored: made with a time to live, or ended.
@@ -288,5 +309,10 @@ mod tests {
             let (from, to) = lease_span(7);
             assert!(from < lease_key(7, id) && lease_key(7, id) < to);
         }
+        for second in [0, 1_800_000_000] {
+            let mark = decode_mark(&mark_key(second), mark_value(Revision(9)));
+            assert_eq!(mark, Some(Ok((second, Revision(9)))));
+        }
+        assert_eq!(decode_mark(STATE_KEY, Bytes::new()), None);
     }
 }

@@ -43,6 +43,7 @@ impl Pki {
             heartbeat: Config::HEARTBEAT,
             election: Config::ELECTION,
             max_feature_level: None,
+            past: kontiki_store::Past::NONE,
         }
     }
 }

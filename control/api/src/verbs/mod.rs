@@ -6,6 +6,7 @@ pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod list;
 pub(crate) mod measure;
+mod past;
 pub(crate) mod patch;
 pub(crate) mod read;
 mod unsafe_delete;

@@ -14,6 +14,7 @@ mod fairness;
 mod hostile;
 mod measured;
 mod mutating;
+mod past;
 mod pipeline;
 mod proxy;
 mod quiet;

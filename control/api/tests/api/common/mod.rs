@@ -17,7 +17,7 @@ use kontiki_kinds::ResourceDef;
 use kontiki_kinds::rows::service::Ranges;
 use kontiki_model::GroupResource;
 use kontiki_proto::node::Open;
-use kontiki_store::{PeerTls, Store, Tuning};
+use kontiki_store::{Past, PeerTls, Store, Tuning};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SanType,
@@ -213,10 +213,15 @@ impl World {
     }
 
     pub async fn with(tuning: Tuning) -> Self {
+        Self::keeping(tuning, Past::NONE).await
+    }
+
+    /// One that keeps the past of objects.
+    pub async fn keeping(tuning: Tuning, past: Past) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().expect("temporary directory");
         let authority = Authority::new();
-        let store = open(dir.path(), &authority, tuning).await;
+        let store = open(dir.path(), &authority, tuning, past).await;
         let (tx, nodes) = mpsc::channel(4);
         let api = Api::new(store.clone(), config(tx)).expect("a good key");
         let world = Self { api, authority, nodes, store, _dir: dir };
@@ -314,7 +319,7 @@ impl World {
     }
 }
 
-async fn open(dir: &std::path::Path, authority: &Authority, tuning: Tuning) -> Store {
+async fn open(dir: &std::path::Path, authority: &Authority, tuning: Tuning, past: Past) -> Store {
     let (cert_pem, key_pem) = authority.issue("system:kontiki:server:test", "kontiki:servers");
     let listen = kontiki_test_ports::one();
     let config = kontiki_store::Config {
@@ -333,6 +338,7 @@ async fn open(dir: &std::path::Path, authority: &Authority, tuning: Tuning) -> S
         heartbeat: kontiki_store::Config::HEARTBEAT,
         election: kontiki_store::Config::ELECTION,
         max_feature_level: None,
+        past,
     };
     let store = Store::open_with(config, tuning).await.expect("the store opens");
     store.bootstrap().await.expect("bootstrap");

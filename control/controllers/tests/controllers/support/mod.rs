@@ -101,6 +101,7 @@ impl Master {
             heartbeat: Config::HEARTBEAT,
             election: Config::ELECTION,
             max_feature_level: None,
+            past: kontiki_store::Past::NONE,
         };
         let store = Store::open(config).await.unwrap();
         store.bootstrap().await.unwrap();
