@@ -22,5 +22,6 @@ mod representations;
 mod sealed;
 mod steps;
 mod streams;
+mod trust;
 mod walk;
 mod webhooks;
