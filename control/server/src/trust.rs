@@ -73,6 +73,9 @@ enum What {
     Authorization { built_in: BuiltIn, caller: Arc<dyn Caller>, before: BTreeSet<&'static str> },
 }
 
+/// Puts another chain of authorizers in force.
+type Replace<'a> = &'a (dyn Fn(Vec<Member>) + Send + Sync);
+
 /// Why a file is not used.
 enum Refused {
     /// It never will be, as it is.
@@ -186,7 +189,7 @@ fn chain(
 }
 
 impl What {
-    async fn apply(&self, text: &[u8], api: &Api) -> Result<(), Refused> {
+    async fn apply(&self, text: &[u8], authorize: Replace<'_>) -> Result<(), Refused> {
         match self {
             Self::Authentication { issuers, own, anonymous } => {
                 let read = authentication::read(text, &[own.as_str()]).map_err(Refused::Wrong)?;
@@ -198,7 +201,7 @@ impl What {
             }
             Self::Authorization { built_in, caller, before } => {
                 let chain = chain(built_in, text, Some(before), caller).map_err(Refused::Wrong)?;
-                api.replace_authorizers(chain.members);
+                authorize(chain.members);
                 Ok(())
             }
         }
@@ -243,12 +246,12 @@ impl Followed {
             tokio::select! {
                 () = stop.cancelled() => return,
                 // Dropped, it has changed nothing, or all.
-                () = self.look(&api) => {}
+                () = self.look(&|members| api.replace_authorizers(members)) => {}
             }
         }
     }
 
-    async fn look(&mut self, api: &Api) {
+    async fn look(&mut self, authorize: Replace<'_>) {
         let subsystem = self.figures.subsystem;
         let (text, stamp) = match read(&self.path) {
             Ok(read) => read,
@@ -258,7 +261,7 @@ impl Followed {
             self.stamp = stamp;
             return;
         }
-        match self.what.apply(&text, api).await {
+        match self.what.apply(&text, authorize).await {
             Ok(()) => {
                 info!(file = %self.path.display(), "reloaded {subsystem} config");
                 self.figures.succeeded(&text);
@@ -339,7 +342,94 @@ impl Figures {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use kontiki_machinery::{
+        admission::Waiting,
+        outcall::{Patience, Target},
+    };
+
     use super::*;
+
+    /// Calls nobody.
+    struct Nobody;
+
+    impl Caller for Nobody {
+        fn post<'a>(&'a self, _: &'a Target, _: Vec<u8>, _: Patience) -> Waiting<'a, Result<Vec<u8>, String>> {
+            Box::pin(std::future::ready(Err("nobody is called".to_owned())))
+        }
+
+        fn uid(&self) -> String {
+            String::new()
+        }
+    }
+
+    /// Changes the file and looks at it: how many authorizers are put in force, and how often all went well and did not.
+    async fn changed(file: &mut Followed, text: &str) -> (Option<usize>, [u64; 2]) {
+        fs::write(&file.path, text).expect("written");
+        let count = AtomicUsize::new(usize::MAX);
+        file.look(&|members| count.store(members.len(), Ordering::Relaxed)).await;
+        let ends = file.figures.counted.lock().ends;
+        let count = count.into_inner();
+        (Some(count).filter(|count| *count != usize::MAX), ends.map(|(count, _)| count))
+    }
+
+    #[tokio::test]
+    async fn a_bad_file_ends_a_start_and_changes_nothing_later() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (tokens, permissions) = (dir.path().join("authentication.yaml"), dir.path().join("authorization.yaml"));
+        let head = |kind: &str| format!("apiVersion: apiserver.config.k8s.io/v1\nkind: {kind}\n");
+        let said = |rest: &str| format!("{}{rest}\n", head("AuthenticationConfiguration"));
+        let asked = |rest: &str| format!("{}authorizers: {rest}\n", head("AuthorizationConfiguration"));
+        let caller: Arc<dyn Caller> = Arc::new(Nobody);
+        let options = ApiOptions {
+            authentication_config: Some(tokens.clone()),
+            authorization_config: Some(permissions.clone()),
+            ..ApiOptions::default()
+        };
+        let open = || open(&options, "https://own", "s1", &caller);
+        let both = "[{type: Node, name: node}, {type: RBAC, name: rbac}]";
+        fs::write(&permissions, asked(both)).expect("written");
+        for (text, expect) in [
+            (None, "authentication.yaml: No such file"),
+            (Some(said("jwt: [{}]")), "jwt[0].issuer.url: Required value, jwt[0].issuer.audiences: Required value"),
+            (Some(said("jwt: [{issuer: {url: 'https://own', audiences: [a]}}]")), "disallowed issuers: [https://own]"),
+        ] {
+            text.iter().for_each(|text| fs::write(&tokens, text).expect("written"));
+            let why = open().err().map(|why| format!("{why:#}")).unwrap_or_default();
+            assert!(why.starts_with("api.authentication_config: ") && why.contains(expect), "{why}");
+            assert!(!why.contains('\n'), "{why}");
+        }
+        fs::write(&tokens, said("anonymous: {enabled: true, conditions: [{path: /livez}]}")).expect("written");
+        let mut trust = open().expect("good files");
+        assert_eq!((trust.tokens.len(), trust.authorizers.len()), (1, 2));
+        assert!(!trust.anonymous.admits("/api"));
+        let mut permissions = trust.followed.pop().expect("two files");
+        let mut tokens = trust.followed.pop().expect("two files");
+        assert_eq!((tokens.name(), permissions.name()), ("authentication", "authorization"));
+        let anonymous = "anonymous: {enabled: true, conditions: [{path: /livez}]}";
+        for (text, ends) in [
+            (said(anonymous), [0, 0]),
+            (said(&format!("{anonymous}\njwt: [{{}}]")), [0, 1]),
+            (said(&format!("{anonymous}\njwt: []")), [1, 1]),
+            (said("anonymous: {enabled: false}"), [1, 2]),
+        ] {
+            assert_eq!(changed(&mut tokens, &text).await, (None, ends), "{text}");
+        }
+        let always = "{type: AlwaysAllow, name: alwaysallow}";
+        for (text, count, ends) in [
+            (asked(both), None, [0, 0]),
+            (asked(&both.replace(']', &format!(", {always}]"))), Some(3), [1, 0]),
+            (asked(&format!("[{always}]")), None, [1, 1]),
+            (asked("[{type: RBAC, name: rbac}, {type: Node, name: node}]"), Some(2), [2, 1]),
+        ] {
+            assert_eq!(changed(&mut permissions, &text).await, (count, ends), "{text}");
+        }
+        // Gone for a moment.
+        fs::remove_file(&permissions.path).expect("removed");
+        permissions.look(&|_| {}).await;
+        assert_eq!(permissions.figures.counted.lock().ends[1].0, 2);
+    }
 
     #[test]
     fn reloads_are_counted_under_upstreams_names() {

@@ -48,7 +48,8 @@ impl Issuers {
     /// What an issuer's servers must descend from cannot be used.
     pub fn new(issuers: Vec<Issuer>, pace: Pace) -> Result<Arc<Self>, String> {
         let current = Self::known(issuers, pace)?;
-        for issuer in current.iter().cloned() {
+        for issuer in current.iter() {
+            let issuer = Arc::clone(issuer);
             // If it fails that is said, and tried again for a token.
             tokio::spawn(async move { drop(issuer.refresh(Instant::now()).await) });
         }
