@@ -107,7 +107,7 @@ pub(crate) fn open(options: &ApiOptions, own: &str, server: &str, caller: &Arc<d
         trust.followed.push(Followed::new(path, (text, stamp), what, "authentication", server));
     }
     if let Some(path) = &options.authentication_token_webhook_config_file {
-        let failed = |why| anyhow::anyhow!("api.authentication_token_webhook_config_file: {why}");
+        let failed = |why: String| anyhow::anyhow!("api.authentication_token_webhook_config_file: {why}");
         let target = kubeconfig::target(path).map_err(failed)?;
         let time = Duration::from_secs(options.authentication_token_webhook_cache_ttl);
         let version = options.authentication_token_webhook_version.as_str();
@@ -233,6 +233,7 @@ impl Followed {
 
     /// Uses the file whenever it changes, until `stop`.
     pub async fn follow(mut self, api: Api, stop: CancellationToken) {
+        let authorize = |members: Vec<Member>| api.replace_authorizers(members);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -246,7 +247,7 @@ impl Followed {
             tokio::select! {
                 () = stop.cancelled() => return,
                 // Dropped, it has changed nothing, or all.
-                () = self.look(&|members| api.replace_authorizers(members)) => {}
+                () = self.look(&authorize) => {}
             }
         }
     }
