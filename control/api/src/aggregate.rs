@@ -265,7 +265,7 @@ fn tell_user(headers: &mut HeaderMap, user: &User) {
 
 #[cfg(test)]
 mod tests {
-    use kontiki_machinery::outcall::{Place, Target};
+    use kontiki_machinery::outcall::{Credentials, Place, Target};
 
     use super::*;
 
@@ -275,7 +275,7 @@ mod tests {
         let delegate = Delegate {
             group: "g".into(),
             version: "v1".into(),
-            target: Target { place, ca_bundle: Vec::new() },
+            target: Target { place, ca_bundle: Vec::new(), credentials: Credentials::default() },
             insecure: false,
             available: true,
             group_priority: 1,

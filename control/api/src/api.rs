@@ -11,7 +11,7 @@ use kontiki_machinery::access::Member;
 use kontiki_machinery::admission;
 use kontiki_model::metrics::{Kind, single};
 use kontiki_store::Store;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,6 +41,8 @@ pub(crate) struct Inner {
     pub store: Backend,
     pub config: Config,
     pub keys: Keys,
+    /// Who may allow what now.
+    authorizers: RwLock<Arc<[Member]>>,
     pub cache: Cache,
     /// Tell authorizers, steps of admission and the registry of the objects that they follow.
     pub following: Vec<Registration>,
@@ -83,6 +85,7 @@ impl Api {
         Ok(Self {
             inner: Arc::new(Inner {
                 following,
+                authorizers: RwLock::new(config.authorizers.clone().into()),
                 cache,
                 fairness: Fairness::new(config.limits),
                 budget: Budget::new(config.limits.bytes_in_flight),
@@ -119,6 +122,17 @@ impl Api {
     #[must_use]
     pub fn fairness(&self) -> &Fairness {
         &self.inner.fairness
+    }
+
+    /// Who may allow what, in the order in which they are asked.
+    pub(crate) fn authorizers(&self) -> Arc<[Member]> {
+        Arc::clone(&self.inner.authorizers.read())
+    }
+
+    /// From now on these are asked. Those of them that judge by objects must have been among the first
+    /// ([`Config::authorizers`]): they are told of changes.
+    pub fn replace_authorizers(&self, members: Vec<Member>) {
+        *self.inner.authorizers.write() = members.into();
     }
 
     /// The store below, in which values of sealed kinds are ciphertext.

@@ -127,7 +127,7 @@ fn kind(row: &Value) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use kontiki_machinery::outcall::{Place, Target};
+    use kontiki_machinery::outcall::{Credentials, Place, Target};
 
     use super::*;
 
@@ -136,7 +136,7 @@ mod tests {
         Arc::new(Delegate {
             group: group.into(),
             version: version.into(),
-            target: Target { place, ca_bundle: Vec::new() },
+            target: Target { place, ca_bundle: Vec::new(), credentials: Credentials::default() },
             insecure: false,
             available: false,
             group_priority: 1,

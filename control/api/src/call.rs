@@ -164,6 +164,8 @@ impl Call {
             name,
             path: "",
             fields,
+            version: &self.def.version,
+            labels: self.filter.as_ref().map(Filter::labels).unwrap_or_default(),
         }
     }
 

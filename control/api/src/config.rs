@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kontiki_machinery::Registry;
+use kontiki_machinery::authentication::{Anonymous, Tokens};
 use kontiki_machinery::delegate::Delegates;
 use kontiki_machinery::outcall::Caller;
 use kontiki_machinery::{access, admission};
@@ -13,6 +14,7 @@ use crate::clock::{Clock, Entropy};
 use crate::fairness::Limits;
 use crate::node_proxy::NodeProxy;
 use crate::outbound::Outbound;
+use crate::proxies::Proxies;
 use crate::writes::Writes;
 
 /// What the API is assembled from.
@@ -21,8 +23,13 @@ pub struct Config {
     pub registry: Registry,
     /// Steps of admission, in order. A place in it is how a request remembers what a step answered.
     pub admission: Vec<admission::Member>,
-    /// Who may allow what, in the order in which they are asked, after `system:masters`, who may do everything.
+    /// Who may allow what, in the order in which they are asked, after `system:masters`, who may do everything. See
+    /// [`Api::replace_authorizers`](crate::Api::replace_authorizers).
     pub authorizers: Vec<access::Member>,
+    /// Who knows tokens that are none of a ServiceAccount's, in the order in which they are asked.
+    pub tokens: Vec<Arc<dyn Tokens>>,
+    /// Whether, and where, those are let in who show nothing.
+    pub anonymous: Anonymous,
     /// Tells the time of all that is stored and answered.
     pub clock: Arc<dyn Clock>,
     /// Gives uids, names and all else that is random.
@@ -36,6 +43,8 @@ pub struct Config {
     /// The user of the certificate whose requests name whom they are for in `X-Remote-*` headers: its name, and the group
     /// that it must be in.
     pub front_proxy: Option<User>,
+    /// Proxies under an authority of their own, which name whom they ask for in headers.
+    pub proxies: Option<Proxies>,
     /// The way to the nodes, for logs, exec, attach and port-forward.
     pub node_proxy: Arc<dyn NodeProxy>,
     /// Calls servers that convert objects; without it a kind that needs one is served as it is stored alone.

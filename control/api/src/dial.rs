@@ -63,6 +63,16 @@ pub async fn dial(nodes: &dyn NodeProxy, to: &Destination) -> Result<Connection,
     timeout(CONNECT, opened).await.map_err(late)?
 }
 
+/// Opens a connection from this machine.
+///
+/// # Errors
+/// As [`dial`].
+pub(crate) async fn dial_directly(address: IpAddr, port: u16) -> Result<Connection, NodeProxyError> {
+    let address = SocketAddr::new(address, port);
+    let late = |_| NodeProxyError { code: 504, message: format!("dial tcp {address}: i/o timeout") };
+    timeout(CONNECT, direct(address)).await.map_err(late)?
+}
+
 async fn direct(address: SocketAddr) -> Result<Connection, NodeProxyError> {
     let refused = |error: io::Error| NodeProxyError {
         code: 502,

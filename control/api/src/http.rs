@@ -43,6 +43,8 @@ pub(crate) struct Peer {
     pub remote: Option<IpAddr>,
     /// The user of the client certificate, if there was one.
     pub user: Option<Arc<User>>,
+    /// Whether it may ask for others, under an authority of proxies.
+    pub proxy: bool,
     /// Ends the connection when it has answered what it was asked.
     pub leave: Arc<Notify>,
 }
@@ -134,7 +136,9 @@ async fn dispatch(
     body: &mut Option<Body>,
     label: &mut Label,
 ) -> Result<Response<Body>, Status> {
-    let user = api.authenticate(&head.headers, peer.user.as_deref()).await?;
+    let deadline = deadline::longest(label.started);
+    let shown = (peer.user.as_deref(), peer.proxy);
+    let user = api.authenticate(&head.headers, shown, head.uri.path(), deadline).await?;
     let wanted = impersonate::wanted(&head.headers)?;
     let mut table = api.registry().table();
     if let Some(server) = aggregate::server_of(api, &table, head.uri.path()) {

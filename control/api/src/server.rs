@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::identity::certificate_user;
 use crate::http::{Peer, handle};
+use crate::proxies::Shown;
 use crate::{Api, User};
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -64,7 +65,7 @@ impl Api {
         request: http::Request<axum::body::Body>,
     ) -> http::Response<axum::body::Body> {
         let local = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 6443));
-        let peer = Peer { local, remote: None, user: user.map(Arc::new), leave: Arc::default() };
+        let peer = Peer { local, remote: None, user: user.map(Arc::new), proxy: false, leave: Arc::default() };
         handle(self, &peer, request).await
     }
 }
@@ -132,10 +133,16 @@ async fn connection(
     if let Err(error) = place.identify(certificate.map(|certificate| &**certificate)) {
         return tracing::info!(%error, "a connection was refused");
     }
-    let user = certificate.and_then(certificate_user).map(Arc::new);
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let shown = match &api.inner.config.proxies {
+        Some(proxies) => proxies.judge(chain, api.now()),
+        // TLS lets in certificates of the cluster alone.
+        None => Shown { user: true, proxy: false },
+    };
+    let user = certificate.filter(|_| shown.user).and_then(certificate_user).map(Arc::new);
     let leave = Arc::new(Notify::new());
     let remote = stream.get_ref().0.peer_addr().ok().map(|remote| remote.ip());
-    let peer = Peer { local, remote, user, leave: Arc::clone(&leave) };
+    let peer = Peer { local, remote, user, proxy: shown.proxy, leave: Arc::clone(&leave) };
     let service = service_fn(move |request: Request<Incoming>| {
         let (api, peer) = (api.clone(), peer.clone());
         async move { Ok::<_, std::convert::Infallible>(crate::http::handle(&api, &peer, request.map(Body::new)).await) }

@@ -176,7 +176,7 @@ fn believed(text: &[u8], prefix: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use kontiki_machinery::outcall::{Place, Target};
+    use kontiki_machinery::outcall::{Credentials, Place, Target};
 
     use super::*;
 
@@ -184,7 +184,11 @@ mod tests {
         Delegate {
             group: "g.io".into(),
             version: "v1".into(),
-            target: Target { place: Place::Url("https://h".into()), ca_bundle: Vec::new() },
+            target: Target {
+                place: Place::Url("https://h".into()),
+                ca_bundle: Vec::new(),
+                credentials: Credentials::default(),
+            },
             insecure: false,
             available: true,
             group_priority: 1,

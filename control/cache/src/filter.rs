@@ -2,7 +2,7 @@
 
 use kontiki_machinery::ResourceDef;
 use kontiki_model::ObjectKey;
-use kontiki_model::selector::{Operator, Selector};
+use kontiki_model::selector::{Operator, Requirement, Selector};
 use kontiki_store::Entry;
 
 use crate::facts::Facts;
@@ -62,6 +62,12 @@ impl Filter {
 
     fn exact(&self, path: &str) -> Option<&str> {
         self.names.iter().find(|term| term.equal && term.path == path).map(|term| term.value.as_str())
+    }
+
+    /// What is demanded of labels.
+    #[must_use]
+    pub fn labels(&self) -> &[Requirement] {
+        &self.labels.requirements
     }
 
     /// Fields with the values that they must have.

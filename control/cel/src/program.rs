@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::ast::{Expr, Kind, operator};
 use crate::check::Checked;
 use crate::estimate::{self, Estimate, Sizes};
 use crate::eval;
@@ -76,6 +77,26 @@ impl Program {
     #[must_use]
     pub fn uses(&self, variable: &str) -> bool {
         self.plan.variables.iter().any(|(_, name)| **name == *variable)
+    }
+
+    /// Whether the expression names a field of a variable anywhere, `variable.field` or `variable.?field`.
+    #[must_use]
+    pub fn selects(&self, variable: &str, field: &str) -> bool {
+        let of_variable = |expr: &Expr| matches!(&expr.kind, Kind::Ident(name) if **name == *variable);
+        let mut found = false;
+        self.checked.root.walk(&mut |expr| {
+            found |= match &expr.kind {
+                Kind::Select(select) => of_variable(&select.operand) && *select.field == *field,
+                Kind::Call(call) => match &call.args[..] {
+                    [operand, named] if *call.function == *operator::OPT_SELECT => {
+                        of_variable(operand) && named.string().is_some_and(|named| **named == *field)
+                    }
+                    _ => false,
+                },
+                _ => false,
+            };
+        });
+        found
     }
 
     /// The least and the most that an evaluation may cost.

@@ -58,6 +58,9 @@ pub struct Schema {
     pub max_length: Option<i64>,
     pub max_items: Option<i64>,
     pub max_properties: Option<i64>,
+    /// Any JSON, as an identity provider writes it: all numbers are floating point ones, and fields may be named by
+    /// identifiers that stand for them.
+    pub open: bool,
 }
 
 impl Schema {
@@ -96,8 +99,15 @@ impl Schema {
             max_length: schema["maxLength"].as_i64(),
             max_items: schema["maxItems"].as_i64(),
             max_properties: schema["maxProperties"].as_i64(),
+            open: false,
         };
         if read.embedded { read.with_type_and_meta() } else { read }
+    }
+
+    /// Of what nobody describes: see [`Schema::open`].
+    #[must_use]
+    pub fn any_json() -> Self {
+        Self { open: true, ..Self::default() }
     }
 
     /// With the fields that each resource has: `kind`, `apiVersion`, `metadata.name`, `metadata.generateName`.
@@ -138,6 +148,9 @@ impl Schema {
         map: &'a serde_json::Map<String, Json>,
         name: &str,
     ) -> Option<(&'a Json, &'a Schema)> {
+        if self.open {
+            return Some((map.get(unescape(name).as_deref().unwrap_or(name))?, self));
+        }
         if self.properties.is_none() {
             return Some((map.get(name)?, self.property(name)?));
         }
@@ -148,6 +161,9 @@ impl Schema {
 
     /// How a property is spelled as a key; `None` if expressions do not see it.
     pub(crate) fn key<'a>(&self, name: &'a str) -> Option<Value<'a>> {
+        if self.open {
+            return Some(Value::String(Text::Lent(name)));
+        }
         self.property(name)?;
         if self.properties.is_none() {
             return Some(Value::String(Text::Lent(name)));
@@ -163,6 +179,14 @@ impl Schema {
     /// # Errors
     /// It is none of this schema.
     pub fn read<'a>(&'a self, value: &'a Json) -> Res<'a> {
+        if self.open {
+            return Ok(match value {
+                Json::Object(map) => Value::of_object(map, self),
+                Json::Array(items) => Value::of_array(items, self, ListType::Atomic),
+                Json::Number(number) => Value::Double(number.as_f64().unwrap_or(f64::NAN)),
+                other => Value::of_json(other),
+            });
+        }
         if value.is_null() {
             return match self.nullable {
                 true => Ok(Value::Null),

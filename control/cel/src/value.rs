@@ -345,7 +345,8 @@ impl<'a> Value<'a> {
             ListType::Set => Listing::Set,
             ListType::Map => Listing::Map(&schema.list_map_keys),
         };
-        Self::List(List { items: Items::Json(items, schema.items.as_deref()), listing })
+        let schema = if schema.open { Some(schema) } else { schema.items.as_deref() };
+        Self::List(List { items: Items::Json(items, schema), listing })
     }
 
     pub(crate) fn of_object(map: &'a serde_json::Map<String, Json>, schema: &'a Schema) -> Self {

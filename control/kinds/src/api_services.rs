@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kontiki_machinery::{
     GroupResource,
     delegate::{Delegate, Delegates},
-    outcall::{Place, Target},
+    outcall::{Credentials, Place, Target},
 };
 use kontiki_model::ObjectKey;
 use serde_json::Value;
@@ -83,6 +83,7 @@ fn delegate(object: &Value) -> Option<Delegate> {
                 path: String::new(),
             },
             ca_bundle: STANDARD.decode(text(spec, "caBundle")).unwrap_or_default(),
+            credentials: Credentials::default(),
         },
         insecure: on(spec, "insecureSkipTLSVerify"),
         available: available.is_some_and(|condition| text(condition, "status") == "True"),

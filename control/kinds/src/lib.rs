@@ -7,12 +7,15 @@
 
 pub mod admission;
 pub mod api_services;
+pub mod authentication;
 pub mod authorize;
 pub mod backends;
 pub mod bootstrap;
 pub mod custom;
 mod expressions;
+mod kept;
 pub mod matching;
+mod options;
 pub mod policies;
 pub mod rows;
 pub mod webhooks;

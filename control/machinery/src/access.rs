@@ -1,9 +1,11 @@
 //! Who asks for what, and the chain of those who may allow it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
+use jiff::Timestamp;
 use kontiki_model::ObjectKey;
 pub use kontiki_model::Rule;
+use kontiki_model::selector::Requirement;
 use serde_json::Value;
 
 use crate::{GroupResource, admission::Waiting};
@@ -44,6 +46,8 @@ pub struct Attributes<'a> {
     pub resource: &'a str,
     /// API group.
     pub group: &'a str,
+    /// Version of the group, where one is known.
+    pub version: &'a str,
     /// Empty for the object itself.
     pub subresource: &'a str,
     /// Empty across namespaces and for what has none.
@@ -54,6 +58,8 @@ pub struct Attributes<'a> {
     pub path: &'a str,
     /// Fields that a selector narrows a collection to, with their values.
     pub fields: &'a [(&'a str, &'a str)],
+    /// What a selector demands of the labels.
+    pub labels: &'a [Requirement],
 }
 
 impl Attributes<'_> {
@@ -98,8 +104,7 @@ impl Question {
             subresource: &self.subresource,
             namespace: &self.namespace,
             name: &self.name,
-            path: "",
-            fields: &[],
+            ..Attributes::default()
         }
     }
 }
@@ -154,11 +159,35 @@ pub trait Authorizer: Send + Sync {
     }
 }
 
+/// When something is asked, and how long an answer is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct When {
+    /// The time.
+    pub now: Timestamp,
+    /// When whoever asks stops waiting.
+    pub deadline: Instant,
+}
+
+/// What one that waits says, and why; the reason may be empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// What.
+    pub decision: Decision,
+    /// Why, for people.
+    pub reason: String,
+}
+
+impl From<Decision> for Said {
+    fn from(decision: Decision) -> Self {
+        Self { decision, reason: String::new() }
+    }
+}
+
 /// One that waits for somebody else, e.g. over the network. Who asks stops waiting when the request's time is over; it
 /// may be dropped at any `await`.
 pub trait AsyncAuthorizer: Send + Sync {
     /// Judges a request.
-    fn authorize<'a>(&'a self, user: &'a User, asked: &'a Attributes<'a>) -> Waiting<'a, Decision>;
+    fn authorize<'a>(&'a self, user: &'a User, asked: &'a Attributes<'a>, when: When) -> Waiting<'a, Said>;
 
     /// Why what a user may do cannot be listed; `None` if it can.
     fn unlisted(&self, _user: &User) -> Option<&'static str> {

@@ -14,6 +14,7 @@ pub mod admission;
 pub mod allocation;
 pub mod apply;
 pub mod audit;
+pub mod authentication;
 pub mod conversion;
 pub mod decode;
 pub mod delegate;

@@ -3,6 +3,7 @@
 //! Not here: sockets, TLS, clocks (whoever implements [`Caller`]).
 
 use std::{
+    fmt,
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -37,6 +38,28 @@ pub struct Target {
     pub place: Place,
     /// Certificates in PEM; empty: those that the machine trusts.
     pub ca_bundle: Vec<u8>,
+    /// As whom it is called.
+    pub credentials: Credentials,
+}
+
+/// As whom a server is called, and how it is known besides its certificate's descent. None of it by default.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct Credentials {
+    /// A client certificate and its key, in PEM.
+    pub certificate: Option<(Vec<u8>, Vec<u8>)>,
+    /// The header `Authorization`; empty: none.
+    pub authorization: String,
+    /// The name in the server's certificate; empty: that of the URL.
+    pub server_name: String,
+    /// Whether whoever answers is believed.
+    pub insecure: bool,
+}
+
+/// Nothing secret.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials")
+    }
 }
 
 impl Target {
@@ -57,7 +80,7 @@ impl Target {
             None => return None,
         };
         let ca_bundle = STANDARD.decode(text(client, "caBundle")).unwrap_or_default();
-        Some(Self { place, ca_bundle })
+        Some(Self { place, ca_bundle, credentials: Credentials::default() })
     }
 
     /// The URL as errors and `Host` headers have it.

@@ -1,5 +1,7 @@
 //! What a server's configuration says of its API: optional steps of admission, and how much is done at once.
 
+use std::path::PathBuf;
+
 use kontiki_api::fairness::Limits;
 use kontiki_kinds::admission::{event_rate_limit, pod_security};
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,32 @@ pub struct ApiOptions {
     pub goaway_chance: f64,
     /// Bytes that bodies of requests may take while they are worked on, all together.
     pub bytes_in_flight: usize,
+    /// File that says whose tokens are believed (`AuthenticationConfiguration`); followed while the server runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authentication_config: Option<PathBuf>,
+    /// Kubeconfig file of a webhook that is shown tokens that nobody else knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authentication_token_webhook_config_file: Option<PathBuf>,
+    /// Version of the reviews that it is sent: `v1` or `v1beta1`.
+    pub authentication_token_webhook_version: String,
+    /// Seconds for which its answers hold.
+    pub authentication_token_webhook_cache_ttl: u64,
+    /// File that says who decides what may be done (`AuthorizationConfiguration`); followed while the server runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authorization_config: Option<PathBuf>,
+    /// CA of proxies that ask for others; none unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+    /// Common names in their certificates; none: any.
+    pub requestheader_allowed_names: Vec<String>,
+    /// Headers that name the user.
+    pub requestheader_username_headers: Vec<String>,
+    /// Headers that name its id.
+    pub requestheader_uid_headers: Vec<String>,
+    /// Headers that name its groups.
+    pub requestheader_group_headers: Vec<String>,
+    /// What headers with other things about it begin with.
+    pub requestheader_extra_headers_prefix: Vec<String>,
 }
 
 impl Default for ApiOptions {
@@ -44,6 +72,17 @@ impl Default for ApiOptions {
             max_mutating_requests_inflight: limits.max_mutating_requests_inflight,
             goaway_chance: limits.goaway_chance,
             bytes_in_flight: limits.bytes_in_flight,
+            authentication_config: None,
+            authentication_token_webhook_config_file: None,
+            authentication_token_webhook_version: "v1".to_owned(),
+            authentication_token_webhook_cache_ttl: 120,
+            authorization_config: None,
+            requestheader_client_ca_file: None,
+            requestheader_allowed_names: Vec::new(),
+            requestheader_username_headers: vec!["X-Remote-User".to_owned()],
+            requestheader_uid_headers: vec!["X-Remote-Uid".to_owned()],
+            requestheader_group_headers: vec!["X-Remote-Group".to_owned()],
+            requestheader_extra_headers_prefix: vec!["X-Remote-Extra-".to_owned()],
         }
     }
 }
@@ -120,6 +159,10 @@ impl ApiOptions {
         if self.max_requests_inflight == 0 || self.max_mutating_requests_inflight == 0 {
             return Err("api.max_requests_inflight and api.max_mutating_requests_inflight must be above 0".to_owned());
         }
+        let version = self.authentication_token_webhook_version.as_str();
+        if !matches!(version, "v1" | "v1beta1") {
+            return Err(format!("api.authentication_token_webhook_version: {version:?} is neither v1 nor v1beta1"));
+        }
         Ok(kontiki_kinds::admission::Settings {
             default_toleration_seconds: seconds,
             pod_security: self.pod_security.settings()?,
@@ -179,6 +222,8 @@ mod tests {
             ("goaway_chance: 0.5", "api.goaway_chance: 0.5 is not between"),
             ("bytes_in_flight: 1000", "api.bytes_in_flight: 1000 is less"),
             ("max_requests_inflight: 0", "api.max_requests_inflight and"),
+            ("authentication_config: /etc/kontiki/authentication.yaml", ""),
+            ("authentication_token_webhook_version: v2", "api.authentication_token_webhook_version: \"v2\" is neither"),
             ("sometimes_pull_images: true", "unknown field"),
         ] {
             let found = read(text).and_then(|options| options.admission(300).map(|_| ()));

@@ -15,6 +15,7 @@ mod datadir;
 mod flowcontrol;
 mod gateway;
 mod join;
+mod kubeconfig;
 mod lifecycle;
 mod logging;
 pub mod pki;
@@ -29,6 +30,7 @@ mod signer;
 mod status;
 mod tls;
 pub mod token;
+mod trust;
 mod vip;
 mod watchdog;
 

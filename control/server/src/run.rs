@@ -35,7 +35,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::{
-    api_options::ApiOptions,
     availability,
     basics::{self, Basics},
     config::{ClusterSettings, Config, Origin, Settings},
@@ -48,6 +47,7 @@ use crate::{
     rotation::{self, Rotation},
     sealing, servers, status,
     tls::{self, FrontProxy, ServerCertificate},
+    trust::{self, Followed},
     vip, watchdog,
 };
 
@@ -356,13 +356,16 @@ async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) 
     let cluster = state.cluster;
     let sessions = Sessions::new(&settings.name, store.clone(), tls::between_servers(&certificate)?);
     let writes = Writes::default();
-    let config = api_config(&cluster, &pki, &backend, sessions.clone(), &writes, &settings.api)?;
+    let (config, followed) = api_config(&cluster, &pki, &backend, sessions.clone(), &writes, settings)?;
     let api = Api::new(backend.clone(), config).context("the ServiceAccount key")?;
     if let Some(audit) = &settings.audit {
         let (policy, log) = audit.open()?;
         let written = log.clone();
         api.add_metrics("audit", Arc::new(move |out| written.write(out)));
         api.audit(policy, log);
+    }
+    for file in &followed {
+        api.add_metrics(file.name(), file.metrics());
     }
     // Followers keep the leader's caches too: taking over is starting tasks.
     kontiki_controllers::warm(&api);
@@ -381,7 +384,8 @@ async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) 
     let (front, back) = (CancellationToken::new(), CancellationToken::new());
     let tasks = TaskTracker::new();
     let failed = CancellationToken::new();
-    let api_tls = tls::serving(&certificate, &[b"h2", b"http/1.1"])?;
+    let proxies = trust::proxy_authorities(&settings.api, &pki)?;
+    let api_tls = tls::serving_also(&certificate, &[b"h2", b"http/1.1"], &proxies)?;
     let node_tls = tls::serving(&certificate, &[b"h2"])?;
     let serving = {
         let (api, front, store, gate) = (api.clone(), front.clone(), store.clone(), gate.clone());
@@ -398,6 +402,9 @@ async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) 
     }
     tasks.spawn(essential("the store", store_stops(store.clone()), front.clone(), failed.clone()));
     tasks.spawn(flowcontrol::follow(api.clone(), front.clone()));
+    for file in followed {
+        tasks.spawn(file.follow(api.clone(), front.clone()));
+    }
     let expiry = rotation.clone();
     api.add_metrics("certificates", Arc::new(move |out| expiry.write(out)));
     tasks.spawn(rotation.run(front.clone()));
@@ -529,8 +536,9 @@ fn api_config(
     backend: &Backend,
     sessions: Arc<Sessions>,
     writes: &Writes,
-    options: &ApiOptions,
-) -> anyhow::Result<kontiki_api::Config> {
+    settings: &Settings,
+) -> anyhow::Result<(kontiki_api::Config, Vec<Followed>)> {
+    let options = &settings.api;
     let admission = options.admission(TOLERATION_SECONDS).map_err(anyhow::Error::msg)?;
     let registry = kontiki_kinds::registry(&kontiki_kinds::Settings {
         services: Ranges { addresses: cluster.service_cidr, node_ports: 30000..=32767 },
@@ -543,23 +551,29 @@ fn api_config(
     let policies = [kontiki_kinds::policies::mutating(&registry), kontiki_kinds::policies::member(&registry)];
     let webhooks = kontiki_kinds::webhooks::members(&registry, &caller);
     let added = policies.into_iter().chain(webhooks);
-    Ok(kontiki_api::Config {
+    let issuer = format!("https://kubernetes.default.svc.{}", cluster.cluster_domain);
+    let trust = trust::open(options, &issuer, &settings.name, &caller)?;
+    let config = kontiki_api::Config {
         registry,
         admission: kontiki_kinds::admission::chain(&admission).into_iter().chain(added).collect(),
-        authorizers: kontiki_kinds::authorize::chain(),
+        authorizers: trust.authorizers,
+        tokens: trust.tokens,
+        anonymous: trust.anonymous,
         clock: Arc::new(kontiki_api::clock::System),
         entropy: Arc::new(kontiki_api::clock::System),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         service_account_key_pem: pki.sa_key_pem.clone(),
-        issuer: format!("https://kubernetes.default.svc.{}", cluster.cluster_domain),
+        issuer,
         front_proxy: Some(User::new(pki::FRONT_PROXY, &[PeerTls::SERVERS])),
+        proxies: trust::proxies(options, pki)?,
         node_proxy: sessions,
         caller: Some(caller),
         aggregation: Some(Aggregation { delegates: Arc::new(ApiServices::default()), outbound }),
         limits: options.limits(),
         writes: writes.clone(),
         extra_routes: status::routes(backend.clone(), writes.clone()),
-    })
+    };
+    Ok((config, trust.followed))
 }
 
 /// The objects that the rows begin with.

@@ -15,7 +15,7 @@ use parking_lot::RwLock;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SignatureScheme,
     client::ResolvesClientCert,
-    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
+    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
@@ -187,9 +187,26 @@ impl ResolvesClientCert for FrontProxy {
 }
 
 fn roots(ca: &CertificateDer<'static>) -> anyhow::Result<Arc<RootCertStore>> {
+    Ok(Arc::new(store(std::slice::from_ref(ca))?))
+}
+
+fn store(authorities: &[CertificateDer<'static>]) -> anyhow::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    roots.add(ca.clone()).context("the CA certificate")?;
-    Ok(Arc::new(roots))
+    for authority in authorities {
+        roots.add(authority.clone()).context("a CA certificate")?;
+    }
+    Ok(roots)
+}
+
+/// Knows certificates that descend from `authorities`.
+///
+/// # Errors
+/// One of these is unusable.
+pub fn verifier(authorities: &[CertificateDer<'static>]) -> anyhow::Result<Arc<dyn ClientCertVerifier>> {
+    WebPkiClientVerifier::builder_with_provider(Arc::new(store(authorities)?), provider())
+        .allow_unauthenticated()
+        .build()
+        .context("a CA certificate")
 }
 
 /// A server's side: `alpn` in order of preference.
@@ -197,10 +214,20 @@ fn roots(ca: &CertificateDer<'static>) -> anyhow::Result<Arc<RootCertStore>> {
 /// # Errors
 /// The CA certificate is unusable.
 pub fn serving(certificate: &Arc<ServerCertificate>, alpn: &[&[u8]]) -> anyhow::Result<Arc<ServerConfig>> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots(certificate.pki.ca_der())?, provider())
-        .allow_unauthenticated()
-        .build()
-        .context("the CA certificate")?;
+    serving_also(certificate, alpn, &[])
+}
+
+/// As [`serving`]; clients may show certificates of other authorities too. What these are good for is for others to say.
+///
+/// # Errors
+/// A CA certificate is unusable.
+pub fn serving_also(
+    certificate: &Arc<ServerCertificate>,
+    alpn: &[&[u8]],
+    others: &[CertificateDer<'static>],
+) -> anyhow::Result<Arc<ServerConfig>> {
+    let authorities: Vec<_> = others.iter().chain([certificate.pki.ca_der()]).cloned().collect();
+    let verifier = verifier(&authorities)?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)

@@ -5,12 +5,26 @@ use std::time::Instant;
 
 use kontiki_cache::Snapshot;
 use kontiki_machinery::GroupResource;
-use kontiki_machinery::access::{Attributes, Decision, Member};
+use kontiki_machinery::access::{Attributes, Decision, Member, Said, When};
 
 use crate::auth::identity::MASTERS;
 use crate::deadline::within;
 use crate::objects::Seen;
 use crate::{Api, Status, User};
+
+/// What came of asking the authorizers.
+#[derive(Default)]
+pub(crate) struct Judged {
+    pub allowed: bool,
+    /// What those said who had to be waited for, by their place in the chain.
+    heard: Vec<(usize, Said)>,
+}
+
+impl Judged {
+    fn to(allowed: bool) -> Self {
+        Self { allowed, heard: Vec::new() }
+    }
+}
 
 impl Api {
     /// Whether `user` may do this, as far as can be found out before `deadline`.
@@ -18,21 +32,31 @@ impl Api {
     /// # Errors
     /// 504: an authorizer did not answer in time.
     pub(crate) async fn allowed(&self, user: &User, asked: &Attributes<'_>, deadline: Instant) -> Result<bool, Status> {
-        if user.in_group(MASTERS) || self.ask(user, asked, deadline).await? {
-            return Ok(true);
+        Ok(self.judge(user, asked, deadline).await?.allowed)
+    }
+
+    /// As [`Api::allowed`], with what was heard of others.
+    ///
+    /// # Errors
+    /// 504: an authorizer did not answer in time.
+    pub(crate) async fn judge(&self, user: &User, asked: &Attributes<'_>, deadline: Instant) -> Result<Judged, Status> {
+        if user.in_group(MASTERS) {
+            return Ok(Judged::to(true));
         }
+        let judged = self.ask(user, asked, deadline).await?;
         // What was granted a moment ago may not have reached those who follow the objects: a no is said on what is so.
         let newest = self.backend().snapshot().revision();
-        if self.inner.following.is_empty() || self.cache().revision() >= newest {
-            return Ok(false);
+        let denied = judged.heard.iter().any(|(_, said)| said.decision == Decision::Deny);
+        if judged.allowed || denied || self.inner.following.is_empty() || self.cache().revision() >= newest {
+            return Ok(judged);
         }
         within(deadline, Box::pin(self.cache().wait_for(newest))).await?;
         self.ask(user, asked, deadline).await
     }
 
-    async fn ask(&self, user: &User, asked: &Attributes<'_>, deadline: Instant) -> Result<bool, Status> {
-        let mut seen = None;
-        for member in &self.inner.config.authorizers {
+    async fn ask(&self, user: &User, asked: &Attributes<'_>, deadline: Instant) -> Result<Judged, Status> {
+        let (mut seen, mut judged) = (None, Judged::default());
+        for (place, member) in self.authorizers().iter().enumerate() {
             let decision = match member {
                 Member::Pure(authorizer) => {
                     let seen = seen.get_or_insert_with(|| Seen(self.backend().snapshot()));
@@ -40,22 +64,27 @@ impl Api {
                 }
                 Member::Async(authorizer) => {
                     seen = None; // the others look at what is so after the wait
-                    within(deadline, authorizer.authorize(user, asked)).await?
+                    let when = When { now: self.now(), deadline };
+                    let said = within(deadline, authorizer.authorize(user, asked, when)).await?;
+                    let decision = said.decision;
+                    judged.heard.push((place, said));
+                    decision
                 }
             };
             match decision {
-                Decision::Allow => return Ok(true),
-                Decision::Deny => return Ok(false),
+                Decision::Allow => return Ok(Judged { allowed: true, ..judged }),
+                Decision::Deny => return Ok(judged),
                 Decision::NoOpinion => {}
             }
         }
-        Ok(false)
+        Ok(judged)
     }
 
     /// Whether those authorizers allow this who need not wait, on one state.
     pub(crate) fn allowed_at_once(&self, user: &User, asked: &Attributes<'_>, state: &Snapshot) -> bool {
         let seen = Seen(state.clone());
-        let mut pure = self.inner.config.authorizers.iter().filter_map(|member| match member {
+        let members = self.authorizers();
+        let mut pure = members.iter().filter_map(|member| match member {
             Member::Pure(authorizer) => Some(authorizer.authorize(user, asked, &seen)),
             Member::Async(_) => None,
         });
@@ -63,29 +92,38 @@ impl Api {
     }
 
     /// Why `user` may do this, or may not, for people; empty if there is nothing to say.
-    pub(crate) fn explain(&self, user: &User, asked: &Attributes<'_>) -> String {
+    pub(crate) fn explain(&self, user: &User, asked: &Attributes<'_>, judged: &Judged) -> String {
         if user.in_group(MASTERS) {
             return String::new();
         }
         let seen = Seen(self.backend().snapshot());
         let mut reasons = Vec::new();
-        for member in &self.inner.config.authorizers {
-            let Member::Pure(authorizer) = member else { continue };
-            let said = authorizer.explain(user, asked, &seen);
-            if authorizer.authorize(user, asked, &seen) != Decision::NoOpinion {
-                return said;
+        for (place, member) in self.authorizers().iter().enumerate() {
+            let said = match member {
+                Member::Pure(authorizer) => Said {
+                    decision: authorizer.authorize(user, asked, &seen),
+                    reason: authorizer.explain(user, asked, &seen),
+                },
+                Member::Async(_) => match judged.heard.iter().find(|(heard, _)| *heard == place) {
+                    Some((_, said)) => said.clone(),
+                    None => continue,
+                },
+            };
+            if said.decision != Decision::NoOpinion {
+                return said.reason;
             }
-            reasons.extend(Some(said).filter(|said| !said.is_empty()));
+            reasons.extend(Some(said.reason).filter(|reason| !reason.is_empty()));
         }
         reasons.join("\n")
     }
 
     /// 403 unless `user` may do this.
     pub(crate) async fn authorize(&self, user: &User, asked: &Attributes<'_>, deadline: Instant) -> Result<(), Status> {
-        if self.allowed(user, asked, deadline).await? {
+        let judged = self.judge(user, asked, deadline).await?;
+        if judged.allowed {
             return Ok(());
         }
-        Err(forbidden(user, asked, &self.explain(user, asked)))
+        Err(forbidden(user, asked, &self.explain(user, asked, &judged)))
     }
 }
 

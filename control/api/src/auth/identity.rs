@@ -1,15 +1,17 @@
-//! Authentication: client certificate, ServiceAccount token, or nobody.
+//! Authentication: client certificate, ServiceAccount token, a token that somebody else knows, or nobody.
 //!
 //! A certificate has already been checked against the cluster CA by the TLS layer. A bearer token
 //! that is not valid is refused even where nobody in particular would be let in.
 
+use std::time::Instant;
+
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use kontiki_machinery::meta;
-use percent_encoding::percent_decode_str;
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::proxies::RemoteHeaders;
 use crate::{Api, Status, User};
 
 pub(crate) const MASTERS: &str = "system:masters";
@@ -42,14 +44,41 @@ pub(crate) fn certificate_user(certificate: &CertificateDer<'_>) -> Option<User>
 }
 
 impl Api {
-    /// Finds out who sent a request.
-    pub(crate) async fn authenticate(&self, headers: &HeaderMap, peer: Option<&User>) -> Result<User, Status> {
+    /// Finds out who sent a request to `path`, before `deadline`. `peer`: whom the certificate names; `proxy`: it is one
+    /// of those who ask for others.
+    pub(crate) async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        (peer, proxy): (Option<&User>, bool),
+        path: &str,
+        deadline: Instant,
+    ) -> Result<User, Status> {
+        let proxies = self.inner.config.proxies.as_ref().filter(|_| proxy);
+        if let Some(user) = proxies.and_then(|proxies| proxies.headers.user(headers)) {
+            return Ok(vouched_for(user));
+        }
         match (peer, bearer(headers)) {
             (Some(peer), _) => Ok(self.passed_on(peer, headers).unwrap_or_else(|| peer.clone())),
-            (None, Some(token)) => Ok(self.token_user(token, &[]).await.map_err(|_| Status::unauthorized())?.user),
-            (None, None) => Ok(anonymous()),
+            (None, Some(token)) => match self.token_user(token, &[], deadline).await {
+                Ok(found) => Ok(found.user),
+                Err(why) => {
+                    tracing::debug!(why, "a token was refused");
+                    Err(Status::unauthorized())
+                }
+            },
+            (None, None) if self.inner.config.anonymous.admits(path) => Ok(anonymous()),
+            (None, None) => Err(Status::unauthorized()),
         }
     }
+}
+
+/// A user that somebody vouches for, with the group of all those.
+pub(crate) fn vouched_for(mut user: User) -> User {
+    let known = [AUTHENTICATED, UNAUTHENTICATED].iter().any(|group| user.in_group(group));
+    if !known && user.name != ANONYMOUS {
+        user.groups.push(AUTHENTICATED.to_owned());
+    }
+    user
 }
 
 impl Api {
@@ -57,29 +86,8 @@ impl Api {
     fn passed_on(&self, peer: &User, headers: &HeaderMap) -> Option<User> {
         let proxy = self.inner.config.front_proxy.as_ref()?;
         let trusted = peer.name == proxy.name && proxy.groups.iter().all(|group| peer.in_group(group));
-        trusted.then(|| remote_user(headers)).flatten()
+        trusted.then(|| RemoteHeaders::default().user(headers)).flatten().map(vouched_for)
     }
-}
-
-/// The user that `X-Remote-*` headers name.
-fn remote_user(headers: &HeaderMap) -> Option<User> {
-    let values = |name: &str| -> Vec<String> {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
-    };
-    let first = |name: &str| values(name).into_iter().next().filter(|value| !value.is_empty());
-    let mut user = User { name: first("x-remote-user")?, groups: values("x-remote-group"), ..User::default() };
-    user.uid = first("x-remote-uid").unwrap_or_default();
-    for name in headers.keys() {
-        if let Some(key) = name.as_str().strip_prefix("x-remote-extra-") {
-            let key = percent_decode_str(key).decode_utf8_lossy().into_owned();
-            user.extra.insert(key, values(name.as_str()));
-        }
-    }
-    let known = [AUTHENTICATED, UNAUTHENTICATED].iter().any(|group| user.in_group(group));
-    if !known && user.name != ANONYMOUS {
-        user.groups.push(AUTHENTICATED.to_owned());
-    }
-    Some(user)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

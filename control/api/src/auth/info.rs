@@ -29,9 +29,9 @@ pub(crate) fn verb(method: &Method, named: bool, watching: bool) -> &'static str
 pub(crate) fn unserved<'a>(method: &'a str, verb_of: &Method, path: &'a str, params: &Params) -> Attributes<'a> {
     let outside = Attributes { verb: method, path, ..Attributes::default() };
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-    let (group, rest) = match &parts[..] {
-        ["api", _, rest @ ..] if !rest.is_empty() => ("", rest),
-        ["apis", group, _, rest @ ..] if !rest.is_empty() => (*group, rest),
+    let (group, version, rest) = match &parts[..] {
+        ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
+        ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
         _ => return outside,
     };
     let (old_watch, rest) = match rest {
@@ -51,6 +51,7 @@ pub(crate) fn unserved<'a>(method: &'a str, verb_of: &Method, path: &'a str, par
     Attributes {
         verb,
         group,
+        version,
         namespace,
         resource: part(0),
         name: part(1),

@@ -3,6 +3,7 @@
 
 use kontiki_machinery::access::Attributes;
 use kontiki_machinery::resource::Review;
+use kontiki_model::selector::{Operator, Requirement, Selector};
 use serde_json::{Value, json};
 
 use crate::call::{Answer, Call, Input, Object};
@@ -51,7 +52,7 @@ async fn token_review(call: &mut Call, input: Input) -> Result<Answer, Status> {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
     }
     let audiences = texts(&review["spec"]["audiences"]);
-    let status = match call.api.token_user(token, &audiences).await {
+    let status = match call.api.token_user(token, &audiences, call.deadline).await {
         Ok(found) => {
             let mut status = json!({"authenticated": true, "user": user_info(&found.user)});
             if !found.audiences.is_empty() {
@@ -86,6 +87,7 @@ async fn access_review(call: &mut Call, asked_by: Review, input: Input) -> Resul
     let (verb, plural, group, subresource) =
         (text(asked, "verb"), text(resource, "resource"), text(resource, "group"), text(resource, "subresource"));
     let (namespace, name, path) = (text(resource, "namespace"), text(resource, "name"), text(path, "path"));
+    let (version, labels) = (text(resource, "version"), demanded_labels(&resource["labelSelector"]));
     let fields = exact_fields(&resource["fieldSelector"]);
     let fields: Vec<(&str, &str)> = fields.iter().map(|(path, value)| (path.as_str(), value.as_str())).collect();
     let attributes = Attributes {
@@ -97,9 +99,12 @@ async fn access_review(call: &mut Call, asked_by: Review, input: Input) -> Resul
         name: &name,
         path: &path,
         fields: &fields,
+        version: &version,
+        labels: &labels,
     };
-    let mut status = json!({"allowed": call.api.allowed(&user, &attributes, call.deadline).await?});
-    let reason = call.api.explain(&user, &attributes);
+    let judged = call.api.judge(&user, &attributes, call.deadline).await?;
+    let mut status = json!({"allowed": judged.allowed});
+    let reason = call.api.explain(&user, &attributes, &judged);
     if !reason.is_empty() {
         status["reason"] = reason.into();
     }
@@ -118,6 +123,26 @@ fn exact_fields(selector: &Value) -> Vec<(String, String)> {
     selector["requirements"].as_array().into_iter().flatten().filter_map(one).chain(raw).collect()
 }
 
+/// What a selector of a review demands of labels. What cannot be read demands nothing.
+fn demanded_labels(selector: &Value) -> Vec<Requirement> {
+    let raw = selector["rawSelector"].as_str().filter(|raw| !raw.is_empty());
+    if let Some(raw) = raw {
+        return Selector::parse(raw).map(|selector| selector.requirements).unwrap_or_default();
+    }
+    let one = |requirement: &Value| {
+        let values = texts(&requirement["values"]);
+        let operator = match requirement["operator"].as_str()? {
+            "In" => Operator::In(values),
+            "NotIn" => Operator::NotIn(values),
+            "Exists" => Operator::Exists,
+            "DoesNotExist" => Operator::DoesNotExist,
+            _ => return None,
+        };
+        Some(Requirement { key: requirement["key"].as_str()?.to_owned(), operator })
+    };
+    selector["requirements"].as_array().into_iter().flatten().filter_map(one).collect()
+}
+
 fn asked_user(spec: &Value) -> User {
     User {
         name: spec["user"].as_str().unwrap_or_default().to_owned(),
@@ -133,7 +158,8 @@ async fn rules_review(call: &mut Call, input: Input) -> Result<Answer, Status> {
         return Err(Status::bad_request("no namespace on request"));
     }
     let namespace = review["spec"]["namespace"].as_str().unwrap_or_default();
-    let rules = call.api.inner.config.authorizers.iter().flat_map(|member| member.rules(&call.user, namespace));
+    let authorizers = call.api.authorizers();
+    let rules = authorizers.iter().flat_map(|member| member.rules(&call.user, namespace));
     let (mut resource_rules, mut path_rules) = (Vec::new(), Vec::new());
     for rule in rules {
         if !rule.resources.is_empty() {
@@ -147,8 +173,7 @@ async fn rules_review(call: &mut Call, input: Input) -> Result<Answer, Status> {
             path_rules.push(json!({"verbs": rule.verbs, "nonResourceURLs": rule.paths}));
         }
     }
-    let unlisted: Vec<&str> =
-        call.api.inner.config.authorizers.iter().filter_map(|authorizer| authorizer.unlisted(&call.user)).collect();
+    let unlisted: Vec<&str> = authorizers.iter().filter_map(|authorizer| authorizer.unlisted(&call.user)).collect();
     let mut status = json!({"resourceRules": resource_rules, "nonResourceRules": path_rules,
                             "incomplete": !unlisted.is_empty()});
     if !unlisted.is_empty() {

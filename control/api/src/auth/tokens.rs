@@ -3,14 +3,19 @@
 //! A token is only as good as what it is bound to: the ServiceAccount, and the pod, Secret or node if it
 //! is bound to one, must exist with the same uid.
 
+use std::time::Instant;
+
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{Header, Validation};
+use kontiki_machinery::authentication::{Authenticated, Presented};
+use kontiki_machinery::status::aggregate;
 use kontiki_model::resource::{NODES, PODS, SECRETS, SERVICE_ACCOUNTS};
 use kontiki_model::{GroupResource, ObjectKey};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::auth::identity::{AUTHENTICATED, account_groups};
+use crate::auth::identity::{AUTHENTICATED, account_groups, vouched_for};
+use crate::deadline::within;
 use crate::object::{self, meta_str};
 use crate::{Api, Status, User, clock};
 
@@ -76,12 +81,6 @@ const MOUNTED_SECONDS: i64 = 3607;
 /// A year.
 const EXTENDED: i64 = 365 * 24 * 3600;
 
-/// Whose token it is, and for which audiences.
-pub(crate) struct TokenUser {
-    pub user: User,
-    pub audiences: Vec<String>,
-}
-
 impl Api {
     /// Issues a token for the account `object`.
     pub(crate) fn sign_token(
@@ -129,8 +128,34 @@ impl Api {
         Ok((token, expires))
     }
 
-    /// Checks a token. `audiences` empty: it must be meant for this API.
-    pub(crate) async fn token_user(&self, token: &str, audiences: &[String]) -> Result<TokenUser, String> {
+    /// Whose token it is: a ServiceAccount's, else that of one whom others know. `audiences` empty: it must be meant for
+    /// this API.
+    pub(crate) async fn token_user(
+        &self,
+        token: &str,
+        audiences: &[String],
+        deadline: Instant,
+    ) -> Result<Authenticated, String> {
+        let own = std::slice::from_ref(&self.inner.config.issuer);
+        let wrong = match self.account_user(token, audiences).await {
+            Ok(found) => return Ok(found),
+            Err(why) => why,
+        };
+        let mut reasons = Vec::new();
+        let audiences = if audiences.is_empty() { own } else { audiences };
+        for tokens in &self.inner.config.tokens {
+            let presented = Presented { token, audiences, own, now: self.now(), deadline };
+            match within(deadline, tokens.authenticate(presented)).await.map_err(|late| late.message)? {
+                Ok(Some(found)) => return Ok(Authenticated { user: vouched_for(found.user), ..found }),
+                Ok(None) => {}
+                Err(why) => reasons.push(why),
+            }
+        }
+        Err(aggregate(reasons).unwrap_or(wrong))
+    }
+
+    /// Checks a ServiceAccount's token.
+    async fn account_user(&self, token: &str, audiences: &[String]) -> Result<Authenticated, String> {
         let claims = self.claims(token, audiences)?;
         let namespace = claims.private.namespace.as_str();
         let account = &claims.private.serviceaccount;
@@ -168,7 +193,7 @@ impl Api {
         }
         let wanted = if audiences.is_empty() { std::slice::from_ref(&self.inner.config.issuer) } else { audiences };
         let audiences = claims.aud.into_iter().filter(|a| wanted.contains(a)).collect();
-        Ok(TokenUser { user, audiences })
+        Ok(Authenticated { user, audiences })
     }
 
     fn claims(&self, token: &str, audiences: &[String]) -> Result<Claims, String> {

@@ -5,6 +5,7 @@
 //! - An answer takes no more memory than [`ANSWER`], a call no more time than its caller gave it.
 //! - A call is made once: it is repeated on another connection only if the first had not begun to send it.
 
+pub(crate) mod get;
 mod peer;
 mod tls;
 mod ways;

@@ -1,12 +1,11 @@
 //! One server that is called, and the connections to it that wait for the next call.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
-use http::{Request, Response, Uri};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
+use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -15,9 +14,9 @@ use kontiki_machinery::outcall::{Place, Target};
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 
-use crate::dial::{Connection, Destination};
+use crate::dial::Connection;
 use crate::outbound::tls;
-use crate::outbound::ways::{Ways, handshake};
+use crate::outbound::ways::{Ways, handshake, looked_up};
 
 /// Connections that wait, and how long.
 const IDLE: usize = 16;
@@ -32,6 +31,9 @@ pub(crate) struct Peer {
     url: Uri,
     host: String,
     port: u16,
+    /// The name in its certificate.
+    name: String,
+    authorization: Option<HeaderValue>,
     tls: Arc<ClientConfig>,
     idle: Mutex<Vec<(Open, Instant)>>,
 }
@@ -49,8 +51,19 @@ impl Peer {
         }
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let port = url.port_u16().unwrap_or(443);
-        let tls = tls::client(&target.ca_bundle)?;
-        Ok(Self { place: target.place.clone(), url, host, port, tls, idle: Mutex::default() })
+        let tls = tls::to(target)?;
+        let credentials = &target.credentials;
+        let name = Some(&credentials.server_name).filter(|name| !name.is_empty()).unwrap_or(&host).clone();
+        let authorization = match credentials.authorization.as_str() {
+            "" => None,
+            text => {
+                let mut value = HeaderValue::from_str(text).map_err(|_| "the token cannot be sent".to_owned())?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+        };
+        let place = target.place.clone();
+        Ok(Self { place, url, host, port, name, authorization, tls, idle: Mutex::default() })
     }
 
     /// Sends a document; the connection can be kept once the answer is read.
@@ -92,18 +105,22 @@ impl Peer {
     fn request(&self, query: &str, document: Bytes) -> Result<Request<Full<Bytes>>, String> {
         let target = self.url.path_and_query().map_or("/", |target| target.as_str());
         let host = self.url.authority().map_or("", |authority| authority.as_str());
-        Request::post(with_query(target, query))
+        let mut request = Request::post(with_query(target, query))
             .header(HOST, host)
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json, */*")
             .header(USER_AGENT, "kontiki-admission")
             .body(Full::new(document))
-            .map_err(|why| why.to_string())
+            .map_err(|why| why.to_string())?;
+        if let Some(authorization) = &self.authorization {
+            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
+        }
+        Ok(request)
     }
 
     async fn connect(&self, ways: &Ways) -> Result<Open, String> {
         let stream = self.dial(ways).await?;
-        let tls = handshake(&self.tls, &self.host, stream).await?;
+        let tls = handshake(&self.tls, &self.name, stream).await?;
         let (open, connection) = http1::handshake(TokioIo::new(tls)).await.map_err(|error| lost(&error))?;
         // Ends with the last handle of it.
         tokio::spawn(async move {
@@ -116,27 +133,17 @@ impl Peer {
 
     async fn dial(&self, ways: &Ways) -> Result<Connection, String> {
         let destinations = match &self.place {
-            Place::Url(_) => self.looked_up().await?,
+            Place::Url(_) => looked_up(&self.host, self.port).await?,
             Place::Service { namespace, name, port, .. } => {
                 ways.to_service(namespace, name, *port).map_err(|why| why.to_string())?
             }
         };
         ways.dial(&destinations).await
     }
-
-    async fn looked_up(&self) -> Result<Vec<Destination>, String> {
-        let to = |address: IpAddr| Destination { node: None, address, port: self.port };
-        if let Ok(address) = self.host.parse() {
-            return Ok(vec![to(address)]);
-        }
-        let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
-        let found: Vec<Destination> = found.into_iter().flatten().map(|address| to(address.ip())).collect();
-        if found.is_empty() { Err(format!("dial tcp: lookup {}: no such host", self.host)) } else { Ok(found) }
-    }
 }
 
 /// Why a connection ended before its answer.
-fn lost(error: &hyper::Error) -> String {
+pub(crate) fn lost(error: &hyper::Error) -> String {
     if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
         return "EOF".to_owned();
     }

@@ -3,13 +3,15 @@
 use std::io;
 use std::sync::Arc;
 
+use kontiki_machinery::outcall::{Credentials, Target};
 use kontiki_tls::{any_certificate, provider};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::server::ParsedCertificate;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// Where machines keep the certificates that they trust.
@@ -29,6 +31,28 @@ pub(crate) fn client(bundle: &[u8]) -> Result<Arc<ClientConfig>, String> {
             .with_custom_certificate_verifier(verifier(bundle)?)
             .with_no_client_auth(),
     ))
+}
+
+/// A client of a server that is called.
+///
+/// # Errors
+/// As [`client`]; its own certificate cannot be used.
+pub(crate) fn to(target: &Target) -> Result<Arc<ClientConfig>, String> {
+    let Credentials { certificate, insecure, .. } = &target.credentials;
+    let identity = certificate.as_ref().map(|(certificate, key)| shown(certificate, key)).transpose()?;
+    passing(&target.ca_bundle, *insecure, identity)
+}
+
+/// What a client shows.
+fn shown(certificate: &[u8], key: &[u8]) -> Result<Arc<dyn ResolvesClientCert>, String> {
+    let unusable = |why: &dyn std::fmt::Display| format!("unable to load the client certificate: {why}");
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
+    let chain = chain.map_err(|why| unusable(&why))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|why| unusable(&why))?;
+    let key = provider().key_provider.load_private_key(key).map_err(|why| unusable(&why))?;
+    let certified = CertifiedKey::new(chain, key);
+    certified.keys_match().map_err(|why| unusable(&why))?;
+    Ok(Arc::new(SingleCertAndKey::from(certified)))
 }
 
 /// A client that passes requests on: it shows `identity`, and believes everybody if `insecure`.

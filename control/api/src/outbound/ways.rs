@@ -1,5 +1,6 @@
 //! How a master reaches those who serve: which they are, and connections to them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use kontiki_machinery::outcall::{Endpoint, NoEndpoint, Resolver};
@@ -51,6 +52,17 @@ impl Ways {
     pub fn uid(&self) -> String {
         clock::uid(self.entropy.draw(), self.entropy.draw())
     }
+}
+
+/// Where a host that is no part of the cluster is.
+pub(crate) async fn looked_up(host: &str, port: u16) -> Result<Vec<Destination>, String> {
+    let to = |address: IpAddr| Destination { node: None, address, port };
+    if let Ok(address) = host.parse() {
+        return Ok(vec![to(address)]);
+    }
+    let found = tokio::net::lookup_host((host, port)).await;
+    let found: Vec<Destination> = found.into_iter().flatten().map(|address| to(address.ip())).collect();
+    if found.is_empty() { Err(format!("dial tcp: lookup {host}: no such host")) } else { Ok(found) }
 }
 
 /// TLS over `stream` to whoever can show that it is `host`.

@@ -105,7 +105,7 @@ impl Lookup for Seen<'_> {
     }
 
     fn rules(&self, user: &User, namespace: &str) -> Vec<Rule> {
-        self.api.inner.config.authorizers.iter().flat_map(|member| member.rules(user, namespace)).collect()
+        self.api.authorizers().iter().flat_map(|member| member.rules(user, namespace)).collect()
     }
 
     fn shown_as(&self, from: &ResourceDef, to: &ResourceDef, object: &Value) -> Result<Value, Status> {

@@ -43,10 +43,12 @@ impl Call {
 
     async fn authorize_unsafe(&self) -> Result<(), Status> {
         let asked = self.attributes(VERB, &[]);
-        if self.api.allowed(&self.user, &asked, self.deadline).await? {
+        let judged = self.api.judge(&self.user, &asked, self.deadline).await?;
+        if judged.allowed {
             return Ok(());
         }
-        let why = format!("not permitted to do \"{VERB}\", reason: {}", self.api.explain(&self.user, &asked));
+        let reason = self.api.explain(&self.user, &asked, &judged);
+        let why = format!("not permitted to do \"{VERB}\", reason: {reason}");
         Err(Status::forbidden(self.def.group_resource(), self.name(), why))
     }
 }

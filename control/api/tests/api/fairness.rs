@@ -8,7 +8,7 @@ use axum::body::Body;
 use http::{HeaderMap, Request};
 use kontiki_api::fairness::Limits;
 use kontiki_api::{Api, User};
-use kontiki_machinery::access::{self, AsyncAuthorizer, Attributes, Decision};
+use kontiki_machinery::access::{self, AsyncAuthorizer, Attributes, Decision, Said, When};
 use kontiki_machinery::admission::{AsyncStep, Lookup, Member, Phase, Request as Asked, Verdict, Waiting};
 use serde_json::{Value, json};
 
@@ -18,8 +18,8 @@ const MAPS: &str = "/api/v1/namespaces/a/configmaps";
 struct Anybody;
 
 impl AsyncAuthorizer for Anybody {
-    fn authorize<'a>(&'a self, _: &'a User, _: &'a Attributes<'a>) -> Waiting<'a, Decision> {
-        Box::pin(std::future::ready(Decision::Allow))
+    fn authorize<'a>(&'a self, _: &'a User, _: &'a Attributes<'a>, _: When) -> Waiting<'a, Said> {
+        Box::pin(std::future::ready(Decision::Allow.into()))
     }
 }
 

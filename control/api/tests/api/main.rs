@@ -23,5 +23,6 @@ mod representations;
 mod sealed;
 mod steps;
 mod streams;
+mod trust;
 mod walk;
 mod webhooks;

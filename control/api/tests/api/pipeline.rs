@@ -10,7 +10,7 @@ use axum::body::Body;
 use jiff::Timestamp;
 use kontiki_api::clock::{Clock, Entropy};
 use kontiki_api::{Api, User};
-use kontiki_machinery::access::{self, AsyncAuthorizer, Attributes, Decision};
+use kontiki_machinery::access::{self, AsyncAuthorizer, Attributes, Decision, Said, When};
 use kontiki_machinery::admission::Waiting;
 use kontiki_model::{GroupResource, ObjectKey};
 use serde_json::{Value, json};
@@ -184,15 +184,16 @@ async fn a_refusal_is_final_and_asked_for_once() {
 struct ByName;
 
 impl AsyncAuthorizer for ByName {
-    fn authorize<'a>(&'a self, user: &'a User, _: &'a Attributes<'a>) -> Waiting<'a, Decision> {
+    fn authorize<'a>(&'a self, user: &'a User, _: &'a Attributes<'a>, _: When) -> Waiting<'a, Said> {
         Box::pin(async {
             tokio::task::yield_now().await;
-            match user.name.as_str() {
+            let said = match user.name.as_str() {
                 "friend" => Decision::Allow,
                 "foe" => Decision::Deny,
                 "silent" => std::future::pending().await,
                 _ => Decision::NoOpinion,
-            }
+            };
+            said.into()
         })
     }
 }
@@ -201,9 +202,9 @@ impl AsyncAuthorizer for ByName {
 struct Readers;
 
 impl AsyncAuthorizer for Readers {
-    fn authorize<'a>(&'a self, _: &'a User, asked: &'a Attributes<'a>) -> Waiting<'a, Decision> {
+    fn authorize<'a>(&'a self, _: &'a User, asked: &'a Attributes<'a>, _: When) -> Waiting<'a, Said> {
         let decision = if asked.reads() { Decision::Allow } else { Decision::NoOpinion };
-        Box::pin(std::future::ready(decision))
+        Box::pin(std::future::ready(decision.into()))
     }
 }
 

@@ -437,7 +437,16 @@ mod tests {
             let fields: Vec<(&str, &str)> = words.get(5).and_then(|field| field.split_once('=')).into_iter().collect();
             let (verb, group, name, namespace) = (word(0), word(1), word(3), words.get(4).copied().unwrap_or_default());
             let namespace = if namespace == "-" { "" } else { namespace };
-            let asked = Attributes { verb, group, resource, subresource, name, namespace, fields: &fields, path: "" };
+            let asked = Attributes {
+                verb,
+                group,
+                resource,
+                subresource,
+                name,
+                namespace,
+                fields: &fields,
+                ..Attributes::default()
+            };
             let allowed = Node.authorize(&user, &asked, &objects) == Decision::Allow;
             assert_eq!(
                 (allowed, Node.explain(&user, &asked, &objects).as_str()),

@@ -341,7 +341,16 @@ impl Asked {
     fn attributes(&self) -> access::Attributes<'_> {
         let [group, resource, subresource, namespace, name] = self.about.each_ref().map(String::as_str);
         let path = self.path.as_deref().unwrap_or_default();
-        access::Attributes { verb: &self.verb, resource, group, subresource, namespace, name, path, fields: &[] }
+        access::Attributes {
+            verb: &self.verb,
+            resource,
+            group,
+            subresource,
+            namespace,
+            name,
+            path,
+            ..access::Attributes::default()
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //!    │
 //! rules         x-kubernetes-validations of one schema (KEP-2876)
 //! admission     match conditions, validations and what else policies and webhooks have (KEP-3488, KEP-3716)
+//! credentials   claims of tokens, users made of them, conditions of authorizers (KEP-3331, KEP-3221)
 //! ```
 //!
 //! Invariants
@@ -13,6 +14,7 @@
 //!   stored is read as it was written.
 
 pub(crate) mod admission;
+pub(crate) mod credentials;
 pub(crate) mod paths;
 pub(crate) mod rules;
 
