@@ -65,15 +65,17 @@ pub(crate) async fn plain(
         Route::GroupVersion(group, version) => document(discovery::resource_list(table, &group, &version)),
         Route::Version => encode::json_document(&version(api), accept, &params),
         Route::OpenApiV2 => {
-            let own = table.documents().v2(&git_version(api));
+            let (of, version) = (Arc::clone(table), git_version(api));
+            let own = openapi::apart(move || of.documents().v2(&version)).await?;
             let all = api.inner.specs.merged(table, own, &behind::delegates(api, table)).await?;
             openapi::v2(&all, head).await
         }
         Route::OpenApiV3(None) => {
-            let (own, delegates) = (table.documents().v3_index(), behind::delegates(api, table));
+            let (of, delegates) = (Arc::clone(table), behind::delegates(api, table));
+            let own = openapi::apart(move || of.documents().v3_index()).await?;
             match delegates.is_empty() {
-                true => openapi::v3_index(own, head).await,
-                false => openapi::v3_index(&api.inner.specs.index(own, &delegates)?, head).await,
+                true => openapi::v3_index(&own, head).await,
+                false => openapi::v3_index(&api.inner.specs.index(&own, &delegates)?, head).await,
             }
         }
         Route::OpenApiV3(Some(name)) => match behind::documents_server(api, table, &name) {

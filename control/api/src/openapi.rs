@@ -1,5 +1,10 @@
 //! Documents that are kept: OpenAPI in JSON or protobuf, for ever under the URL that has its hash, and aggregated discovery;
 //! with ETags. Upstream: kube-openapi `pkg/handler`, `pkg/handler3`; apiserver `pkg/endpoints/discovery/aggregated`.
+//!
+//! Invariant: OpenAPI is made on threads that may be busy for long ([`apart`]), never on those that answer requests.
+
+use std::future::{Future, ready};
+use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -31,19 +36,25 @@ const AGGREGATED: [&str; 2] = [
 /// A year: the URL of a document has its hash.
 const FOR_EVER: SignedDuration = SignedDuration::from_hours(24 * 365);
 
+/// Does what may take long where it holds up nobody else.
+pub(crate) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work).await.map_err(Status::internal)
+}
+
 /// `/openapi/v2`
-pub(crate) async fn v2(all: &Document, head: &Parts) -> Result<Response<Body>, Status> {
+pub(crate) async fn v2(all: &Arc<Document>, head: &Parts) -> Result<Response<Body>, Status> {
     document(all, &V2, head).await
 }
 
 /// `/openapi/v3`
 pub(crate) async fn v3_index(index: &Document, head: &Parts) -> Result<Response<Body>, Status> {
-    answer("text/plain; charset=utf-8", || Ok(index.json()), index.hash(), head).await
+    answer("text/plain; charset=utf-8", ready(Ok(index.json())), index.hash(), head).await
 }
 
 /// The documents below it.
-pub(crate) async fn v3(table: &Table, name: &str, head: &Parts, now: Timestamp) -> Result<Response<Body>, Status> {
-    let Some(found) = table.documents().v3(name) else { return Ok(encode::empty(404)) };
+pub(crate) async fn v3(table: &Arc<Table>, name: &str, head: &Parts, now: Timestamp) -> Result<Response<Body>, Status> {
+    let (of, wanted) = (Arc::clone(table), name.to_owned());
+    let Some(found) = apart(move || of.documents().v3(&wanted)).await? else { return Ok(encode::empty(404)) };
     let asked = Params::parse(head.uri.query()).get("hash").map(str::to_owned);
     if asked.as_deref().is_some_and(|asked| asked != found.hash()) {
         let mut moved = encode::empty(301);
@@ -68,23 +79,28 @@ pub(crate) async fn aggregated(document: &Document, media: Media, head: &Parts) 
         }
         _ => (AGGREGATED[0], document.json()),
     };
-    let mut response = answer(name, || Ok(bytes), document.hash(), head).await?;
+    let mut response = answer(name, ready(Ok(bytes)), document.hash(), head).await?;
     response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
     put(&mut response, CACHE_CONTROL, "public");
     Ok(response)
 }
 
-async fn document(document: &Document, protobuf: &[&'static str; 2], head: &Parts) -> Result<Response<Body>, Status> {
+async fn document(
+    document: &Arc<Document>,
+    protobuf: &[&'static str; 2],
+    head: &Parts,
+) -> Result<Response<Body>, Status> {
     let accept = header(&head.headers, &ACCEPT);
     let known = [JSON, protobuf[0], protobuf[1]];
     let clauses = clauses(accept.as_deref());
     let wanted = clauses.iter().find_map(|clause| known.into_iter().find(|media| clause.matches(media)));
+    let made = Arc::clone(document);
     let mut response = match wanted {
         None => encode::empty(406),
-        Some(JSON) => answer(JSON, || Ok(document.json()), document.hash(), head).await?,
+        Some(JSON) => answer(JSON, apart(move || made.json()), document.hash(), head).await?,
         // Under the newer name, whichever was asked for.
         Some(_) => {
-            let bytes = || document.protobuf().map_err(Status::internal);
+            let bytes = async { apart(move || made.protobuf()).await?.map_err(Status::internal) };
             answer(protobuf[1], bytes, document.hash(), head).await?
         }
     };
@@ -95,7 +111,7 @@ async fn document(document: &Document, protobuf: &[&'static str; 2], head: &Part
 /// The bytes, unless the client has them.
 async fn answer(
     media: &'static str,
-    bytes: impl FnOnce() -> Result<Bytes, Status>,
+    bytes: impl Future<Output = Result<Bytes, Status>>,
     hash: &str,
     head: &Parts,
 ) -> Result<Response<Body>, Status> {
@@ -104,7 +120,7 @@ async fn answer(
     let has = known.split(',').map(|tag| tag.trim().trim_start_matches("W/")).any(|known| known == tag || known == "*");
     let mut response = match has {
         true => encode::empty(304),
-        false => encode::sized(media, bytes()?, encode::accepts_gzip(&head.headers)).await?,
+        false => encode::sized(media, bytes.await?, encode::accepts_gzip(&head.headers)).await?,
     };
     if !has {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));

@@ -52,6 +52,13 @@ impl Env {
         self
     }
 
+    /// With one more field of an object type.
+    #[must_use]
+    pub fn field(mut self, object: &str, name: &str, ty: Type) -> Self {
+        self.objects.entry(object.into()).or_default().insert(name.into(), ty);
+        self
+    }
+
     /// With what only mutations of policies have: the types `JSONPatch` and `Object`, the latter with whatever is in it, and
     /// `jsonpatch.escapeKey`.
     #[must_use]
@@ -86,6 +93,17 @@ impl Env {
         let checked = self.check(text)?;
         let plan = plan::plan(self, &checked).map_err(CompileError::Program)?;
         Ok(Program::new(checked, plan))
+    }
+
+    /// The type of an expression, which is parsed and checked and not planned.
+    ///
+    /// # Errors
+    /// All that is wrong with it, in upstream's words.
+    pub fn type_of(&self, text: &str) -> Result<Type, String> {
+        match self.check(text) {
+            Ok(checked) => Ok(checked.of(&checked.root).clone()),
+            Err(CompileError::Issues { text, .. } | CompileError::Program(text)) => Err(text),
+        }
     }
 
     fn check(&self, text: &str) -> Result<Checked, CompileError> {

@@ -14,7 +14,7 @@ use kontiki_model::GroupResource;
 use serde_json::Value;
 
 use crate::{
-    FieldError, Handler, Subresource, Verbs,
+    FieldError, Handler, Subresource, Table, Verbs,
     access::User,
     allocation::Pool,
     apply::{Counted, Element, Set},
@@ -351,6 +351,12 @@ pub trait Strategy: Send + Sync {
     /// Warnings for a created or updated object (`old` is `None` on create).
     fn warnings(&self, _obj: &Value, _old: Option<&Value>) -> Vec<String> {
         Vec::new()
+    }
+
+    /// What is found out about a stored object by the types that are served, once for each generation of it: a part of its
+    /// status. It may take long; whoever asks writes it down. `None`: nothing is.
+    fn observed(&self, _obj: &Value, _table: &Table) -> Option<Value> {
+        None
     }
 
     /// Whether a PUT to a name that does not exist creates it.

@@ -29,6 +29,7 @@ mod statefulset;
 mod storage_protection;
 mod taint_eviction;
 mod ttl_after_finished;
+mod type_checking;
 mod volume_binder;
 
 use futures::FutureExt as _;
@@ -87,6 +88,7 @@ pub(crate) static TABLE: &[Row] = &[
     Row::of::<taint_eviction::TaintEviction>(),
     Row::of::<podgc::PodGarbageCollector>(),
     Row::of::<resource_quota::ResourceQuotaController>(),
+    Row::of::<type_checking::TypeChecks>(),
     Row::of::<volume_binder::VolumeBinder>(),
     Row::of::<ephemeral_volume::EphemeralVolume>(),
     Row::of::<storage_protection::VolumeProtection>(),

@@ -289,3 +289,60 @@ fn a_definition_says_who_converts() {
         }
     }
 }
+
+/// The definitions of OpenAPI, version 2 and 3, where one kind has this schema.
+fn published(schema: &Value) -> [Value; 2] {
+    let (source, registry) = (Definitions::default(), Registry::new(Vec::new()));
+    served(&source, &registry, Some(&definition(&json!([version("v1", true, schema)]))));
+    let table = registry.table();
+    let read = |text: Bytes| serde_json::from_slice::<Value>(&text).expect("a document is JSON");
+    let v3 = table.documents().v3("apis/example.com/v1").expect("a document of the group");
+    [read(table.documents().v2("v1").json())["definitions"].clone(), read(v3.json())["components"]["schemas"].clone()]
+}
+
+/// A definition without what is said of every object.
+fn own(definition: &Value) -> Value {
+    let mut own = definition.clone();
+    if let Some(properties) = own.get_mut("properties").and_then(Value::as_object_mut) {
+        for name in ["apiVersion", "kind", "metadata"] {
+            assert!(properties.remove(name).is_some(), "{name}");
+        }
+    }
+    own
+}
+
+#[test]
+fn definitions_are_published_as_upstream_does() {
+    let kind = |kind: &str| json!([{"group": "example.com", "version": "v1", "kind": kind}]);
+    let any = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let plain = json!({"type": "object"});
+    let spec = json!({"type": "object", "properties": {"spec": any}});
+    for (schema, v2, v3) in [
+        // Version 2 does not say that fields may be unknown: kubectl would take what is said for all there may be.
+        (
+            &any,
+            json!({"type": "object"}),
+            json!({"type": "object", "properties": {}, "x-kubernetes-preserve-unknown-fields": true}),
+        ),
+        (&plain, json!({"type": "object", "properties": {}}), json!({"type": "object", "properties": {}})),
+        (
+            &spec,
+            json!({"type": "object", "properties": {"spec": {"x-kubernetes-preserve-unknown-fields": true}}}),
+            json!({"type": "object", "properties": {"spec": any}}),
+        ),
+    ] {
+        for (all, mut expect) in published(schema).into_iter().zip([v2, v3]) {
+            expect["x-kubernetes-group-version-kind"] = kind("Frob");
+            assert_eq!(own(&all["com.example.v1.Frob"]), expect, "{schema}");
+            let list = &all["com.example.v1.FrobList"];
+            assert_eq!(list["x-kubernetes-group-version-kind"], kind("FrobList"));
+            assert_eq!(
+                (&list["required"], list["properties"]["items"]["type"].as_str()),
+                (&json!(["items"]), Some("array"))
+            );
+            for shared in ["ListMeta", "DeleteOptions", "Status", "Patch"] {
+                assert!(all[format!("io.k8s.apimachinery.pkg.apis.meta.v1.{shared}")].is_object(), "{shared}");
+            }
+        }
+    }
+}

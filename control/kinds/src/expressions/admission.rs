@@ -10,8 +10,8 @@ use std::{
 };
 
 use kontiki_cel::{
-    Activation, Attributes, Authorizer, Decision, Env, EvalError, Fields, ObjectFields, PER_CALL_LIMIT, Program, Type,
-    Value as Known, authorizer_types, authorizer_value, request_resource_value,
+    Activation, Attributes, Authorizer, Decision, Declaration, Env, EvalError, Fields, ObjectFields, PER_CALL_LIMIT,
+    Program, Type, Value as Known, authorizer_types, authorizer_value, request_resource_value,
 };
 use kontiki_machinery::{
     access::{self, User},
@@ -83,15 +83,7 @@ impl Scope {
     }
 
     fn env(&self) -> Env {
-        let mut env = Env::new(self.age.minor())
-            .variable("object", Type::Dyn)
-            .variable("oldObject", Type::Dyn)
-            .variable("request", Type::object("kubernetes.AdmissionRequest"))
-            .variable("namespaceObject", Type::object("kubernetes.Namespace"));
-        for (name, fields) in TYPES {
-            let fields = fields.iter().map(|(field, ty)| ((*field).into(), typed(ty)));
-            env = env.object(name, fields.collect());
-        }
+        let mut env = base(self.age).variable("object", Type::Dyn).variable("oldObject", Type::Dyn);
         if self.params {
             env = env.variable("params", Type::Dyn);
         }
@@ -108,6 +100,40 @@ impl Scope {
         }
         env
     }
+}
+
+/// What every expression may name.
+fn base(age: Age) -> Env {
+    let mut env = Env::new(age.minor())
+        .variable("request", Type::object("kubernetes.AdmissionRequest"))
+        .variable("namespaceObject", Type::object("kubernetes.Namespace"));
+    for (name, fields) in TYPES {
+        let fields = fields.iter().map(|(field, ty)| ((*field).into(), typed(ty)));
+        env = env.object(name, fields.collect());
+    }
+    env
+}
+
+/// What the expressions of a stored policy may name, where types of objects are known; `params`: and it has parameters.
+/// Variables are added by [`with_variable`]. Upstream forgets `authorizer.requestResource` here.
+pub fn of_types(object: Option<&Declaration>, params: Option<Option<&Declaration>>) -> Env {
+    let declared = |env: Env, name: &str, as_what: Option<&Declaration>| match as_what {
+        Some(declaration) => env.declared(name, declaration),
+        None => env.variable(name, Type::Dyn),
+    };
+    let mut env = declared(base(Age::Stored), "object", object);
+    env = env.variable("oldObject", object.map_or(Type::Dyn, |it| it.ty.clone()));
+    if let Some(params) = params {
+        env = declared(env, "params", params);
+    }
+    env.variable("authorizer", authorizer_types().0)
+        .object(VARIABLES, ObjectFields::new())
+        .variable("variables", Type::object(VARIABLES))
+}
+
+/// The same, with a variable of a policy.
+pub fn with_variable(env: Env, name: &str, ty: Type) -> Env {
+    env.field(VARIABLES, name, ty)
 }
 
 const VARIABLES: &str = "kubernetes.variables";

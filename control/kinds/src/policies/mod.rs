@@ -10,6 +10,8 @@
 //! policy        one validating policy          mutation      one mutating policy
 //!    │                                            │
 //! (here)        asks them, in one step         mutating      each is a mutator of its own
+//!
+//! typed         what is wrong with a validating policy by the types of its objects
 //! ```
 //!
 //! Invariants
@@ -21,6 +23,7 @@ mod mutating;
 mod mutation;
 mod params;
 mod policy;
+pub(crate) mod typed;
 
 use std::{collections::BTreeMap, sync::Arc};
 

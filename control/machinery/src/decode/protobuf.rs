@@ -144,12 +144,7 @@ fn entry<'a>(
 fn union(wire: &Wire<'_>, kind: Union, schema: &Schema, depth: usize) -> Result<Value, DecodeError> {
     let Wire::Bytes(bytes) = wire else { return fail("wrong wire type of a union") };
     let (mut one, mut many, mut allows) = (Value::Null, Vec::new(), false);
-    let read = |bytes| {
-        let mut value = Value::Object(message(bytes, schema, schema.name(), depth + 1)?);
-        // Go writes what is empty too, and nobody looks into unions later.
-        schema.normalize(&mut value);
-        Ok::<_, DecodeError>(value)
-    };
+    let read = |bytes| Ok::<_, DecodeError>(Value::Object(message(bytes, schema, schema.name(), depth + 1)?));
     for field in Fields::new(bytes) {
         match (kind, field?) {
             (Union::Allows, (1, Wire::Varint(value))) => allows = value != 0,
@@ -342,15 +337,40 @@ mod tests {
         [MAGIC.to_vec(), field(1, &meta), field(2, raw)].concat()
     }
 
-    /// Go's generated code writes strings and flags that are empty: `id: ""` of a schema is none.
+    /// Go's generated code writes strings and flags that are empty, JSON may say them: `id: ""` of a schema is none, wherever
+    /// the schema is.
     #[test]
     fn what_is_empty_in_a_union_is_not_there() {
         let schema = schema::get(crate::wire::JSON_SCHEMA).expect("a known type");
-        // id, type, exclusiveMaximum and minLength of the items.
+        // id, type, exclusiveMaximum and minLength.
         let inner = [field(1, b""), field(5, b"string"), vec![10 << 3, 0], vec![14 << 3, 0]].concat();
-        let one = field(1, &inner);
-        let read = union(&Wire::Bytes(&one), Union::Schemas, schema, 0).expect("a union");
-        assert_eq!(read, json!({"type": "string", "minLength": 0}));
+        let said = json!({"id": "", "type": "string", "exclusiveMaximum": false, "minLength": 0});
+        let meant = json!({"type": "string", "minLength": 0});
+        let all = |value: &Value| json!([value]);
+        let of = |key: &str, value: Value| json!({key: value});
+        let allowed = [vec![8, 1], field(2, &inner)].concat();
+        let depends = |on: &[u8]| [field(1, b"a"), field(2, on)].concat();
+        for (name, number, form, said, meant) in [
+            ("items", 24_u16, field(1, &inner), said.clone(), meant.clone()),
+            ("items", 24, field(2, &inner), all(&said), all(&meant)),
+            ("additionalProperties", 30, allowed, said.clone(), meant.clone()),
+            ("additionalProperties", 30, vec![8, 0], json!(false), json!(false)),
+            ("dependencies", 32, depends(&field(1, &inner)), of("a", said.clone()), of("a", meant.clone())),
+            ("dependencies", 32, depends(&field(2, b"b")), json!({"a": ["b"]}), json!({"a": ["b"]})),
+        ] {
+            let ([low, high], length) =
+                ((number << 3 | 2).to_le_bytes(), u8::try_from(form.len()).expect("it is short"));
+            let body = [vec![low | 0x80, high << 1 | low >> 7, length], form].concat();
+            let read = Value::Object(message(&body, schema, schema.name(), 0).expect("a schema"));
+            let (said, meant) = (of(name, said), of(name, meant));
+            assert_eq!(read, said);
+            for (mut way, meant) in
+                [(read, &meant), (said.clone(), &meant), (of("items", said), &of("items", meant.clone()))]
+            {
+                schema.normalize(&mut way);
+                assert_eq!(way, *meant);
+            }
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
     schema::registry::{self, Descriptions, FieldData, TypeData},
 };
 
-const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+pub(super) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 /// The body of a patch: anything.
 pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
@@ -74,6 +74,13 @@ pub(super) fn closure(rows: &[Arc<ResourceDef>], names: BTreeSet<String>, flavor
     done.into_iter().collect()
 }
 
+/// A definition in version 3, without descriptions.
+pub(super) fn bare(rows: &[Arc<ResourceDef>], name: &str) -> Option<Value> {
+    let (descriptions, mut references) = (Descriptions::none(), Vec::new());
+    let mut writer = Writer { flavor: Flavor::V3, descriptions: &descriptions, references: &mut references };
+    writer.definition(rows, name)
+}
+
 /// Which kinds a definition stands for.
 fn kinds(rows: &[Arc<ResourceDef>]) -> BTreeMap<String, Vec<Value>> {
     let mut out: BTreeMap<String, Vec<Value>> = BTreeMap::new();
@@ -123,7 +130,7 @@ impl Writer<'_> {
         let preserves = schema["x-kubernetes-preserve-unknown-fields"] == true;
         let mut out = custom::definition(schema, self.flavor);
         if preserves && self.flavor == Flavor::V2 {
-            return json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+            return json!({"type": "object"});
         }
         let inherited = self.descriptions.of("io.k8s.api.core.v1.ConfigMap");
         for (name, word) in [("apiVersion", "string"), ("kind", "string"), ("metadata", OBJECT_META)] {

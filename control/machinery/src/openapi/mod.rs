@@ -12,6 +12,7 @@ mod definitions;
 mod merge;
 mod operations;
 mod render;
+mod resolve;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,10 +23,13 @@ use std::{
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-pub use self::merge::{merge, narrow};
 use self::{
     definitions::Flavor,
     operations::{PathItem, paths_of},
+};
+pub use self::{
+    merge::{merge, narrow},
+    resolve::resolved,
 };
 use crate::{
     ResourceDef,
@@ -38,7 +42,7 @@ pub struct Documents {
     v3: BTreeMap<String, Arc<Document>>,
     rows: Vec<Arc<ResourceDef>>,
     v2: OnceLock<Arc<Document>>,
-    v3_index: OnceLock<Document>,
+    v3_index: OnceLock<Arc<Document>>,
 }
 
 /// Makes the value of a document.
@@ -137,14 +141,14 @@ impl Documents {
 
     /// The index of version 3 documents: each with the hash of its text in its URL.
     #[must_use]
-    pub fn v3_index(&self) -> &Document {
+    pub fn v3_index(&self) -> Arc<Document> {
         let url = |name: &str, hash: &str| json!({"serverRelativeURL": format!("/openapi/v3/{name}?hash={hash}")});
         let build = || {
             let paths: Map<String, Value> =
                 self.v3.iter().map(|(name, document)| (name.clone(), url(name, &document.hash))).collect();
-            Document::new(&json!({"paths": paths}))
+            Arc::new(Document::new(&json!({"paths": paths})))
         };
-        self.v3_index.get_or_init(build)
+        Arc::clone(self.v3_index.get_or_init(build))
     }
 
     /// The version 2 document (`/openapi/v2`). `version` is that of the server, which stays the same.

@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 
 use super::{Presence, Schema, Type, quantity, time};
-use crate::decode::type_name;
+use crate::{decode::type_name, wire::union_of};
 
 /// How many unknown fields are listed, which is more than any answer shows, and how much of the path of each.
 pub(super) const MAX_UNKNOWN: usize = 101;
@@ -220,7 +220,13 @@ pub(super) fn normalize_struct(value: &mut Value, schema: &Schema) {
             if value.is_null() || is_no_time(value, &field.ty) {
                 return false;
             }
-            normalize(value, &field.ty);
+            match (union_of(schema.name(), key), &mut *value) {
+                (None, value) => normalize(value, &field.ty),
+                (Some(_), Value::Object(values)) if matches!(field.ty, Type::Map(_)) => {
+                    values.values_mut().for_each(|value| normalize_union(value, schema));
+                }
+                (Some(_), value) => normalize_union(value, schema),
+            }
             keep(value, field.presence, &field.ty)
         }
     });
@@ -233,6 +239,17 @@ pub(super) fn normalize_struct(value: &mut Value, schema: &Schema) {
             Presence::Null => map.insert(name.clone(), Value::Null),
             Presence::Set | Presence::NotZero => None,
         };
+    }
+}
+
+/// A schema, a list of schemas, or something else.
+fn normalize_union(value: &mut Value, schema: &Schema) {
+    match value {
+        Value::Object(_) => normalize_struct(value, schema),
+        Value::Array(items) => {
+            items.iter_mut().filter(|item| item.is_object()).for_each(|item| normalize_struct(item, schema));
+        }
+        _ => {}
     }
 }
 

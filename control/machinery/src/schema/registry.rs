@@ -6,7 +6,7 @@
 //!
 //! Invariants
 //! - A type's fields are read from its line when they are first asked for, and live as long as the program.
-//! - Descriptions are read when a document is made of them, and are not kept.
+//! - Descriptions are read when a document is made of them, and are not kept, but for where each lies.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -112,16 +112,23 @@ pub(crate) fn data(name: &str) -> Option<TypeData<'static>> {
 }
 
 /// What upstream says about its types and fields.
-pub(crate) struct Descriptions(HashMap<&'static str, &'static str>);
+pub(crate) struct Descriptions(Option<&'static HashMap<&'static str, &'static str>>);
 
 impl Descriptions {
+    /// All there is: an index of lines, which are read when they are asked for.
     pub(crate) fn read() -> Self {
-        Self(lines(DESCRIPTIONS).collect())
+        static LINES: OnceLock<HashMap<&'static str, &'static str>> = OnceLock::new();
+        Self(Some(LINES.get_or_init(|| lines(DESCRIPTIONS).collect())))
+    }
+
+    /// Nothing.
+    pub(crate) fn none() -> Self {
+        Self(None)
     }
 
     /// By field; that of the type itself has no name.
     pub(crate) fn of(&self, name: &str) -> HashMap<String, String> {
-        self.0.get(name).copied().map(read).unwrap_or_default()
+        self.0.and_then(|lines| lines.get(name)).copied().map(read).unwrap_or_default()
     }
 }
 

@@ -1,3 +1,4 @@
-//! Budgets of what may be disrupted.
+//! Budgets of what may be disrupted, and what is told of policies of admission.
 
 pub mod disruption;
+pub mod type_checking;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use kontiki_machinery::Table;
 use serde_json::{Value, json};
 
 use super::{FAILURE_POLICIES, GROUP, REINVOCATION_POLICIES, cel, name_of};
@@ -95,6 +96,10 @@ impl Strategy for Policies {
 
     fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
         if old.is_some() { super::warn_of_static_name(obj) } else { Vec::new() }
+    }
+
+    fn observed(&self, obj: &Value, table: &Table) -> Option<Value> {
+        (!self.mutating).then(|| crate::policies::typed::checked(obj, table))
     }
 
     fn row(&self, obj: &Value) -> Vec<Cell> {
