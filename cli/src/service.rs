@@ -39,6 +39,11 @@ pub static SERVER: Keys = Keys {
             shape: Shape::Switch,
             help: "Whether nodes answer DNS for the cluster; off leaves it to others [default: true]",
         },
+        Key {
+            path: "lb",
+            shape: Shape::Switch,
+            help: "Whether load balancers get addresses of AddressPools; off leaves them to others [default: true]",
+        },
         Key { path: "cluster_domain", shape: Shape::Text, help: "DNS domain of the cluster [default: cluster.local]" },
         Key { path: "api", shape: Shape::Yaml, help: "Options of the API server: authentication, admission, fairness" },
         Key {

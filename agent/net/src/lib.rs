@@ -18,6 +18,7 @@ mod config;
 pub mod dns;
 mod health;
 pub mod link;
+pub mod load_balancer;
 mod overlay;
 mod proxy;
 mod sysctl;

@@ -177,7 +177,8 @@ impl Links {
         }
     }
 
-    async fn addresses(&self) -> Result<Vec<AddressMessage>, Error> {
+    /// All addresses of all links.
+    pub(crate) async fn addresses(&self) -> Result<Vec<AddressMessage>, Error> {
         self.handle.address().get().execute().try_collect().await
     }
 

@@ -16,7 +16,11 @@ use std::{
 };
 
 use kontiki_agent_plan::policy::{Allowed, Policies, PolicyKey, Ports, Way};
-use kontiki_net::{Endpoint, NetConfig, Network, Peer, Protocol, ServicePort, link::Links};
+use kontiki_net::{
+    Endpoint, NetConfig, Network, Peer, Protocol, ServicePort,
+    link::Links,
+    load_balancer::{Addresses, announce, other_holder},
+};
 
 type Job = Box<dyn FnOnce(&tokio::runtime::Runtime) + Send>;
 
@@ -205,6 +209,7 @@ fn service(ip: &str, protocol: Protocol, node_port: Option<u16>, endpoints: &[(&
         node_port,
         external_ips: Vec::new(),
         balancer_ips: Vec::new(),
+        announced_ips: Vec::new(),
         source_ranges: None,
         health_check_port: None,
         affinity_seconds: None,
@@ -567,6 +572,59 @@ fn source_ranges_close_the_balancers_address_to_others() {
         assert_eq!(answer.starts_with("p2 "), expect, "{range}: {answer}");
         assert!(lab.outside.ask("10.99.0.1:30080").starts_with("p2 "), "{range}: the node port is not the balancer's");
     }
+}
+
+/// Who else has an address, as a node hears it.
+fn heard(node: &Node, ip: [u8; 4], address: [u8; 4]) -> Option<[u8; 6]> {
+    node.space.run(move |runtime| {
+        runtime.block_on(async {
+            let seen = Addresses::new(ip.into()).expect("netlink").look().await.expect("look");
+            other_holder(seen.link, address.into(), Duration::from_millis(300)).await.expect("probe")
+        })
+    })
+}
+
+/// A node takes an address for so long; returns what is said if it may not.
+fn take(node: &Node, ip: [u8; 4], address: [u8; 4], seconds: u32) -> Result<(), String> {
+    node.space.run(move |runtime| {
+        runtime.block_on(async {
+            let addresses = Addresses::new(ip.into()).expect("netlink");
+            let seen = addresses.look().await.expect("look");
+            addresses.set(&seen, address.into(), seconds).await.map_err(|error| error.to_string())?;
+            announce(seen.link, address.into()).expect("announce");
+            let held = addresses.look().await.expect("look").held;
+            assert!(held.len() == 1 && held[0].address == IpAddr::from(address), "{held:?}");
+            assert!((1..=seconds).contains(&held[0].left), "{held:?}");
+            Ok(())
+        })
+    })
+}
+
+#[test]
+fn an_announced_address_has_one_holder_and_an_end() {
+    let Some(lab) = Lab::new(true) else { return };
+    let (one, two, address) = ([10, 99, 0, 1], [10, 99, 0, 2], [10, 99, 0, 77]);
+    let ips = vec![IpAddr::from(address)];
+    lab.everywhere(|node| ServicePort { balancer_ips: ips.clone(), announced_ips: ips.clone(), ..web(node, &[1]) });
+    lab.n1.space.serve("node");
+    assert_eq!(heard(&lab.n2, two, address), None);
+    assert!(lab.p1.ask("10.99.0.77:80").starts_with("p2 "), "pods need no holder");
+    take(&lab.n1, one, address, 30).expect("free");
+    assert!(heard(&lab.n2, two, address).is_some());
+    assert_eq!(heard(&lab.n1, one, address), None, "not itself");
+    assert!(lab.outside.ask("10.99.0.77:80").starts_with("p2 "));
+    assert!(lab.outside.ask("10.99.0.1:8080").starts_with("node "));
+    assert_eq!(lab.outside.ask("10.99.0.77:8080"), "connection refused", "the node's own server is not the Service's");
+    assert_eq!(lab.outside.ask("10.99.0.77:30080"), "connection refused", "nor are node ports");
+    take(&lab.n1, one, address, 2).expect("renewed");
+    let began = Instant::now();
+    while heard(&lab.n2, two, address).is_some() {
+        assert!(began.elapsed() < Duration::from_secs(4), "the kernel keeps it");
+    }
+    take(&lab.n2, two, address, 30).expect("free again");
+    assert!(lab.outside.ask("10.99.0.77:80").starts_with("p2 "), "neighbours were told");
+    let own = take(&lab.n1, one, one, 30).expect_err("the node's own");
+    assert!(own.contains("another purpose"), "{own}");
 }
 
 #[test]

@@ -4,7 +4,8 @@
 //! - [`host`]: the machine: facts, cgroups, who this node is.
 //! - [`runtime`]: containerd through CRI, and what is kept in its words.
 //! - [`session`]: the stream to a master, what came through it and what waits for it.
-//! - [`node`] is what the rest shares; [`network`] keeps the node's network equal to the cluster's Services and Nodes.
+//! - [`node`] is what the rest shares; [`network`] keeps the node's network equal to the cluster's Services and Nodes,
+//!   [`load_balancer`] the addresses that the node announces for Services equal to what it is told to.
 //! - [`volumes`]: a pod's volumes, one plugin for each kind.
 //! - [`serve`]: logs, exec, attach, port-forward and statistics, for the session's tunnels; health on loopback.
 //! - [`pod`]: one worker for each pod, which asks kontiki-agent-plan for one step at a time and performs it.
@@ -13,6 +14,7 @@
 
 mod config;
 mod host;
+mod load_balancer;
 mod network;
 pub mod node;
 mod pod;
@@ -76,6 +78,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     if let Some(dns) = dns {
         tasks.spawn(named("DNS", network::serve_dns(dns, stop.clone())));
     }
+    tasks.spawn(named("load balancer", load_balancer::run(node.clone(), stop.clone())));
     tasks.spawn(named("session", keep_session(node.clone(), current.clone(), stop.clone())));
     let token = stop.clone();
     tasks.spawn(named("certificate", async move { current.keep_fresh(&servers, token).await }));
@@ -88,6 +91,7 @@ async fn keep_session(node: Arc<Node>, credentials: Arc<Current>, stop: Cancella
         objects: &node.objects,
         outbox: &node.outbox,
         online: &node.online,
+        renewed: &node.renewed,
         node: node.status(),
         tunnels: Arc::new(Server(node.clone())),
     };

@@ -6,9 +6,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use kontiki_agent_plan::{field::Place, services};
+use tokio::sync::watch;
 
 use crate::{
     config::Config,
@@ -33,6 +35,8 @@ pub struct Node {
     pub online: AtomicBool,
     /// Set when the runtime and its network answer.
     pub(crate) ready: AtomicBool,
+    /// When the heartbeat was sent after which a master last renewed this node's Lease.
+    pub(crate) renewed: watch::Sender<Option<Instant>>,
     pub(crate) watchers: Watchers,
     pub(crate) usage: Usage,
 }
@@ -50,6 +54,7 @@ impl Node {
             outbox: Outbox::default(),
             online: AtomicBool::new(false),
             ready: AtomicBool::new(false),
+            renewed: watch::Sender::new(None),
             watchers: Watchers::default(),
             usage: Usage::default(),
         })

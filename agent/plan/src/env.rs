@@ -323,6 +323,7 @@ mod tests {
             node_port: None,
             external_ips: vec![],
             balancer_ips: vec![],
+            announced_ips: vec![],
             source_ranges: None,
             health_check_port: None,
             affinity_seconds: None,

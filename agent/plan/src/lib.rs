@@ -21,6 +21,7 @@ pub mod field;
 pub mod granted;
 pub mod housekeeping;
 pub mod image;
+pub mod load_balancer;
 pub mod log_rotation;
 pub mod node_status;
 pub mod observed;

@@ -23,6 +23,8 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
+use crate::load_balancer;
+
 /// Transport protocol of a service port.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Protocol {
@@ -69,6 +71,8 @@ pub struct ServicePort {
     pub external_ips: Vec<IpAddr>,
     /// Addresses of the load balancer that lead to nodes unchanged (`ipMode: VIP`).
     pub balancer_ips: Vec<IpAddr>,
+    /// Those of `balancer_ips` that the cluster announces itself: nothing but Services answers there.
+    pub announced_ips: Vec<IpAddr>,
     /// Who may use `balancer_ips`; `None`: everybody.
     pub source_ranges: Option<Vec<IpNet>>,
     /// Where a load balancer asks this node whether it has endpoints of its own.
@@ -220,7 +224,8 @@ fn service_port(
         port: u16::try_from(port.port).ok()?,
         node_port: port_number(port.node_port),
         external_ips: spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok()).collect(),
-        balancer_ips: balancer_ips(service),
+        balancer_ips: load_balancer::addresses(service),
+        announced_ips: load_balancer::announcer(service).map(|_| load_balancer::addresses(service)).unwrap_or_default(),
         source_ranges: source_ranges(spec),
         health_check_port: port_number(spec.health_check_node_port),
         affinity_seconds: sticky.then_some(seconds),
@@ -237,12 +242,6 @@ fn cluster_ips(spec: &ServiceSpec) -> Vec<IpAddr> {
 
 fn port_number(port: Option<i32>) -> Option<u16> {
     port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0)
-}
-
-fn balancer_ips(service: &Service) -> Vec<IpAddr> {
-    let ingress = service.status.as_ref().and_then(|s| s.load_balancer.as_ref()?.ingress.as_ref());
-    let vip = ingress.into_iter().flatten().filter(|i| i.ip_mode.as_deref() != Some("Proxy"));
-    vip.filter_map(|i| i.ip.as_ref()?.parse().ok()).collect()
 }
 
 fn source_ranges(spec: &ServiceSpec) -> Option<Vec<IpNet>> {

@@ -1,9 +1,42 @@
 //! The session with a master: when it is given up, and when the next one is tried.
 
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 /// A master that has been silent for this long is left: two heartbeats unanswered.
 pub const SILENCE: Duration = Duration::from_secs(4);
+
+/// How long after a heartbeat after which a master renewed the node's Lease nobody takes the node for lost: the leader's
+/// patience is ten seconds from the renewal on, and the kernel may be a second late to take an address away.
+pub const TENURE: Duration = Duration::from_secs(8);
+
+/// Heartbeats that no master has said anything of yet, beyond the latest.
+const REMEMBERED: usize = 16;
+
+/// The heartbeats of a session: when each was sent.
+#[derive(Debug, Default)]
+pub struct Beats {
+    last: u64,
+    sent: VecDeque<(u64, Instant)>,
+}
+
+impl Beats {
+    /// The next is sent: its number.
+    pub fn next(&mut self, now: Instant) -> u64 {
+        self.last += 1;
+        self.sent.push_back((self.last, now));
+        if self.sent.len() > REMEMBERED {
+            self.sent.pop_front();
+        }
+        self.last
+    }
+
+    /// When a heartbeat was sent, of which a master says something; those before it are no longer of interest.
+    pub fn sent(&mut self, sequence: u64) -> Option<Instant> {
+        self.sent.retain(|(number, _)| *number >= sequence);
+        self.sent.front().filter(|(number, _)| *number == sequence).map(|(_, at)| *at)
+    }
+}
 
 /// Failures in a row to get a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +83,25 @@ mod tests {
         assert_eq!(told.collect::<Vec<_>>(), [1, 2, 4, 8, 16, 32]);
         attempts.failed(true);
         assert_eq!((attempts.count(), attempts.is_news()), (1, true));
+    }
+
+    #[test]
+    fn heartbeats_are_found_by_their_number() {
+        let (mut beats, begin) = (Beats::default(), Instant::now());
+        let at = |number: u64| begin + Duration::from_secs(number);
+        for number in 1..=40 {
+            assert_eq!(beats.next(at(number)), number);
+        }
+        for (sequence, expect, name) in [
+            (39, Some(at(39)), "one of the latest"),
+            (39, Some(at(39)), "the same again: two renewals within one heartbeat"),
+            (38, None, "an older one than what was told of"),
+            (40, Some(at(40)), "the latest"),
+            (41, None, "one that was never sent"),
+            (0, None, "none"),
+        ] {
+            assert_eq!(beats.sent(sequence), expect, "{name}");
+        }
     }
 
     #[test]

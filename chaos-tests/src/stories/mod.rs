@@ -2,6 +2,7 @@
 
 mod api;
 mod backup;
+mod balancer;
 mod clients;
 mod faults;
 mod figures;
@@ -74,6 +75,7 @@ pub static ALL: &[Story] = stories![
     faults::an_agent_restart_leaves_pods_alone,
     faults::a_cut_off_node_loses_its_pods_and_gives_them_up_on_return,
     faults::a_frozen_or_cut_off_leader_loses_the_address,
+    balancer::a_load_balancers_address_moves_when_its_node_is_lost,
     faults::without_quorum_reads_and_pods_go_on,
     backup::a_snapshot_becomes_a_new_cluster,
     backup::one_server_of_three_goes_on_alone,

@@ -52,4 +52,6 @@ pub struct Settings {
     pub cluster_domain: String,
     /// Age at which Events expire.
     pub event_ttl: Duration,
+    /// Whether the cluster gives load balancers their addresses.
+    pub load_balancers: bool,
 }

@@ -55,6 +55,77 @@ pub fn service_cidr(range: &str) -> Given {
     Given { group: NETWORKING, plural: "servicecidrs", object }
 }
 
+/// The definition of AddressPools: the addresses that load balancers may have.
+#[must_use]
+pub fn address_pools() -> Given {
+    let selector = |whom: &str| {
+        json!({
+            "type": "object", "x-kubernetes-map-type": "atomic",
+            "description": format!("{whom} Every one if it is left away."),
+            "properties": {
+                "matchLabels": {"type": "object", "additionalProperties": {"type": "string"}},
+                "matchExpressions": {"type": "array", "x-kubernetes-list-type": "atomic", "items": {
+                    "type": "object", "required": ["key", "operator"],
+                    "properties": {
+                        "key": {"type": "string"},
+                        "operator": {"type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"]},
+                        "values": {"type": "array", "x-kubernetes-list-type": "atomic", "items": {"type": "string"}},
+                    },
+                }},
+            },
+        })
+    };
+    let addresses = json!({
+        "type": "array", "minItems": 1, "maxItems": 64, "x-kubernetes-list-type": "atomic",
+        "description": "Ranges of addresses: 10.1.2.0/28, 10.1.2.40-10.1.2.50, or one address.",
+        "items": {
+            "type": "string", "maxLength": 90,
+            "x-kubernetes-validations": [{"rule": ADDRESSES, "message": NO_ADDRESSES}],
+        },
+    });
+    let spec = json!({
+        "type": "object", "required": ["addresses"],
+        "properties": {
+            "addresses": addresses,
+            "autoAssign": {
+                "type": "boolean", "default": true,
+                "description": "Whether Services get an address of this pool that do not ask for one of it.",
+            },
+            "serviceSelector": selector("The Services that may have an address of this pool."),
+            "namespaceSelector": selector("The namespaces whose Services may have an address of this pool."),
+        },
+    });
+    let schema = json!({
+        "type": "object", "required": ["spec"], "properties": {"spec": spec},
+        "description": "Addresses that Services of type LoadBalancer may have. A node of the cluster announces each of them.",
+    });
+    let column = |name: &str, kind: &str, path: &str| json!({"name": name, "type": kind, "jsonPath": path});
+    let version = json!({
+        "name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema},
+        "additionalPrinterColumns": [
+            column("Addresses", "string", ".spec.addresses"),
+            column("Auto Assign", "boolean", ".spec.autoAssign"),
+            column("Age", "date", ".metadata.creationTimestamp"),
+        ],
+    });
+    let names = json!({
+        "plural": "addresspools", "singular": "addresspool", "kind": "AddressPool", "listKind": "AddressPoolList",
+    });
+    let object = json!({
+        "apiVersion": format!("{EXTENSIONS}/v1"), "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("addresspools.{OWN}")},
+        "spec": {"group": OWN, "scope": "Cluster", "names": names, "versions": [version]},
+    });
+    Given { group: EXTENSIONS, plural: "customresourcedefinitions", object }
+}
+
+const EXTENSIONS: &str = "apiextensions.k8s.io";
+const OWN: &str = "kontiki.dev";
+/// What is said of ranges is said by `kontiki_plan::network::pools`.
+const ADDRESSES: &str = "isCIDR(self) || isIP(self) || (self.split('-').size() == 2 && self.split('-').all(end, isIP(end)) \
+    && ip(self.split('-')[0]).family() == ip(self.split('-')[1]).family())";
+const NO_ADDRESSES: &str = "must be a network (10.1.2.0/28), a range (10.1.2.40-10.1.2.50) or an address";
+
 fn api_service((group, version, minimum, priority): Row) -> Given {
     let metadata = json!({"name": format!("{version}.{group}"), "labels": {AUTOMANAGED: "onstart"}});
     let mut spec = json!({"version": version, "groupPriorityMinimum": minimum, "versionPriority": priority});
@@ -110,6 +181,7 @@ mod tests {
         let table = registry(&Settings { services }).table();
         let mut objects = objects(&table);
         objects.push(service_cidr("10.96.0.0/16"));
+        objects.push(address_pools());
         let names: BTreeSet<String> =
             objects.iter().map(|given| format!("{}/{}", given.plural, given.object["metadata"]["name"])).collect();
         assert_eq!(names.len(), objects.len());

@@ -61,6 +61,8 @@ pub struct Config {
     pub cluster_domain: Option<String>,
     /// Whether the nodes answer DNS for the cluster, and the Service `kube-dns` says so.
     pub dns: bool,
+    /// Whether Services of type LoadBalancer get addresses of AddressPools; off leaves them to others.
+    pub lb: bool,
     /// The control plane's virtual address with the prefix length of its network; as `pod_cidr`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vip: Option<IpNet>,
@@ -113,6 +115,7 @@ impl Default for Config {
             service_cidr: None,
             cluster_domain: None,
             dns: true,
+            lb: true,
             vip: None,
             log_level: "info".to_owned(),
             max_feature_level: None,
@@ -184,6 +187,8 @@ pub struct Settings {
     pub advertise: IpAddr,
     /// Whether the nodes answer DNS for the cluster.
     pub dns: bool,
+    /// See [`Config::lb`].
+    pub lb: bool,
     /// Kubernetes API.
     pub api_listen: SocketAddr,
     /// Node sessions.
@@ -278,6 +283,7 @@ impl Config {
             data_dir: self.data_dir.clone(),
             advertise,
             dns: self.dns,
+            lb: self.lb,
             api_listen: SocketAddr::new(listen, self.api_port),
             node_listen: SocketAddr::new(listen, self.node_port),
             peer_listen: SocketAddr::new(listen, self.peer_port),

@@ -417,11 +417,11 @@ async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) 
     let leases = leases::Leases { store: store.clone(), client: masters.counted_for(Writer::NodeGateway), writes };
     tasks.spawn(leases.keep(sessions, front.clone()));
     tasks.spawn(publish(store.clone(), record(settings, state.member_id), front.clone()));
-    let leader_settings = Arc::new(leader_settings(&cluster, &pki));
+    let leader_settings = Arc::new(leader_settings(&cluster, &pki, settings.lb));
     let basics = Basics {
         service_ip: service_ip(&cluster),
         dns_ip: settings.dns.then(|| dns_ip(&cluster)).flatten(),
-        given: given(&api, cluster.service_cidr),
+        given: given(&api, cluster.service_cidr, settings.lb),
         ca_pem: pki.ca_pem.clone(),
         front_proxy: pki::FRONT_PROXY.to_owned(),
     };
@@ -577,14 +577,15 @@ fn api_config(
 }
 
 /// The objects that the rows begin with.
-fn given(api: &Api, service_cidr: ipnet::IpNet) -> Vec<Given> {
+fn given(api: &Api, service_cidr: ipnet::IpNet, lb: bool) -> Vec<Given> {
     let table = api.registry().table();
     let range = kontiki_kinds::bootstrap::service_cidr(&service_cidr.to_string());
     let objects = kontiki_kinds::bootstrap::objects(&table).into_iter().chain([range]);
+    let objects = objects.chain(lb.then(kontiki_kinds::bootstrap::address_pools));
     objects.map(|given| Given { group: given.group, resource: given.plural, object: given.object }).collect()
 }
 
-fn leader_settings(cluster: &ClusterSettings, pki: &Pki) -> leader::Settings {
+fn leader_settings(cluster: &ClusterSettings, pki: &Pki, load_balancers: bool) -> leader::Settings {
     leader::Settings {
         pod_cidr: cluster.pod_cidr,
         node_cidr_bits: if cluster.pod_cidr.addr().is_ipv4() { 24 } else { 64 },
@@ -592,5 +593,6 @@ fn leader_settings(cluster: &ClusterSettings, pki: &Pki) -> leader::Settings {
         ca_pem: pki.ca_pem.clone(),
         cluster_domain: cluster.cluster_domain.clone(),
         event_ttl: EVENT_TTL,
+        load_balancers,
     }
 }

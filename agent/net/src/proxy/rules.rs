@@ -97,6 +97,8 @@ fn declare(rules: &mut Ruleset) {
         rules.sets.insert(name.into(), ("map", kind.into()));
         rules.elements.insert(name.into(), Elements::new());
     }
+    rules.sets.insert("announced".into(), ("set", "type ipv4_addr;".into()));
+    rules.elements.insert("announced".into(), Elements::new());
     rules.sets.insert("hairpins".into(), ("set", "type ipv4_addr . ipv4_addr;".into()));
     rules.elements.insert("hairpins".into(), Elements::new());
 }
@@ -105,15 +107,21 @@ fn base(rules: &mut Ruleset, facts: &Facts) {
     let lookup = |by_address: &str, by_port: &str| {
         vec![
             format!("ip daddr . meta l4proto . th dport vmap @{by_address}"),
-            // As kube-proxy's nftables mode: node ports do not listen on loopback.
-            format!("fib daddr type local ip daddr != 127.0.0.0/8 meta l4proto . th dport vmap @{by_port}"),
+            // As kube-proxy's nftables mode: node ports do not listen on loopback. Nor where load balancers are announced.
+            format!(
+                "fib daddr type local ip daddr != 127.0.0.0/8 ip daddr != @announced meta l4proto . th dport vmap @{by_port}"
+            ),
         ]
     };
     let jump = |to: &str| vec![format!("ct state new jump {to}")];
     let but = facts.dns.map_or_else(String::new, |dns| format!(" ip daddr != {dns}"));
     let mut check = vec!["ip daddr . meta l4proto . th dport vmap @firewalled".to_owned()];
     check.extend(lookup("refused", "refused-node-ports"));
-    let late = vec![format!("ip daddr {}{but} goto refuse", facts.services)];
+    let late = vec![
+        format!("ip daddr {}{but} goto refuse", facts.services),
+        // The node that announces an address has it, but none of its own services is meant by it.
+        "ip daddr @announced meta l4proto != icmp goto refuse".to_owned(),
+    ];
     let table: [(&str, Option<&'static str>, Vec<String>); 11] = [
         ("dispatch", None, lookup("services", "node-ports")),
         ("check", None, check),
@@ -225,6 +233,9 @@ fn add_service(rules: &mut Ruleset, facts: &Facts, service: &ServicePort) {
     add_internal(rules, facts, service, &targets);
     if service.node_port.is_some() || entrances(service).next().is_some() {
         add_external(rules, facts, service, &targets);
+    }
+    for ip in v4(&service.announced_ips) {
+        rules.put("announced", ip.to_string(), None);
     }
     if let Some(ranges) = &service.source_ranges {
         add_firewall(rules, service, ranges);

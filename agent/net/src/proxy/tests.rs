@@ -36,7 +36,7 @@ fn endpoint(text: &str) -> Endpoint {
     }
 }
 
-/// `web tcp 80 node=30080 ext=9.9.9.9 lb=8.8.8.8 from=10.0.0.0/8 sticky=60 local-in local-out -> 1.2 2.2!`
+/// `web tcp 80 node=30080 ext=9.9.9.9 lb=8.8.8.8 ours from=10.0.0.0/8 sticky=60 local-in local-out -> 1.2 2.2!`
 fn service(text: &str) -> ServicePort {
     let (front, back) = text.split_once("->").expect("an arrow");
     let mut words = front.split_whitespace();
@@ -54,6 +54,7 @@ fn service(text: &str) -> ServicePort {
         node_port: None,
         external_ips: Vec::new(),
         balancer_ips: Vec::new(),
+        announced_ips: Vec::new(),
         source_ranges: None,
         health_check_port: None,
         affinity_seconds: None,
@@ -66,6 +67,7 @@ fn service(text: &str) -> ServicePort {
             ("node", value) => service.node_port = value.parse().ok(),
             ("ext", value) => service.external_ips = vec![value.parse().expect("ip")],
             ("lb", value) => service.balancer_ips = vec![value.parse().expect("ip")],
+            ("ours", _) => service.announced_ips = service.balancer_ips.clone(),
             ("from", value) => service.source_ranges = Some(vec![value.parse().expect("range")]),
             ("sticky", value) => service.affinity_seconds = value.parse().ok(),
             ("local-in", _) => service.internal_policy_local = true,
@@ -157,6 +159,23 @@ fn source_ranges_guard_the_balancers_address_alone() {
         assert!(text.contains(expect), "{expect} in {text}");
     }
     assert!(!added("web tcp 80 ext=9.9.9.9 from=10.0.0.0/8 -> 2.2").contains("fw/"), "no address, no firewall");
+}
+
+#[test]
+fn nothing_but_services_answers_at_an_announced_address() {
+    let text = added("web tcp 80 lb=8.8.8.8 ours -> 2.2");
+    assert!(text.contains("add element announced { 8.8.8.8 }\n"), "{text}");
+    let others = added("web tcp 80 lb=8.8.8.8 -> 2.2");
+    assert!(!others.contains("announced"), "an address of somebody else's may be a node's: {others}");
+    let table = diff::full(&built(&facts(), &[]));
+    for rule in [
+        "late-prerouting ip daddr @announced meta l4proto != icmp goto refuse",
+        "late-output ip daddr @announced meta l4proto != icmp goto refuse",
+        "ip daddr != @announced meta l4proto . th dport vmap @node-ports",
+        "ip daddr != @announced meta l4proto . th dport vmap @refused-node-ports",
+    ] {
+        assert!(table.contains(rule), "{rule} in {table}");
+    }
 }
 
 #[test]

@@ -16,13 +16,13 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use kontiki_agent_plan::session::{Attempts, SILENCE};
+use kontiki_agent_plan::session::{Attempts, Beats, SILENCE};
 use kontiki_proto::node::{
     FromAgent, Heartbeat, Hello, ToAgent, from_agent, node_client::NodeClient, to_agent::Message,
 };
 use rand::seq::SliceRandom as _;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -52,6 +52,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) online: &'a AtomicBool,
     pub(crate) node: NodeStatus<'a>,
     pub(crate) tunnels: Arc<dyn Handler>,
+    /// When the heartbeat was sent after which a master last renewed this node's Lease, and this node knew all.
+    pub(crate) renewed: &'a watch::Sender<Option<std::time::Instant>>,
 }
 
 /// Keeps a session open until `stop`.
@@ -154,8 +156,9 @@ impl Session<'_> {
         let mut heard = Instant::now();
         let mut beat = tokio::time::interval(HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut sequence = 0;
+        let mut beats = Beats::default();
         let mut synced = false;
+        let mut renewed = None;
         loop {
             tokio::select! {
                 // Cancel-safe: tonic keeps a partly read message in the stream.
@@ -171,18 +174,30 @@ impl Session<'_> {
                         outbox.resend();
                         objects.end_snapshot();
                         online.store(true, Ordering::SeqCst);
+                        self.keep(renewed);
+                    } else if let Some(Message::Heartbeat(Heartbeat { sequence, renewed: true })) = received.message {
+                        renewed = beats.sent(sequence).or(renewed);
+                        // What was known before the snapshot may be long out of date.
+                        self.keep(renewed.filter(|_| synced));
                     } else if let Some(message) = received.message {
                         self.handle(message, &mut tunnels)?;
                     }
                 }
                 _ = beat.tick() => {
-                    sequence += 1;
-                    send(&tx, message(from_agent::Message::Heartbeat(Heartbeat { sequence }))).await?;
+                    let beat = Heartbeat { sequence: beats.next(Instant::now().into_std()), renewed: false };
+                    send(&tx, message(from_agent::Message::Heartbeat(beat))).await?;
                 }
                 // Cancel-safe: the outbox keeps what nobody took.
                 () = outbox.filled(), if synced => flush(outbox, &tx).await?,
                 () = tokio::time::sleep_until(heard + SILENCE) => bail!("{server} has been silent for {SILENCE:?}"),
             }
+        }
+    }
+
+    /// The Lease was renewed after this.
+    fn keep(&self, renewed: Option<std::time::Instant>) {
+        if renewed.is_some() {
+            self.parts.renewed.send_replace(renewed);
         }
     }
 

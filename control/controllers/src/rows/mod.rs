@@ -15,6 +15,7 @@ mod ephemeral_volume;
 mod gc;
 mod horizontal_pod_autoscaler;
 mod job;
+mod load_balancer;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -83,6 +84,8 @@ pub(crate) static TABLE: &[Row] = &[
     Row::of::<endpointslice_mirroring::MirroringController>(),
     Row::of::<service_addresses::ServiceAddresses>(),
     Row::of::<service_addresses::ServiceCidrs>(),
+    Row::of::<load_balancer::LoadBalancers>(),
+    Row::of::<load_balancer::Announcing>(),
     Row::of::<node_ipam::NodeIpam>(),
     Row::of::<node_lifecycle::NodeLifecycle>(),
     Row::of::<taint_eviction::TaintEviction>(),

@@ -6,6 +6,7 @@ mod autoscaling;
 mod certificates;
 mod custom;
 mod jobs;
+mod load_balancer;
 mod policies;
 mod quiet;
 mod quota;

@@ -3,9 +3,10 @@
 //!
 //! Invariants
 //! - A Lease is renewed only while its agent is heard; the leader judges nodes by these renewals.
+//! - The agent is told of each renewal, with the heartbeat that it began after.
 //! - A renewal never overwrites a change it has not seen.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 use kontiki_api::{Client, Writer, Writes};
@@ -20,7 +21,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::sessions::Sessions;
+use super::sessions::{Handle, Sessions};
 
 const LEASES: GroupResource<'static> = GroupResource { group: "coordination.k8s.io", resource: "leases" };
 const NODES: GroupResource<'static> = GroupResource { group: "", resource: "nodes" };
@@ -49,9 +50,16 @@ impl Leases {
                 _ = tick.tick() => {}
             }
             let now = Instant::now();
-            let live = sessions.live().iter().map(|handle| handle.node.clone()).collect();
-            for chunk in renewals.due(live, now).chunks(PER_TXN) {
+            let live = sessions.live();
+            // Taken before the renewal begins: what was heard later proves less than it seems to.
+            let beats: HashMap<&str, (u64, &Arc<Handle>)> =
+                live.iter().map(|handle| (handle.node.as_str(), (handle.latest_beat(), handle))).collect();
+            let nodes = live.iter().map(|handle| handle.node.clone()).collect();
+            for chunk in renewals.due(nodes, now).chunks(PER_TXN) {
                 for node in self.renew(chunk).await {
+                    if let Some((beat, handle)) = beats.get(node.as_str()) {
+                        handle.renewed(*beat);
+                    }
                     renewals.renewed(node, now);
                 }
             }

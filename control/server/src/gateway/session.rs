@@ -122,6 +122,7 @@ impl Session {
             () = self.handle.stop.cancelled() => "it was replaced, or this server is stopping",
             reason = self.read(&mut inbound) => reason,
             () = self.listen() => "the agent is silent",
+            reason = self.tell_renewals() => reason,
             reason = self.register_then_feed(node) => reason,
             () = self.outbox.drain(&self.handle.stop) => "it was replaced, or this server is stopping",
         };
@@ -146,6 +147,18 @@ impl Session {
         while self.handle.silent_for() < SILENCE {
             tokio::time::sleep(LISTEN).await;
         }
+    }
+
+    /// The agent may rely on it that its node does not count as lost for a while.
+    async fn tell_renewals(&self) -> &'static str {
+        let mut renewals = self.handle.renewals();
+        while renewals.changed().await.is_ok() {
+            let sequence = *renewals.borrow_and_update();
+            if let Err(reason) = self.send(to_agent::Message::Heartbeat(Heartbeat { sequence, renewed: true })).await {
+                return reason;
+            }
+        }
+        "it is no longer held"
     }
 
     async fn read(&self, inbound: &mut Streaming<FromAgent>) -> &'static str {
@@ -206,8 +219,9 @@ impl Session {
     async fn take(&self, content: from_agent::Message, asks: &Asks) -> Result<(), &'static str> {
         match content {
             from_agent::Message::Hello(_) => return Err("the agent greeted twice"),
-            from_agent::Message::Heartbeat(Heartbeat { sequence }) => {
-                self.send(to_agent::Message::Heartbeat(Heartbeat { sequence })).await?;
+            from_agent::Message::Heartbeat(Heartbeat { sequence, .. }) => {
+                self.handle.beat(sequence);
+                self.send(to_agent::Message::Heartbeat(Heartbeat { sequence, renewed: false })).await?;
             }
             from_agent::Message::Status(upsert) => self.outbox.status(upsert)?,
             from_agent::Message::Event(upsert) => self.outbox.event(upsert),

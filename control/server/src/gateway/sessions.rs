@@ -63,14 +63,43 @@ pub struct Handle {
     epoch: AtomicU64,
     started: Instant,
     heard_ms: AtomicU64,
+    /// The agent's latest heartbeat.
+    beat: AtomicU64,
+    /// The one that the latest renewal of the node's Lease began after.
+    renewed: watch::Sender<u64>,
 }
 
 impl Handle {
     /// A session that has just been heard of.
     #[must_use]
     pub fn new(node: &str, stop: CancellationToken, tunnels: Arc<Tunnels>) -> Arc<Self> {
-        let (epoch, heard_ms) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { node: node.to_owned(), stop, tunnels, epoch, started: Instant::now(), heard_ms })
+        let (epoch, heard_ms, beat) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        let (node, started, renewed) = (node.to_owned(), Instant::now(), watch::Sender::new(0));
+        Arc::new(Self { node, stop, tunnels, epoch, started, heard_ms, beat, renewed })
+    }
+
+    /// The agent sent a heartbeat.
+    pub fn beat(&self, sequence: u64) {
+        self.beat.store(sequence, Ordering::Release);
+    }
+
+    /// The agent's latest heartbeat; zero before the first.
+    #[must_use]
+    pub fn latest_beat(&self) -> u64 {
+        self.beat.load(Ordering::Acquire)
+    }
+
+    /// The node's Lease has been renewed, by whoever began to after this heartbeat had come.
+    pub fn renewed(&self, beat: u64) {
+        if beat > 0 {
+            self.renewed.send_replace(beat);
+        }
+    }
+
+    /// Changes with each renewal.
+    #[must_use]
+    pub fn renewals(&self) -> watch::Receiver<u64> {
+        self.renewed.subscribe()
     }
 
     /// The agent said something.

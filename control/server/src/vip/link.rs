@@ -15,10 +15,8 @@ use rtnetlink::{
 /// An interface and a connection to the kernel.
 pub struct Link {
     handle: Handle,
-    /// Its index.
-    pub index: u32,
-    /// Its hardware address; zero where it has none.
-    pub mac: [u8; 6],
+    /// Which it is; its hardware address is zero where it has none.
+    pub place: kontiki_neighbours::Link,
 }
 
 impl Link {
@@ -45,7 +43,7 @@ impl Link {
         });
         drop(links);
         drop(addresses);
-        Ok(Self { handle, index, mac: mac.unwrap_or_default() })
+        Ok(Self { handle, place: kontiki_neighbours::Link { index, mac: mac.unwrap_or_default() } })
     }
 
     /// Gives the interface `address` for `lifetime` from now on.
@@ -54,7 +52,7 @@ impl Link {
     /// The kernel refuses.
     pub async fn set(&self, address: IpAddr, lifetime: Duration) -> anyhow::Result<()> {
         let bits = if address.is_ipv4() { 32 } else { 128 };
-        let mut request = self.handle.address().add(self.index, address, bits).replace();
+        let mut request = self.handle.address().add(self.place.index, address, bits).replace();
         let message = request.message_mut();
         let mut cache = CacheInfo::default();
         cache.ifa_valid = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
@@ -72,7 +70,7 @@ impl Link {
     /// # Errors
     /// The kernel refuses.
     pub async fn remove(&self, address: IpAddr) -> anyhow::Result<()> {
-        let mut addresses = self.handle.address().get().set_link_index_filter(self.index).execute();
+        let mut addresses = self.handle.address().get().set_link_index_filter(self.place.index).execute();
         let mut present = Vec::new();
         while let Some(message) = addresses.try_next().await.context("listing addresses")? {
             if has(&message, address) {

@@ -12,7 +12,6 @@
 //! - Nobody is refused while it moves: see [`guard`].
 //! - The address carries no prefix route: it is a host address beside the server's own.
 
-mod announce;
 mod guard;
 mod link;
 
@@ -158,7 +157,7 @@ impl Keeper {
         };
         while held.announced < ANNOUNCE.len() && held.taken.elapsed() >= ANNOUNCE[held.announced] {
             held.announced += 1;
-            if let Err(error) = announce::announce(link, self.vip) {
+            if let Err(error) = kontiki_neighbours::announce(link.place, self.vip) {
                 debug!(%error, "the virtual address could not be announced");
             }
         }

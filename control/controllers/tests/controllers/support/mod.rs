@@ -116,6 +116,7 @@ impl Master {
             ca_pem: "PEM".into(),
             cluster_domain: "cluster.local".into(),
             event_ttl: Duration::from_secs(3600),
+            load_balancers: true,
         });
         let context = LeaderContext {
             api: api.clone(),
