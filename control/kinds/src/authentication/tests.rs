@@ -141,7 +141,7 @@ fn files_are_judged_as_upstream_judges_them() {
             file(|file| {
                 file["jwt"][0]["claimMappings"]["username"] = json!({"expression": "claims.email"});
                 file["jwt"][0]["claimValidationRules"] =
-                    json!([{"expression": "claims.?email_verified.orValue(true)"}]);
+                    json!([{"expression": "claims.?email_verified.orValue(true) == true"}]);
             }),
             "1 issuers",
         ),
