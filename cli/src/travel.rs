@@ -318,19 +318,36 @@ impl Past {
     }
 }
 
-/// Who wrote a version, as far as it says so: the managers whose entries are not those of the version before.
+/// Who wrote a version, as far as it says so: the managers whose entries are newer than in the version before, or have
+/// fields more. One whose entry has only lost fields has lost them to somebody; if that is all that changed, it is told.
 fn owners(old: Option<&Value>, new: &Value) -> Vec<String> {
     let entries = |object: &Value| object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
     let before = old.map(entries).unwrap_or_default();
-    let changed = entries(new).into_iter().filter(|entry| !before.contains(entry));
-    let name = |entry: Value| {
+    let changed: Vec<Value> = entries(new).into_iter().filter(|entry| !before.contains(entry)).collect();
+    let same =
+        |a: &Value, b: &Value| ["manager", "operation", "subresource"].iter().all(|field| a[*field] == b[*field]);
+    let lost = |entry: &&Value| {
+        let older = before.iter().find(|older| same(older, entry));
+        older.is_some_and(|older| older["time"] == entry["time"] && within(&entry["fieldsV1"], &older["fieldsV1"]))
+    };
+    let (_, mut writers): (Vec<_>, Vec<_>) = changed.iter().partition(lost);
+    if writers.is_empty() {
+        writers = changed.iter().collect();
+    }
+    let name = |entry: &Value| {
         let manager = entry["manager"].as_str().unwrap_or_default().to_owned();
         match entry["subresource"].as_str().filter(|sub| !sub.is_empty()) {
             Some(sub) => format!("{manager} ({sub})"),
             None => manager,
         }
     };
-    changed.map(name).collect::<BTreeSet<_>>().into_iter().collect()
+    writers.into_iter().map(name).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Whether a set of fields has none that the other has not.
+fn within(fields: &Value, others: &Value) -> bool {
+    let Some(fields) = fields.as_object() else { return true };
+    fields.iter().all(|(field, below)| others.get(field).is_some_and(|other| within(below, other)))
 }
 
 /// An object as a person compares it; nothing if there is none.
@@ -436,6 +453,26 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn who_only_lost_fields_did_not_write() {
+        let object = |owners: Value| json!({"metadata": {"managedFields": owners}});
+        let owner =
+            |manager: &str, time: u8, fields: Value| json!({"manager": manager, "time": time, "fieldsV1": fields});
+        let (both, one, other) =
+            (json!({"f:a": {}, "f:b": {"f:c": {}}}), json!({"f:a": {}}), json!({"f:b": {"f:c": {}}}));
+        let old = object(json!([owner("maker", 1, both.clone())]));
+        for (new, expect) in [
+            (json!([owner("maker", 1, one.clone()), owner("patcher", 2, other.clone())]), &["patcher"][..]),
+            (json!([owner("maker", 1, one.clone())]), &["maker"]),
+            (json!([owner("maker", 2, one.clone())]), &["maker"]),
+            (json!([owner("maker", 1, json!({"f:a": {}, "f:d": {}}))]), &["maker"]),
+            (json!([owner("maker", 1, both.clone())]), &[]),
+        ] {
+            assert_eq!(owners(Some(&old), &object(new.clone())), expect, "{new}");
+        }
+        assert_eq!(owners(None, &old), ["maker"]);
+    }
 
     fn object(revision: u64, data: &str, managers: &[(&str, &str)]) -> Value {
         let owner = |(manager, time): &(&str, &str)| json!({"manager": manager, "time": time});

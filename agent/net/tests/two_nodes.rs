@@ -543,7 +543,8 @@ fn what_is_under_way_ends_when_it_is_no_longer_allowed() {
     lab.p1.serve_udp("p1");
     let socket = lab.p2.run(|_| {
         let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
-        socket.set_read_timeout(Some(Duration::from_secs(1))).expect("timeout");
+        // A neighbour that did not hear the first question is asked again after a second.
+        socket.set_read_timeout(Some(Duration::from_secs(3))).expect("timeout");
         socket.connect("10.244.1.2:8080").expect("a route");
         socket
     });
