@@ -36,6 +36,8 @@ pub struct Client {
     patience: Duration,
     /// The form that answers are asked for in.
     accept: &'static str,
+    /// What says who asks, if no certificate does.
+    token: Option<String>,
 }
 
 /// An answer other than success.
@@ -75,13 +77,19 @@ impl Client {
         let address = server.strip_prefix("https://").context("the server is not https")?.trim_end_matches('/');
         let address = if address.rsplit_once(':').is_some() { address.to_owned() } else { format!("{address}:443") };
         let ca = pem(&cluster, "certificate-authority")?;
-        let tls = tls(&ca, &pem(&user, "client-certificate")?, &pem(&user, "client-key")?)?;
+        let token = token(&user)?;
+        let own = match token {
+            Some(_) if user["client-certificate"].is_null() && user["client-certificate-data"].is_null() => None,
+            _ => Some((pem(&user, "client-certificate")?, pem(&user, "client-key")?)),
+        };
+        let tls = tls(&ca, own.as_ref().map(|(certificate, key)| (&certificate[..], &key[..])))?;
         Ok(Self {
             tls: Arc::new(tls),
             servers: vec![address],
             ca,
             patience: Duration::from_secs(10),
             accept: "application/json",
+            token,
         })
     }
 
@@ -206,6 +214,9 @@ impl Client {
         if body.is_some() {
             request = request.header("content-type", "application/json");
         }
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
         let bytes = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
         let request = request.body(Full::new(Bytes::from(bytes)))?;
         let exchange = async {
@@ -259,19 +270,59 @@ fn pem(section: &Value, key: &str) -> Result<Vec<u8>> {
     std::fs::read(file).with_context(|| format!("reading {file}"))
 }
 
-fn tls(ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<rustls::ClientConfig> {
+/// The token of a user, as it is or in a file.
+fn token(user: &Value) -> Result<Option<String>> {
+    let text = match (user["tokenFile"].as_str(), user["token"].as_str()) {
+        (Some(file), _) => std::fs::read_to_string(file).with_context(|| format!("reading {file}"))?,
+        (None, Some(token)) => token.to_owned(),
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(text.trim().to_owned()))
+}
+
+/// `own`: a certificate and its key, if that is what says who asks.
+fn tls(ca: &[u8], own: Option<(&[u8], &[u8])>) -> Result<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     for root in CertificateDer::pem_slice_iter(ca) {
         roots.add(root.map_err(|e| anyhow!("certificate authority: {e}"))?)?;
     }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    let Some((certificate, key)) = own else { return Ok(config.with_no_client_auth()) };
     let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate)
         .collect::<Result<_, _>>()
         .map_err(|e| anyhow!("client certificate: {e}"))?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| anyhow!("client key: {e}"))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)?;
-    Ok(config)
+    Ok(config.with_client_auth_cert(chain, key)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    #[test]
+    fn a_user_is_a_certificate_or_a_token() {
+        let key = KeyPair::generate().expect("a key");
+        let pem = CertificateParams::default().self_signed(&key).expect("a certificate").pem();
+        let data = |pem: &str| STANDARD.encode(pem);
+        let read = |user: &str| {
+            let client = Client::parse(&format!(
+                "current-context: c\nclusters: [{{name: a, cluster: {{server: 'https://h:1', certificate-authority-data: {}}}}}]\n\
+                 contexts: [{{name: c, context: {{cluster: a, user: u}}}}]\nusers: [{{name: u, user: {{{user}}}}}]\n",
+                data(&pem)
+            ));
+            client.map(|client| client.token).map_err(|error| error.to_string())
+        };
+        let certificate =
+            format!("client-certificate-data: {}, client-key-data: {}", data(&pem), data(&key.serialize_pem()));
+        assert_eq!(read(&certificate), Ok(None));
+        assert_eq!(read("token: ' t '"), Ok(Some("t".to_owned())));
+        assert_eq!(read(&format!("{certificate}, token: t")), Ok(Some("t".to_owned())));
+        assert_eq!(read("username: x"), Err("it has no client-certificate".to_owned()));
+        assert!(read("tokenFile: /no/such/file").is_err_and(|error| error.contains("/no/such/file")));
+    }
 }

@@ -1,6 +1,7 @@
 //! What the leader's work (controllers, scheduler) is started with. Here so that both crates and
 //! the server that starts them share one type.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub struct Settings {
     pub pod_cidr: IpNet,
     /// Prefix length of one node's share of it.
     pub node_cidr_bits: u8,
+    /// The address of the API that moves with the leader.
+    pub virtual_address: Option<IpAddr>,
     /// Silence after which a node counts as lost.
     pub node_grace: Duration,
     /// The cluster CA, published as `kube-root-ca.crt`.

@@ -589,6 +589,7 @@ fn leader_settings(cluster: &ClusterSettings, pki: &Pki, load_balancers: bool) -
     leader::Settings {
         pod_cidr: cluster.pod_cidr,
         node_cidr_bits: if cluster.pod_cidr.addr().is_ipv4() { 24 } else { 64 },
+        virtual_address: cluster.vip.map(|vip| vip.addr()),
         node_grace: NODE_GRACE,
         ca_pem: pki.ca_pem.clone(),
         cluster_domain: cluster.cluster_domain.clone(),

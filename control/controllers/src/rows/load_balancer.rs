@@ -3,16 +3,20 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kontiki_api::Api;
+use kontiki_api::leader::Settings;
 use kontiki_cache::{Informer, TypedChange};
 use kontiki_plan::Plan;
 use kontiki_plan::key::NamespacedName;
 use kontiki_plan::network::announcing::{self, Fitness};
 use kontiki_plan::network::load_balancer::{self, Holders, Offers, Question, is_ours, is_waiting, shown};
-use kontiki_plan::network::pools::AddressPool;
+use kontiki_plan::network::pools::{AddressPool, taken_by_nature};
+use kontiki_plan::network::service_cidr::ranges;
 use kontiki_plan::object::name;
 
 use crate::controller::{Context, Controller, Inputs, NoFailure};
@@ -62,6 +66,8 @@ pub(crate) struct LoadBalancers {
     namespaces: Informer<Namespace>,
     pools: Informer<AddressPool>,
     nodes: Informer<Node>,
+    cidrs: Informer<ServiceCIDR>,
+    slices: Informer<EndpointSlice>,
     offers: Mutex<Offers>,
 }
 
@@ -70,6 +76,8 @@ struct Known<'a> {
     controller: &'a LoadBalancers,
     offers: &'a Offers,
     own: &'a NamespacedName,
+    /// What the cluster itself uses, and for what.
+    reserved: Vec<(&'static str, IpNet)>,
 }
 
 impl Holders for Known<'_> {
@@ -78,6 +86,12 @@ impl Holders for Known<'_> {
     }
 
     fn other(&self, address: IpAddr) -> Option<String> {
+        if let Some(everybody) = taken_by_nature(address) {
+            return Some(everybody.to_owned());
+        }
+        if let Some((what, _)) = self.reserved.iter().find(|(_, range)| range.contains(&address)) {
+            return Some((*what).to_owned());
+        }
         if let Some(other) = self.offers.kept_for(address, self.own) {
             return Some(format!("the Service {other}"));
         }
@@ -87,6 +101,17 @@ impl Holders for Known<'_> {
 }
 
 impl LoadBalancers {
+    /// What the cluster itself uses: nobody may be given it.
+    fn reserved(&self, settings: &Settings) -> Vec<(&'static str, IpNet)> {
+        let slice = self.slices.get(Some("default"), "kubernetes");
+        let servers = slice.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+        let servers = servers.flat_map(|endpoint| &endpoint.addresses);
+        let servers = servers.filter_map(|address| address.parse().ok()).chain(settings.virtual_address);
+        let services = self.cidrs.list().into_iter().flat_map(|cidr| ranges(&cidr)).map(|range| ("Services", range));
+        let servers = servers.map(|address: IpAddr| ("the API", IpNet::from(address)));
+        [("pods", settings.pod_cidr)].into_iter().chain(services).chain(servers).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Offers> {
         // Nothing panics while it holds the lock, so a poisoned one is whole.
         self.offers.lock().unwrap_or_else(PoisonError::into_inner)
@@ -145,8 +170,16 @@ impl Controller for LoadBalancers {
             let ips = addresses.into_iter().flatten().filter(|address| address.type_.ends_with("IP"));
             ips.map(|address| address.address.clone()).collect()
         });
-        let (namespaces, pools) = (api.cache().get(), api.cache().get());
-        Self { services: indexed(api), namespaces, pools, nodes, offers: Mutex::default() }
+        let cache = api.cache();
+        Self {
+            services: indexed(api),
+            namespaces: cache.get(),
+            pools: cache.get(),
+            nodes,
+            cidrs: cache.get(),
+            slices: cache.get(),
+            offers: Mutex::default(),
+        }
     }
 
     fn inputs(&self, inputs: &mut Inputs<Self>) {
@@ -169,7 +202,7 @@ impl Controller for LoadBalancers {
             service: &service,
             namespace: namespace.as_deref(),
             pools: &if on { self.pools.list() } else { Vec::new() },
-            holders: &Known { controller: self, offers: &offers, own: key },
+            holders: &Known { controller: self, offers: &offers, own: key, reserved: self.reserved(context.settings) },
         });
         let news = offers.keep(key, &service, &outcome);
         Some(load_balancer::View { service, outcome, news })

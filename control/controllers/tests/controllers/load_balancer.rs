@@ -78,7 +78,11 @@ async fn a_load_balancer_gets_an_address_and_a_node() {
         let refused = master.client.create(pools, None, pool(bad.clone())).await;
         assert!(refused.is_err_and(|status| status.code == 422), "{bad}");
     }
-    let made = master.client.create(pools, None, pool(json!(["192.0.2.8-192.0.2.9"]))).await.unwrap();
+    let made = master
+        .client
+        .create(pools, None, pool(json!(["127.0.0.1", "10.244.3.1", "10.1.2.1", "192.0.2.9-192.0.2.8"])))
+        .await
+        .unwrap();
     assert_eq!(made["spec"]["autoAssign"], true);
 
     let a = has(&master, "a", "192.0.2.8").await;

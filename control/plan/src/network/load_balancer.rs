@@ -188,10 +188,14 @@ fn kept(question: &Question<'_>, pools: &[&AddressPool], four: bool) -> Option<(
     })
 }
 
+/// Addresses of a pool that are looked at for one that is free: a network of IPv6 has no end.
+const LOOKED_AT: usize = 1 << 17;
+
 /// The first address of a family that nobody has.
 fn free(question: &Question<'_>, pools: &[&AddressPool], four: bool) -> Option<(IpAddr, String)> {
     for_all(pools).find_map(|pool| {
-        let mut all = pool.ranges().filter(|range| range.is_ipv4() == four).flat_map(Range::addresses);
+        let all = pool.ranges().filter(|range| range.is_ipv4() == four).flat_map(Range::addresses);
+        let mut all = all.take(LOOKED_AT);
         let address = all.find(|address| user(question, *address, false).is_none())?;
         Some((address, pool.name().to_owned()))
     })

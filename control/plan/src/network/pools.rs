@@ -102,7 +102,7 @@ pub struct Range {
 }
 
 impl Range {
-    /// Reads one; `None` if it is none.
+    /// Reads one, whichever end is said first; `None` if it is none.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
@@ -111,8 +111,7 @@ impl Range {
         }
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let (first, last): (IpAddr, IpAddr) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        let fits = first.is_ipv4() == last.is_ipv4() && first <= last;
-        fits.then_some(Self { first, last })
+        (first.is_ipv4() == last.is_ipv4()).then(|| Self { first: first.min(last), last: first.max(last) })
     }
 
     /// Which family it is of.
@@ -137,6 +136,19 @@ impl Range {
     }
 }
 
+/// Who has an address that nobody can be given, in words; `None`: it may be given.
+#[must_use]
+pub fn taken_by_nature(address: IpAddr) -> Option<&'static str> {
+    let everybody = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    if address.is_unspecified() || address.is_loopback() {
+        Some("every machine for itself")
+    } else if address.is_multicast() || everybody {
+        Some("groups of machines")
+    } else {
+        None
+    }
+}
+
 fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u32::from(address).into(),
@@ -147,6 +159,24 @@ fn number(address: IpAddr) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn some_addresses_are_nobodys() {
+        for (address, free) in [
+            ("10.1.2.3", true),
+            ("fd00::1", true),
+            ("0.0.0.0", false),
+            ("127.0.0.1", false),
+            ("224.0.0.1", false),
+            ("255.255.255.255", false),
+            ("::", false),
+            ("::1", false),
+            ("ff02::1", false),
+        ] {
+            assert_eq!(taken_by_nature(address.parse().expect("an address")).is_none(), free, "{address}");
+        }
+    }
+
     use crate::testing::map;
 
     #[test]
@@ -159,7 +189,7 @@ mod tests {
             ("10.1.2.7", "10.1.2.7"),
             ("255.255.255.255/32", "255.255.255.255"),
             ("fd00::fffe-fd00::1:0", "fd00::fffe fd00::ffff fd00::1:0"),
-            ("10.1.2.8-10.1.2.7", ""),
+            ("10.1.2.8-10.1.2.7", "10.1.2.7 10.1.2.8"),
             ("10.1.2.8-fd00::1", ""),
             ("10.1.2", ""),
             ("10.1.2.0/33", ""),

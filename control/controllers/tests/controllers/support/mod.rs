@@ -112,6 +112,7 @@ impl Master {
         let settings = Arc::new(Settings {
             pod_cidr: "10.244.0.0/16".parse().unwrap(),
             node_cidr_bits: 24,
+            virtual_address: Some("10.1.2.1".parse().unwrap()),
             node_grace: GRACE,
             ca_pem: "PEM".into(),
             cluster_domain: "cluster.local".into(),
