@@ -1,21 +1,26 @@
 #!/usr/bin/env bash
 # Every test of every crate, program by program; the stories of the etcd API once more of etcd itself, which proves
-# them; and which programs took longest. `make test` builds what it needs.
+# them; which programs took longest, and last of all which failed. `make test` builds what it needs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/kontiki/target}"
 stories=(etcdctl client_crate leases access)
 
 KONTIKI_TIMES=$(mktemp)
-export KONTIKI_TIMES
-longest() {
+KONTIKI_FAILED=$(mktemp)
+export KONTIKI_TIMES KONTIKI_FAILED
+ending() {
   echo "the longest of $(wc -l <"$KONTIKI_TIMES") test programs, $SECONDS s in all:"
   sort -rn "$KONTIKI_TIMES" | head -n 5
-  rm "$KONTIKI_TIMES"
+  if [ -s "$KONTIKI_FAILED" ]; then
+    echo "test programs that failed:"
+    cat "$KONTIKI_FAILED"
+  fi
+  rm "$KONTIKI_TIMES" "$KONTIKI_FAILED"
 }
-trap longest EXIT
+trap ending EXIT
 
-tests() { cargo test --config "target.'cfg(all())'.runner='$PWD/deploy/timed.sh'" --workspace --quiet "$@"; }
+tests() { cargo test --no-fail-fast --config "target.'cfg(all())'.runner='$PWD/deploy/timed.sh'" --workspace --quiet "$@"; }
 
 tests --lib --bins --tests
 

@@ -25,9 +25,9 @@ use tokio::{
 use crate::wait;
 
 /// How long a cluster may take to start on a busy 2-core machine.
-const UP_LIMIT: Duration = Duration::from_secs(240);
-/// A kubectl call that takes longer hangs.
-const KUBECTL_LIMIT: Duration = Duration::from_secs(120);
+const UP_LIMIT: Duration = Duration::from_secs(480);
+/// A kubectl call that takes longer hangs: longer than any that waits by itself.
+const KUBECTL_LIMIT: Duration = Duration::from_secs(240);
 
 /// One running local cluster, with a name and subnet of its own beside any the user has.
 pub struct Cluster {
@@ -195,9 +195,9 @@ impl Cluster {
     /// The leader's name, once there is one that answers.
     ///
     /// # Errors
-    /// None within 15 s.
+    /// None within [`wait::PATIENCE`].
     pub async fn leader(&self) -> Result<String> {
-        wait::until("a leader", Duration::from_secs(15), async || {
+        wait::until("a leader", wait::PATIENCE, async || {
             let status = self.status().await?;
             members(&status)
                 .find(|m| m["role"] == "leader" && m["reachable"] == true)
@@ -210,9 +210,9 @@ impl Cluster {
     /// Waits until all members answer and have applied all but a few entries.
     ///
     /// # Errors
-    /// Not within 60 s; with the last status.
+    /// Not within [`wait::PATIENCE`]; with the last status.
     pub async fn healthy(&self) -> Result<()> {
-        wait::until("all members caught up", Duration::from_secs(60), async || {
+        wait::until("all members caught up", wait::PATIENCE, async || {
             let status = self.status().await?;
             let good = members(&status).count() > 0
                 && members(&status).all(|m| m["reachable"] == true && m["lag"].as_u64().is_some_and(|lag| lag < 100))
@@ -240,6 +240,22 @@ impl Cluster {
     pub fn signal(&self, role: &str, name: &str, signal: Signal) -> Result<()> {
         let pid = self.pid(role, name)?;
         kill(pid, signal).with_context(|| format!("{signal} to {name} ({pid})"))
+    }
+
+    /// Kills a server or agent, and waits until nothing of it is left: its files and ports are free then.
+    ///
+    /// # Errors
+    /// It does not run, or does not end.
+    pub async fn kill(&self, role: &str, name: &str) -> Result<()> {
+        let pid = self.pid(role, name)?;
+        self.signal(role, name, Signal::SIGKILL)?;
+        wait::until("the end of a process", wait::PATIENCE, async || {
+            let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+            let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let buried = state.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with(['Z', 'X']));
+            if buried && threads <= 1 { Ok(()) } else { Err(anyhow!("{threads} threads, {state}")) }
+        })
+        .await
     }
 
     /// Runs a program in a process's network namespace.
@@ -332,14 +348,26 @@ impl Cluster {
         self.kubectl_in("apply -f -", Some(manifest)).await
     }
 
-    /// A client through the virtual IP, as people use it; or straight to one server (`host`), and then
-    /// without the client's own retries and their waiting.
+    /// A client through the virtual IP, as people use it.
     ///
     /// # Errors
     /// The kubeconfig is unusable.
-    pub async fn client(&self, host: Option<&str>) -> Result<Client> {
+    pub async fn client(&self) -> Result<Client> {
+        Ok(Client::try_from(self.config().await?)?)
+    }
+
+    async fn config(&self) -> Result<Config> {
         let kubeconfig = Kubeconfig::read_from(self.kubeconfig())?;
-        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        Ok(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
+    }
+
+    /// A client that soon gives up, for who counts how long nobody answers: through the virtual IP, or straight to one
+    /// server (`host`), and then without the client's own retries and their waiting.
+    ///
+    /// # Errors
+    /// The kubeconfig is unusable.
+    pub async fn hasty_client(&self, host: Option<&str>) -> Result<Client> {
+        let mut config = self.config().await?;
         if let Some(host) = host {
             config.cluster_url = format!("https://{host}:6443").parse()?;
             config.default_retry = false;
@@ -352,9 +380,9 @@ impl Cluster {
     /// The addresses of the servers, by name.
     ///
     /// # Errors
-    /// The status holds none.
+    /// No server answers, or the status holds none.
     pub async fn servers(&self) -> Result<Vec<(String, IpAddr)>> {
-        let status = self.status().await?;
+        let status = wait::until("a status", wait::PATIENCE, async || self.status().await).await?;
         members(&status)
             .map(|m| {
                 let name = m["name"].as_str().context("a member without name")?;

@@ -5,6 +5,9 @@ use std::{fmt::Display, future::Future, time::Duration};
 use anyhow::{Result, bail};
 use tokio::time::{Instant, sleep};
 
+/// Longest that anything may take which nothing promises sooner: this may be the first run on a small, busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(100);
 

@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -68,13 +67,13 @@ pub async fn a_snapshot_becomes_a_new_cluster(c: &Cluster) -> Result<()> {
     let mut server = dir.start(c, &config)?;
     let kubeconfig = data.join("admin.kubeconfig").display().to_string();
     let kubectl = async |args: &str| {
-        let mut all = vec!["--kubeconfig", &kubeconfig, "--request-timeout=5s"];
+        let mut all = vec!["--kubeconfig", &kubeconfig, "--request-timeout=30s"];
         all.extend(args.split_whitespace());
         let ended = c.try_kubectl(&all, None).await?;
         ensure!(ended.ok, "kubectl {args}: {}", ended.err);
         anyhow::Ok(ended.out)
     };
-    let kept = wait::until("the new cluster answers", Duration::from_secs(60), async || {
+    let kept = wait::until("the new cluster answers", wait::PATIENCE, async || {
         kubectl("get configmap kept -o jsonpath={.data.key}").await
     });
     ensure!(kept.await? == "before", "the state is that of the snapshot");
@@ -102,7 +101,7 @@ pub async fn one_server_of_three_goes_on_alone(c: &Cluster) -> Result<()> {
     let busy = c.dir().join("servers/s3/data").display().to_string();
     let refused = kontiki(c, &["recover", "--from-survivor", "--data-dir", &busy, "--yes"]).await?;
     has(&refused.err, "in use by another process")?;
-    c.signal("servers", "s3", nix::sys::signal::Signal::SIGKILL)?;
+    c.kill("servers", "s3").await?;
     let data = dir.0.join("data").display().to_string();
     let copied = Command::new("cp").args(["-a", &busy, &data]).status().await?;
     c.up(&["--no-demo"]).await?;
@@ -119,8 +118,8 @@ pub async fn one_server_of_three_goes_on_alone(c: &Cluster) -> Result<()> {
     has(&recovered.err, "It forgets s")?;
     let mut server = dir.start(c, &config)?;
     let kubeconfig = format!("{data}/admin.kubeconfig");
-    wait::until("it takes writes", Duration::from_secs(60), async || {
-        let args = ["--kubeconfig", &kubeconfig, "--request-timeout=5s", "label", "configmap", "kept", "alone=yes"];
+    wait::until("it takes writes", wait::PATIENCE, async || {
+        let args = ["--kubeconfig", &kubeconfig, "--request-timeout=30s", "label", "configmap", "kept", "alone=yes"];
         let ended = c.try_kubectl(&args, None).await?;
         if ended.ok { Ok(()) } else { Err(anyhow!(ended.err)) }
     })
@@ -146,7 +145,7 @@ fn revision(text: &str) -> Result<u64> {
 
 async fn kontiki(c: &Cluster, args: &[&str]) -> Result<Ended> {
     let ended = Command::new(c.bin()).args(args).stdin(std::process::Stdio::null()).kill_on_drop(true).output();
-    let ended = tokio::time::timeout(Duration::from_secs(60), ended).await.context("it hangs")??;
+    let ended = tokio::time::timeout(wait::PATIENCE, ended).await.context("it hangs")??;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ok(Ended { ok: ended.status.success(), out: text(ended.stdout), err: text(ended.stderr) })
 }

@@ -1,7 +1,5 @@
 //! Other people's client libraries.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, bail, ensure};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -12,15 +10,15 @@ use kube::{
 use serde_json::json;
 
 use super::Scratch;
-use crate::cluster::Cluster;
+use crate::{cluster::Cluster, wait};
 
 pub async fn kube_creates_watches_patches_and_deletes(c: &Cluster) -> Result<()> {
     let s = Scratch::new(c, "story-kube").await?;
-    let api: Api<ConfigMap> = Api::namespaced(c.client(None).await?, s.name);
+    let api: Api<ConfigMap> = Api::namespaced(c.client().await?, s.name);
     let version =
         api.list_metadata(&Default::default()).await?.metadata.resource_version.context("a list has a version")?;
     // Every namespace gets a ConfigMap of the cluster's own at some moment.
-    let only = WatchParams::default().fields("metadata.name=one").timeout(60);
+    let only = WatchParams::default().fields("metadata.name=one").timeout(240);
     let mut events = api.watch(&only, &version).await?.boxed();
     let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "one"}, "data": {"a": "1"}}))?;
     let made = api.create(&PostParams::default(), &map).await?;
@@ -34,7 +32,7 @@ pub async fn kube_creates_watches_patches_and_deletes(c: &Cluster) -> Result<()>
     api.delete("one", &DeleteParams::default()).await?;
     let mut seen = String::new();
     while seen.len() < 3 {
-        let event = tokio::time::timeout(Duration::from_secs(10), events.try_next()).await.context(seen.clone())??;
+        let event = tokio::time::timeout(wait::PATIENCE, events.try_next()).await.context(seen.clone())??;
         seen.push(match event.context("the watch ended early")? {
             WatchEvent::Added(_) => 'A',
             WatchEvent::Modified(_) => 'M',
@@ -58,7 +56,7 @@ core.patch_namespaced_config_map("one", ns, {"data": {"b": "2"}})
 assert core.read_namespaced_config_map("one", ns).data == {"a": "1", "b": "2"}
 core.delete_namespaced_config_map("one", ns)
 seen = [e["type"] for _, e in zip(range(3), watch.Watch().stream(
-    core.list_namespaced_config_map, ns, field_selector="metadata.name=one", resource_version=start, timeout_seconds=20))]
+    core.list_namespaced_config_map, ns, field_selector="metadata.name=one", resource_version=start, timeout_seconds=120))]
 assert seen == ["ADDED", "MODIFIED", "DELETED"], seen
 apps = client.AppsV1Api()
 apps.create_namespaced_deployment(ns, {"metadata": {"name": "d"}, "spec": {"replicas": 0,
@@ -81,8 +79,12 @@ pub async fn python_creates_watches_patches_and_deletes(c: &Cluster) -> Result<(
     let setup = format!(
         "test -e {venv}/ready || (python3 -m venv {venv} && {venv}/bin/pip -q install kubernetes && touch {venv}/ready)"
     );
-    let made = tokio::process::Command::new("sh").args(["-c", &setup]).output().await?;
-    ensure!(made.status.success(), "installing the Python client: {}", String::from_utf8_lossy(&made.stderr));
+    wait::until("the Python client is installed", wait::PATIENCE, async || {
+        let made = tokio::process::Command::new("sh").args(["-c", &setup]).output().await?;
+        ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Ok(())
+    })
+    .await?;
     let told = tokio::process::Command::new(python).arg("-c").arg(PYTHON).arg(c.kubeconfig()).output().await?;
     ensure!(
         told.status.success() && told.stdout.starts_with(b"story told"),

@@ -38,7 +38,7 @@ pub async fn figures_of_an_idle_cluster_and_of_pod_starts(c: &Cluster) -> Result
     }
     let s = Scratch::new(c, "figures").await?;
     let (mut ours, mut raw) = (Vec::new(), Vec::new());
-    let api: Api<Pod> = Api::namespaced(c.client(None).await?, s.name);
+    let api: Api<Pod> = Api::namespaced(c.client().await?, s.name);
     let mut cri = connect(&c.socket("a1")).await?;
     // Interleaved, so that a noisy minute hurts both alike.
     for round in 0..ROUNDS {
@@ -84,7 +84,7 @@ async fn create_to_running(api: &Api<Pod>, round: usize) -> Result<Duration> {
         if pod.status.and_then(|status| status.phase).as_deref() == Some("Running") {
             let took = started.elapsed();
             api.delete(&name, &DeleteParams::default()).await?;
-            wait::until("the pod is gone", Duration::from_secs(30), async || match api.get_opt(&name).await? {
+            wait::until("the pod is gone", wait::PATIENCE, async || match api.get_opt(&name).await? {
                 None => Ok(()),
                 Some(pod) => Err(anyhow!("{:?}", pod.status)),
             })

@@ -1,6 +1,6 @@
 //! Images from a real registry, through a mirror, with and without credentials.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{path::Path, process::Stdio};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use tokio::{
@@ -8,7 +8,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::{IMAGE, Scratch, has};
+use super::{IMAGE, Scratch, has, shows};
 use crate::{cluster::Cluster, wait};
 
 /// The registry behind [`Cluster::mirror`]; the user is `ali`, the password `opensesame`.
@@ -45,18 +45,18 @@ pub async fn images_come_from_a_registry_behind_a_mirror(c: &Cluster) -> Result<
     let image = format!("{host}/team/web:1");
     s.kubectl_args(&["run", "refused", "--image", &image, "--image-pull-policy=Always"]).await?;
     let waiting = "get pod refused -o jsonpath={.status.containerStatuses[0].state.waiting}";
-    wait::until("a pull without credentials fails", Duration::from_secs(30), async || {
+    wait::until("a pull without credentials fails", wait::PATIENCE, async || {
         let state = s.kubectl(waiting).await?;
         if state.contains("ImagePull") { Ok(()) } else { Err(anyhow!("{state}")) }
     })
     .await?;
-    has(&s.kubectl("describe pod refused").await?, "Failed to pull image")?;
+    shows("why", "Failed to pull image", async || s.kubectl("describe pod refused").await).await?;
     let secret = "create secret docker-registry pull --docker-username=ali --docker-password=opensesame";
     s.kubectl(&format!("{secret} --docker-server={host}")).await?;
     let with = r#"--overrides={"spec":{"terminationGracePeriodSeconds":1,"imagePullSecrets":[{"name":"pull"}]}}"#;
     s.kubectl_args(&["run", "web", "--image", &image, "--image-pull-policy=Always", with]).await?;
-    s.kubectl("wait --for=condition=Ready pod/web --timeout=60s").await?;
-    has(&s.kubectl("describe pod web").await?, "Successfully pulled image")?;
+    s.kubectl("wait --for=condition=Ready pod/web --timeout=180s").await?;
+    shows("the pull", "Successfully pulled image", async || s.kubectl("describe pod web").await).await?;
     let id = s.kubectl("get pod web -o jsonpath={.status.containerStatuses[0].imageID}").await?;
     has(&id, &format!("{host}/team/web@sha256:"))?;
     s.done().await
@@ -64,9 +64,12 @@ pub async fn images_come_from_a_registry_behind_a_mirror(c: &Cluster) -> Result<
 
 /// Starts a registry; it ends with what is returned.
 async fn registry(dir: &Path, address: &str) -> Result<Child> {
-    let fetched = Command::new("sh").args(["-c", FETCH]).output().await?;
-    ensure!(fetched.status.success(), "fetching a registry: {}", String::from_utf8_lossy(&fetched.stderr));
-    let binary = String::from_utf8(fetched.stdout)?;
+    let binary = wait::until("a registry is fetched", wait::PATIENCE, async || {
+        let fetched = Command::new("sh").args(["-c", FETCH]).output().await?;
+        ensure!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
+        anyhow::Ok(String::from_utf8(fetched.stdout)?)
+    })
+    .await?;
     std::fs::create_dir_all(dir)?;
     std::fs::write(dir.join("htpasswd"), HTPASSWD)?;
     let config = CONFIG.replace("DIR", &dir.display().to_string()).replace("ADDRESS", address);
@@ -74,6 +77,6 @@ async fn registry(dir: &Path, address: &str) -> Result<Child> {
     let mut command = Command::new(binary.trim());
     command.arg("serve").arg(dir.join("config.yml")).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let child = command.spawn().context("starting the registry")?;
-    wait::until("the registry", Duration::from_secs(10), async || TcpStream::connect(address).await).await?;
+    wait::until("the registry", wait::PATIENCE, async || TcpStream::connect(address).await).await?;
     Ok(child)
 }

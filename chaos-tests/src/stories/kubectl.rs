@@ -1,21 +1,23 @@
 //! A person's day with an unmodified kubectl.
 
-use std::time::Duration;
+use anyhow::{Result, anyhow, ensure};
 
-use anyhow::{Result, ensure};
-
-use super::{IMAGE, Scratch, has};
+use super::{IMAGE, Scratch, has, shows, untainted};
 use crate::{cluster::Cluster, wait};
 
 pub async fn a_first_look_shows_a_healthy_cluster(c: &Cluster) -> Result<()> {
     let version = c.kubectl("version").await?;
     has(&version, "Server Version: v1.37.0+kontiki")?;
     has(&c.kubectl("cluster-info").await?, "is running at")?;
-    let nodes = c.kubectl("get nodes -o wide").await?;
+    let nodes = wait::until("two nodes are Ready", wait::PATIENCE, async || {
+        let nodes = c.kubectl("get nodes -o wide").await?;
+        let ready = nodes.lines().filter(|line| line.contains(" Ready ")).count();
+        if ready == 2 { Ok(nodes) } else { Err(anyhow!(nodes)) }
+    })
+    .await?;
     for word in ["NAME", "STATUS", "ROLES", "AGE", "VERSION", "INTERNAL-IP", "CONTAINER-RUNTIME", "containerd://"] {
         has(&nodes, word)?;
     }
-    ensure!(nodes.lines().filter(|line| line.contains(" Ready ")).count() == 2, "two nodes are Ready:\n{nodes}");
     let resources = c.kubectl("api-resources").await?;
     for kind in ["configmaps", "deployments", "endpointslices", "leases", "events.k8s.io/v1"] {
         has(&resources, kind)?;
@@ -24,8 +26,8 @@ pub async fn a_first_look_shows_a_healthy_cluster(c: &Cluster) -> Result<()> {
     has(&c.kubectl("describe node a1").await?, "Allocatable:")?;
     has(&c.kubectl("get --raw /readyz").await?, "ok")?;
     has(&c.kubectl("get --raw /metrics").await?, "# TYPE")?;
-    has(&c.kubectl("get svc kubernetes").await?, "443/TCP")?;
-    wait::until("all three masters behind the kubernetes service", Duration::from_secs(30), async || {
+    shows("the cluster's own Service", "443/TCP", async || c.kubectl("get svc kubernetes").await).await?;
+    wait::until("all three masters behind the kubernetes service", wait::PATIENCE, async || {
         let endpoints = c.kubectl("get endpoints kubernetes -o jsonpath={.subsets[0].addresses[*].ip}").await?;
         ensure!(endpoints.split_whitespace().count() == 3, "only {endpoints}");
         Ok::<_, anyhow::Error>(())
@@ -75,39 +77,39 @@ pub async fn a_deployment_is_rolled_out_and_back(c: &Cluster) -> Result<()> {
     let s = Scratch::new(c, "story-rollout").await?;
     s.kubectl(&format!("create deployment web --image={IMAGE} --replicas=2 --port=8080 -- /bin/busybox sleep 3600"))
         .await?;
-    s.kubectl("rollout status deployment/web --timeout=60s").await?;
+    s.kubectl("rollout status deployment/web --timeout=180s").await?;
     s.kubectl("expose deployment web --port=80 --target-port=8080").await?;
     has(&s.kubectl("get deployment web").await?, "2/2")?;
     has(&s.kubectl("get rs").await?, "DESIRED")?;
     s.kubectl("scale deployment web --replicas=3").await?;
-    s.kubectl("rollout status deployment/web --timeout=60s").await?;
-    s.kubectl("wait --for=condition=Available deployment/web --timeout=30s").await?;
+    s.kubectl("rollout status deployment/web --timeout=180s").await?;
+    s.kubectl("wait --for=condition=Available deployment/web --timeout=180s").await?;
     s.kubectl("set env deployment/web RELEASE=2").await?;
-    s.kubectl("rollout status deployment/web --timeout=90s").await?;
+    s.kubectl("rollout status deployment/web --timeout=180s").await?;
     let history = s.kubectl("rollout history deployment/web").await?;
     ensure!(history.lines().filter(|l| l.starts_with(|c: char| c.is_ascii_digit())).count() == 2, "{history}");
     s.kubectl("rollout pause deployment/web").await?;
     s.kubectl("set env deployment/web RELEASE=3").await?;
     let seen = s.kubectl("get deployment web -o jsonpath={.status.updatedReplicas}").await?;
     s.kubectl("rollout resume deployment/web").await?;
-    s.kubectl("rollout status deployment/web --timeout=90s").await?;
+    s.kubectl("rollout status deployment/web --timeout=180s").await?;
     ensure!(seen.is_empty() || seen == "0" || seen == "3", "a paused rollout does not move: {seen}");
     s.kubectl("rollout undo deployment/web --to-revision=1").await?;
-    s.kubectl("rollout status deployment/web --timeout=90s").await?;
+    s.kubectl("rollout status deployment/web --timeout=180s").await?;
     let env = s.kubectl("get deployment web -o jsonpath={.spec.template.spec.containers[0].env}").await?;
     ensure!(env.is_empty(), "back at the first revision: {env}");
     s.kubectl("rollout restart deployment/web").await?;
-    s.kubectl("rollout status deployment/web --timeout=90s").await?;
+    s.kubectl("rollout status deployment/web --timeout=180s").await?;
     s.kubectl("set image deployment/web demo=localhost/no-such-image:1").await?;
-    wait::until("the bad image is reported", Duration::from_secs(30), async || {
+    wait::until("the bad image is reported", wait::PATIENCE, async || {
         let pods = s.kubectl("get pods").await?;
-        if pods.contains("ImagePull") { Ok(()) } else { Err(anyhow::anyhow!("{pods}")) }
+        if pods.contains("ImagePull") { Ok(()) } else { Err(anyhow!("{pods}")) }
     })
     .await?;
-    has(&s.kubectl("describe pods").await?, "Failed to pull image")?;
+    shows("why", "Failed to pull image", async || s.kubectl("describe pods").await).await?;
     s.kubectl("rollout undo deployment/web").await?;
-    s.kubectl("rollout status deployment/web --timeout=90s").await?;
-    has(&s.kubectl("describe deployment web").await?, "ScalingReplicaSet")?;
+    s.kubectl("rollout status deployment/web --timeout=180s").await?;
+    shows("what was done", "ScalingReplicaSet", async || s.kubectl("describe deployment web").await).await?;
     let wide = s.kubectl("get pods -o wide").await?;
     for word in ["READY", "RESTARTS", "NOMINATED NODE", "READINESS GATES", "10.244."] {
         has(&wide, word)?;
@@ -120,13 +122,14 @@ pub async fn a_node_is_drained_and_comes_back(c: &Cluster) -> Result<()> {
     s.sleepers("web", 4).await?;
     c.kubectl("cordon a1").await?;
     has(&c.kubectl("get node a1").await?, "SchedulingDisabled")?;
-    c.kubectl("drain a1 --ignore-daemonsets --delete-emptydir-data --force --timeout=90s").await?;
-    s.kubectl("rollout status deployment/web --timeout=60s").await?;
+    c.kubectl("drain a1 --ignore-daemonsets --delete-emptydir-data --force --timeout=180s").await?;
+    s.kubectl("rollout status deployment/web --timeout=180s").await?;
     let nodes = s.kubectl("get pods -o jsonpath={.items[*].spec.nodeName}").await?;
     ensure!(nodes.split_whitespace().all(|node| node == "a2"), "all moved to a2: {nodes}");
     c.kubectl("uncordon a1").await?;
+    untainted(c, "a1").await?;
     s.kubectl("scale deployment web --replicas=6").await?;
-    s.kubectl("rollout status deployment/web --timeout=60s").await?;
+    s.kubectl("rollout status deployment/web --timeout=180s").await?;
     let nodes = s.kubectl("get pods -o jsonpath={.items[*].spec.nodeName}").await?;
     ensure!(nodes.contains("a1"), "a1 takes pods again: {nodes}");
     s.done().await
@@ -135,7 +138,7 @@ pub async fn a_node_is_drained_and_comes_back(c: &Cluster) -> Result<()> {
 pub async fn a_person_can_ask_what_they_may_do(c: &Cluster) -> Result<()> {
     has(&c.kubectl("auth can-i create deployments").await?, "yes")?;
     has(&c.kubectl("auth whoami").await?, "system:masters")?;
-    let token = c.kubectl("create token default").await?;
+    let token = wait::until("an account", wait::PATIENCE, async || c.kubectl("create token default").await).await?;
     let token = token.trim();
     let server = c.kubectl("config view -o jsonpath={.clusters[0].cluster.server}").await?;
     let args = ["--kubeconfig=/dev/null", "--insecure-skip-tls-verify", "--server", &server, "--token", token];

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::signal::Signal;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -30,9 +30,9 @@ pub async fn twenty_leader_kills_lose_nothing(c: &Cluster) -> Result<()> {
     let s = Scratch::new(c, "story-kills").await?;
     let mut echo = Echo::open(&s).await?;
     s.sleepers("roll", 3).await?;
-    let mut clients = vec![c.client(None).await?];
+    let mut clients = vec![c.hasty_client(None).await?];
     for (_, address) in c.servers().await? {
-        clients.push(c.client(Some(&address.to_string())).await?);
+        clients.push(c.hasty_client(Some(&address.to_string())).await?);
     }
     let load = Load::start(s.name, clients);
     let (mut gaps, mut vip_gaps) = (Vec::new(), Vec::new());
@@ -47,7 +47,7 @@ pub async fn twenty_leader_kills_lose_nothing(c: &Cluster) -> Result<()> {
         let first = |writer: fn(usize) -> bool| {
             let load = &load;
             async move {
-                wait::until("an acknowledged write", Duration::from_secs(20), async || {
+                wait::until("an acknowledged write", wait::PATIENCE, async || {
                     load.first_after(at, |ack| writer(ack.writer)).ok_or_else(|| anyhow!("none"))
                 })
                 .await
@@ -57,14 +57,14 @@ pub async fn twenty_leader_kills_lose_nothing(c: &Cluster) -> Result<()> {
         vip_gaps.push(first(|writer| writer == VIP).await? - at);
         echo.still_there().await?;
         if kill == ROLLOUT_AT {
-            s.kubectl("rollout status deployment/roll --timeout=60s").await?;
+            s.kubectl("rollout status deployment/roll --timeout=180s").await?;
         }
         c.up(&["--no-demo"]).await?;
     }
     c.healthy().await?;
     let namespace = load.namespace().to_owned();
     let acknowledged = load.stop().await;
-    let lost = load::lost(c.client(None).await?, &namespace, &acknowledged).await?;
+    let lost = load::lost(c.client().await?, &namespace, &acknowledged).await?;
     let show = |gaps: &[Duration]| {
         [50, 99].map(|p| format!("p{p} {:.2} s", load::percentile(gaps, p).as_secs_f32())).join(", ")
     };
@@ -91,13 +91,13 @@ pub async fn a_persons_kubectl_outlives_the_leader(c: &Cluster) -> Result<()> {
     let script = "while /bin/busybox sleep 0.2; do echo tick; done";
     let brief = r#"--overrides={"spec":{"terminationGracePeriodSeconds":1}}"#;
     s.kubectl_args(&["run", "ticker", "--image", IMAGE, brief, "--", "/bin/busybox", "sh", "-c", script]).await?;
-    s.kubectl("wait --for=condition=Ready pod/ticker --timeout=60s").await?;
+    s.kubectl("wait --for=condition=Ready pod/ticker --timeout=180s").await?;
     s.kubectl("create configmap flag").await?;
     let mut watch = c.follow("-n story-outlive get configmaps -w")?;
     watch.line_with("flag").await?;
     let mut logs = c.follow("-n story-outlive logs -f ticker")?;
     logs.line_with("tick").await?;
-    let waiting = c.follow("-n story-outlive wait configmap/flag --for=jsonpath={.data.up}=yes --timeout=60s")?;
+    let waiting = c.follow("-n story-outlive wait configmap/flag --for=jsonpath={.data.up}=yes --timeout=180s")?;
     c.healthy().await?;
     c.signal("servers", &c.leader().await?, Signal::SIGKILL)?;
     // The very next command waits for the next leader instead of being refused.
@@ -105,9 +105,9 @@ pub async fn a_persons_kubectl_outlives_the_leader(c: &Cluster) -> Result<()> {
     s.kubectl("label configmap flag seen=yes").await?;
     println!("      the next command took {:.1} s", at.elapsed().as_secs_f32());
     // Streams through the dead server end at once, by kubectl's own rules; a new one goes on.
-    let ended = watch.ended(Duration::from_secs(10)).await?;
+    let ended = watch.ended(wait::PATIENCE).await?;
     ensure!(ended.ok, "get -w: {}", ended.err);
-    let ended = logs.ended(Duration::from_secs(10)).await?;
+    let ended = logs.ended(wait::PATIENCE).await?;
     ensure!(ended.ok || ended.err.contains("EOF"), "logs -f: {}", ended.err);
     let mut logs = c.follow("-n story-outlive logs -f --tail=1 ticker")?;
     logs.line_with("tick").await?;
@@ -116,7 +116,7 @@ pub async fn a_persons_kubectl_outlives_the_leader(c: &Cluster) -> Result<()> {
     watch.line_with("seen=yes").await?;
     s.kubectl_args(&["patch", "configmap", "flag", "-p", r#"{"data":{"up":"yes"}}"#]).await?;
     watch.line_with("flag").await?;
-    let ended = waiting.ended(Duration::from_secs(20)).await?;
+    let ended = waiting.ended(wait::PATIENCE).await?;
     ensure!(ended.ok && ended.out.contains("condition met"), "wait: {}{}", ended.out, ended.err);
     c.up(&["--no-demo"]).await?;
     s.done().await
@@ -136,10 +136,10 @@ impl Echo {
              kind: Service\nmetadata: {{name: echo}}\nspec: {{type: NodePort, selector: {{app: echo}}, ports: [{{port: 7000}}]}}\n"
         ))
         .await?;
-        s.kubectl("wait --for=condition=Ready pod/echo --timeout=60s").await?;
+        s.kubectl("wait --for=condition=Ready pod/echo --timeout=180s").await?;
         let port = s.kubectl("get service echo -o jsonpath={.spec.ports[0].nodePort}").await?;
         let host = s.cluster.kubectl("get node a1 -o jsonpath={.status.addresses[0].address}").await?;
-        let stream = wait::until("the echo service", Duration::from_secs(20), async || {
+        let stream = wait::until("the echo service", wait::PATIENCE, async || {
             TcpStream::connect(format!("{host}:{port}")).await
         })
         .await?;
@@ -151,7 +151,9 @@ impl Echo {
         let line = format!("{}\n", self.sent);
         self.stream.get_mut().write_all(line.as_bytes()).await?;
         let mut answer = String::new();
-        tokio::time::timeout(Duration::from_secs(5), self.stream.read_line(&mut answer)).await??;
+        tokio::time::timeout(wait::PATIENCE, self.stream.read_line(&mut answer))
+            .await
+            .context("the pod is silent")??;
         ensure!(answer == line, "the pod's connection answered {answer:?}");
         Ok(())
     }

@@ -13,11 +13,11 @@ mod past;
 mod pods;
 mod quiet;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use futures::future::BoxFuture;
 use kontiki_etcd_tests::select::select;
 
-use crate::cluster::Cluster;
+use crate::{cluster::Cluster, wait};
 
 /// One story: a name that reads as a sentence, and the telling.
 pub struct Story {
@@ -123,14 +123,40 @@ impl<'a> Scratch<'a> {
              image: {IMAGE}\n        command: [/bin/busybox, sleep, '3600']\n"
         ))
         .await?;
-        self.kubectl(&format!("rollout status deployment/{name} --timeout=60s")).await.map(drop)
+        self.kubectl(&format!("rollout status deployment/{name} --timeout=180s")).await.map(drop)
     }
 
     /// Removes the namespace and waits until everything in it is gone.
     async fn done(self) -> Result<()> {
-        let args = format!("delete namespace {} --timeout=90s", self.name);
+        let args = format!("delete namespace {} --timeout=180s", self.name);
         self.cluster.kubectl(&args).await.map(drop).context("cleaning up")
     }
+}
+
+/// Waits until what `say` returns holds `part`, and returns it.
+async fn shows<F>(what: &str, part: &str, mut say: impl FnMut() -> F) -> Result<String>
+where
+    F: Future<Output = Result<String>>,
+{
+    wait::until(what, wait::PATIENCE, || {
+        let said = say();
+        async move {
+            let said = said.await?;
+            has(&said, part)?;
+            anyhow::Ok(said)
+        }
+    })
+    .await
+}
+
+/// Waits until pods may be placed on a node again: taints go a moment after what they are for.
+async fn untainted(c: &Cluster, node: &str) -> Result<()> {
+    let path = format!("get node {node} -o jsonpath={{.spec.taints}}");
+    wait::until(&format!("no taint on {node}"), wait::PATIENCE, async || {
+        let taints = c.kubectl(&path).await?;
+        if taints.is_empty() { Ok(()) } else { Err(anyhow!(taints)) }
+    })
+    .await
 }
 
 /// Fails unless `text` holds `part`.

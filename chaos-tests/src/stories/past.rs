@@ -2,51 +2,61 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 
 use super::{Scratch, has};
-use crate::{cluster::Cluster, wait};
+use crate::{
+    cluster::{Cluster, Ended},
+    wait,
+};
+
+/// The command, of objects of the story.
+async fn kontiki(c: &Cluster, args: &[&str]) -> Result<Ended> {
+    c.kontiki(&[args, &["-n", "story-past"][..]].concat()).await
+}
+
+/// Waits until the command says all of `parts`.
+async fn tells(c: &Cluster, args: &[&str], parts: &[&str]) -> Result<()> {
+    wait::until(&format!("{args:?} tells it"), wait::PATIENCE, async || {
+        let told = kontiki(c, args).await?;
+        parts.iter().try_for_each(|part| has(&told.out, part)).map_err(|error| anyhow!("{error:#}{}", told.err))
+    })
+    .await
+}
 
 pub async fn a_mistake_is_found_and_undone(c: &Cluster) -> Result<()> {
     let s = Scratch::new(c, "story-past").await?;
-    let kontiki = async |args: &[&str]| {
-        let ended = c.kontiki(&[args, &["-n", "story-past"][..]].concat()).await?;
-        anyhow::Ok(ended)
-    };
     s.kubectl("create configmap app --from-literal=colour=blue").await?;
     let made = s.kubectl("get configmap app -o jsonpath={.metadata.resourceVersion}").await?;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let between = jiff::Timestamp::now().to_string();
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    s.kubectl("patch configmap app --type=merge -p {\"data\":{\"colour\":\"red\"}}").await?;
-
-    let told = kontiki(&["log", "cm", "app"]).await?;
-    for line in ["-  colour: blue", "+  colour: red", "by kubectl-patch", "by kubectl-create"] {
-        has(&told.out, line)?;
-    }
-    has(&kontiki(&["get", "configmap", "app", "--as-of", &made]).await?.out, "colour: blue")?;
-    has(&kontiki(&["get", "configmap", "app", "--as-of", &between]).await?.out, "colour: blue")?;
-    has(&kontiki(&["get", "configmap", "app"]).await?.out, "colour: red")?;
-    // Each server tells the same: it keeps what it applies.
+    // Each server tells the same: it keeps what it applies, and when it applied it.
     for (name, address) in c.servers().await? {
         let path = format!("/api/v1/namespaces/story-past/configmaps/app?kontiki.dev/as-of={made}");
         let server = format!("https://{address}:6443");
-        wait::until("every server has the past", Duration::from_secs(10), async || {
+        wait::until("every server has the past", wait::PATIENCE, async || {
             let ended = c.try_kubectl(&["--server", &server, "get", "--raw", &path], None).await?;
             has(&ended.out, "blue").map_err(|error| error.context(format!("{name}: {}", ended.err)))
         })
         .await?;
     }
+    let between = jiff::Timestamp::now().to_string();
+    tokio::time::sleep(Duration::from_secs(2)).await; // what comes now is of another second
+    s.kubectl("patch configmap app --type=merge -p {\"data\":{\"colour\":\"red\"}}").await?;
+
+    tells(c, &["log", "cm", "app"], &["-  colour: blue", "+  colour: red", "by kubectl-patch", "by kubectl-create"])
+        .await?;
+    tells(c, &["get", "configmap", "app", "--as-of", &made], &["colour: blue"]).await?;
+    tells(c, &["get", "configmap", "app", "--as-of", &between], &["colour: blue"]).await?;
+    tells(c, &["get", "configmap", "app"], &["colour: red"]).await?;
 
     let colour = "get configmap app -o jsonpath={.data.colour}";
-    has(&kontiki(&["undo", "cm", "app", "--dry-run"]).await?.out, "+  colour: blue")?;
+    tells(c, &["undo", "cm", "app", "--dry-run"], &["+  colour: blue"]).await?;
     ensure!(s.kubectl(colour).await? == "red", "a dry run changed it");
-    let undone = kontiki(&["undo", "cm", "app"]).await?;
+    let undone = kontiki(c, &["undo", "cm", "app"]).await?;
     ensure!(undone.ok && s.kubectl(colour).await? == "blue", "{}{}", undone.out, undone.err);
     s.kubectl("delete configmap app").await?;
-    let undone = kontiki(&["undo", "cm", "app"]).await?;
+    let undone = kontiki(c, &["undo", "cm", "app"]).await?;
     ensure!(undone.ok && s.kubectl(colour).await? == "blue", "{}{}", undone.out, undone.err);
-    has(&kontiki(&["log", "cm", "app"]).await?.out, "deleted")?;
+    tells(c, &["log", "cm", "app"], &["deleted"]).await?;
 
     for (args, expect) in [
         (&["get", "cm", "app", "--as-of", "400d"][..], "is not kept that far back: it begins at revision"),
@@ -55,9 +65,12 @@ pub async fn a_mistake_is_found_and_undone(c: &Cluster) -> Result<()> {
         (&["log", "cm", "none"], "nothing is known of cm \"none\""),
         (&["undo", "thing", "x"], "the server has no kind \"thing\""),
     ] {
-        let refused = kontiki(args).await?;
-        ensure!(!refused.ok && refused.err.lines().count() == 1, "{args:?}: {}", refused.err);
-        has(&refused.err, expect)?;
+        wait::until(&format!("{args:?} is refused"), wait::PATIENCE, async || {
+            let refused = kontiki(c, args).await?;
+            ensure!(!refused.ok && refused.err.lines().count() == 1, "{}", refused.err);
+            has(&refused.err, expect)
+        })
+        .await?;
     }
-    Ok(())
+    s.done().await
 }

@@ -1,10 +1,8 @@
 //! Real containers on real nodes.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, anyhow, ensure};
 
-use super::{IMAGE, Scratch, has};
+use super::{IMAGE, Scratch, has, shows};
 use crate::{cluster::Cluster, wait};
 
 /// A pod with one container that runs a shell script.
@@ -18,7 +16,7 @@ fn shell_pod(name: &str, script: &str, more: &str) -> String {
 }
 
 async fn ready(s: &Scratch<'_>, pod: &str) -> Result<()> {
-    s.kubectl(&format!("wait --for=condition=Ready pod/{pod} --timeout=60s")).await.map(drop)
+    s.kubectl(&format!("wait --for=condition=Ready pod/{pod} --timeout=180s")).await.map(drop)
 }
 
 async fn field(s: &Scratch<'_>, object: &str, path: &str) -> Result<String> {
@@ -27,7 +25,7 @@ async fn field(s: &Scratch<'_>, object: &str, path: &str) -> Result<String> {
 
 /// Waits until a field of an object has a value that `good` accepts.
 async fn becomes(s: &Scratch<'_>, object: &str, path: &str, good: impl Fn(&str) -> bool) -> Result<String> {
-    wait::until(&format!("{object} {path}"), Duration::from_secs(60), async || {
+    wait::until(&format!("{object} {path}"), wait::PATIENCE, async || {
         let value = field(s, object, path).await?;
         if good(&value) { Ok(value) } else { Err(anyhow!("{value:?}")) }
     })
@@ -39,7 +37,9 @@ pub async fn logs_exec_and_attach_reach_the_container(c: &Cluster) -> Result<()>
     let script = "for i in 1 2 3 4 5; do echo line $i; done; echo oops >&2; exec /bin/busybox sleep 3600";
     s.apply(&shell_pod("talker", script, "")).await?;
     ready(&s, "talker").await?;
-    has(&s.kubectl("logs talker").await?, "line 5")?;
+    for line in ["line 5", "oops"] {
+        shows("what it said", line, async || s.kubectl("logs talker").await).await?;
+    }
     ensure!(s.kubectl("logs talker --tail=2").await?.lines().count() == 2);
     has(&s.kubectl("logs talker --timestamps --since=1h").await?, "Z line 1")?;
     let answer = s.kubectl_args(&["exec", "talker", "--", "/bin/busybox", "echo", "from inside"]).await?;
@@ -60,12 +60,12 @@ pub async fn logs_exec_and_attach_reach_the_container(c: &Cluster) -> Result<()>
     let output = tokio::process::Command::new("script").args(["-qec", &typed, "/dev/null"]).output().await?;
     has(&String::from_utf8_lossy(&output.stdout), "/dev/pts/")?;
     // A container that ends before anyone can attach still shows what it said.
-    let args = ["-n", "story-logs", "run", "-i", "--rm", "brief", "--image", IMAGE, "--restart=Never", "--"];
-    let args = [&args[..], &["/bin/busybox", "echo", "said at once"]].concat();
+    let run =
+        ["-n", "story-logs", "run", "-i", "--rm", "--pod-running-timeout=180s", "--restart=Never", "--image", IMAGE];
+    let args = [&run[..], &["brief", "--", "/bin/busybox", "echo", "said at once"]].concat();
     let brief = c.try_kubectl(&args, Some("")).await?;
     ensure!(brief.ok && brief.out.contains("said at once"), "{:?} {:?}", brief.out, brief.err);
-    let args = ["-n", "story-logs", "run", "-i", "--rm", "reader", "--image", IMAGE, "--restart=Never", "--"];
-    let args = [&args[..], &["/bin/busybox", "cat"]].concat();
+    let args = [&run[..], &["reader", "--", "/bin/busybox", "cat"]].concat();
     let reader = c.try_kubectl(&args, Some("read from stdin\n")).await?;
     ensure!(reader.ok && reader.out.contains("read from stdin"), "{:?} {:?}", reader.out, reader.err);
     s.done().await
@@ -91,7 +91,7 @@ pub async fn a_failing_probe_keeps_traffic_away(c: &Cluster) -> Result<()> {
         "    livenessProbe:\n      httpGet: {port: 8080, path: /}\n      periodSeconds: 1\n      failureThreshold: 2\n";
     s.apply(&shell_pod("stuck", "exec /bin/busybox sleep 3600", live)).await?;
     becomes(&s, "pod/stuck", ".status.containerStatuses[0].restartCount", |v| v.parse().unwrap_or(0) >= 1).await?;
-    has(&s.kubectl("describe pod stuck").await?, "Liveness probe failed")?;
+    shows("why", "Liveness probe failed", async || s.kubectl("describe pod stuck").await).await?;
     s.done().await
 }
 
@@ -110,17 +110,18 @@ pub async fn init_containers_run_in_order_and_a_crash_is_restarted(c: &Cluster) 
     );
     s.apply(&shell_pod("ordered", "/bin/busybox cat /work/order; exec /bin/busybox sleep 3600", &more)).await?;
     ready(&s, "ordered").await?;
-    ensure!(s.kubectl("logs ordered").await? == "first\nsecond\n");
+    let order = shows("both", "second\n", async || s.kubectl("logs ordered").await).await?;
+    ensure!(order == "first\nsecond\n", "{order:?}");
     s.apply(&shell_pod("crash", "echo started; exit 3", "")).await?;
     becomes(&s, "pod/crash", ".status.containerStatuses[0].restartCount", |v| v.parse().unwrap_or(0) >= 1).await?;
     becomes(&s, "pod/crash", ".status.containerStatuses[0].lastState.terminated.exitCode", |v| v == "3").await?;
-    wait::until("the back-off shows", Duration::from_secs(30), async || {
+    wait::until("the back-off shows", wait::PATIENCE, async || {
         let table = s.kubectl("get pod crash").await?;
         if table.contains("CrashLoopBackOff") { Ok(()) } else { Err(anyhow!(table)) }
     })
     .await?;
-    has(&s.kubectl("logs crash -p").await?, "started")?;
-    let limit = "    resources: {limits: {memory: 16Mi}}\n  restartPolicy: Never\n";
+    shows("what the last one said", "started", async || s.kubectl("logs crash -p").await).await?;
+    let limit = "    resources: {limits: {memory: 32Mi}}\n  restartPolicy: Never\n";
     s.apply(&shell_pod("hungry", "/bin/busybox dd if=/dev/zero of=/dev/null bs=200M count=1", limit)).await?;
     becomes(&s, "pod/hungry", ".status.containerStatuses[0].state.terminated.reason", |v| v == "OOMKilled").await?;
     becomes(&s, "pod/hungry", ".status.phase", |v| v == "Failed").await?;
@@ -144,15 +145,14 @@ pub async fn configuration_reaches_the_container_and_follows_changes(c: &Cluster
                 - {name: up, projected: {sources: [{serviceAccountToken: {path: token, expirationSeconds: 3600}}]}}\n";
     s.apply(&shell_pod("reader", "/bin/busybox env; exec /bin/busybox sleep 3600", more)).await?;
     ready(&s, "reader").await?;
-    let env = s.kubectl("logs reader").await?;
     for line in ["POD=reader", "COLOUR=blue", "PIN=1234", "C_colour=blue", "KUBERNETES_SERVICE_PORT=443"] {
-        has(&env, line)?;
+        shows("its environment", line, async || s.kubectl("logs reader").await).await?;
     }
     ensure!(s.kubectl("exec reader -- /bin/busybox cat /etc/key/pin").await? == "1234");
     let token = s.kubectl("exec reader -- /bin/busybox cat /etc/up/token").await?;
     ensure!(token.split('.').count() == 3, "a signed token: {token}");
     s.kubectl_args(&["patch", "configmap", "app", "-p", r#"{"data":{"colour":"green"}}"#]).await?;
-    wait::until("the mounted file follows", Duration::from_secs(90), async || {
+    wait::until("the mounted file follows", wait::PATIENCE, async || {
         let seen = s.kubectl("exec reader -- /bin/busybox cat /etc/app/colour").await?;
         if seen == "green" { Ok(()) } else { Err(anyhow!(seen)) }
     })
@@ -239,7 +239,7 @@ pub async fn services_answer_from_pods_and_hosts(c: &Cluster) -> Result<()> {
         let script = format!(
             "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do /bin/busybox timeout 3 /bin/busybox wget -qO- http://{ip}/; done"
         );
-        wait::until("both pods answer a pod", Duration::from_secs(30), async || {
+        wait::until("both pods answer a pod", wait::PATIENCE, async || {
             let seen = s.kubectl_args(&["exec", client, "--", "/bin/busybox", "sh", "-c", &script]).await?;
             if both(&seen) { Ok(()) } else { Err(anyhow!(seen)) }
         })
@@ -247,11 +247,12 @@ pub async fn services_answer_from_pods_and_hosts(c: &Cluster) -> Result<()> {
         let peer = if client == "client-a1" { "web-a2" } else { "web-a1" };
         let peer_ip = field(&s, &format!("pod/{peer}"), ".status.podIP").await?;
         let direct = format!("/bin/busybox timeout 3 /bin/busybox wget -qO- http://{peer_ip}:8080/");
-        has(&s.kubectl_args(&["exec", client, "--", "/bin/busybox", "sh", "-c", &direct]).await?, peer)?;
+        let args = ["exec", client, "--", "/bin/busybox", "sh", "-c", &direct];
+        shows("the other pod", peer, async || s.kubectl_args(&args).await).await?;
     }
     for node in ["a1", "a2"] {
         let host = c.kubectl(&format!("get node {node} -o jsonpath={{.status.addresses[0].address}}")).await?;
-        wait::until("both pods answer the node port", Duration::from_secs(30), async || {
+        wait::until("both pods answer the node port", wait::PATIENCE, async || {
             let mut seen = String::new();
             for _ in 0..12 {
                 let url = format!("http://{host}:{port}/");
@@ -262,9 +263,9 @@ pub async fn services_answer_from_pods_and_hosts(c: &Cluster) -> Result<()> {
             if both(&seen) { Ok(()) } else { Err(anyhow!(seen)) }
         })
         .await?;
-        let inside =
-            c.inside(node, &["busybox", "timeout", "3", "busybox", "wget", "-qO-", &format!("http://{ip}/")]).await?;
-        has(&inside, "web-")?;
+        let (url, wget) = (format!("http://{ip}/"), ["busybox", "timeout", "3", "busybox", "wget", "-qO-"]);
+        let wget = [&wget[..], &[&*url]].concat();
+        shows("a pod answers the node", "web-", async || c.inside(node, &wget).await).await?;
     }
     s.done().await
 }
@@ -273,8 +274,8 @@ pub async fn owners_take_their_dependents_along(c: &Cluster) -> Result<()> {
     let s = Scratch::new(c, "story-owners").await?;
     for (cascade, rest) in [("background", 0), ("foreground", 0), ("orphan", 1)] {
         s.sleepers("web", 1).await?;
-        s.kubectl(&format!("delete deployment web --cascade={cascade} --timeout=60s")).await?;
-        wait::until(&format!("{cascade} deletion ends"), Duration::from_secs(60), async || {
+        s.kubectl(&format!("delete deployment web --cascade={cascade} --timeout=180s")).await?;
+        wait::until(&format!("{cascade} deletion ends"), wait::PATIENCE, async || {
             let sets = s.kubectl("get replicasets -o name").await?;
             let pods = s.kubectl("get pods -o name").await?;
             if sets.lines().count() == rest && pods.lines().count() == rest {
