@@ -4,6 +4,7 @@
 //! - Every server is asked by itself and at once; one that does not answer is shown as such, so
 //!   the command tells what is down even when all are.
 //! - The exit code is 0 only if some server answered.
+//! - How far behind a server is, is by what is shown of the others: the two columns never contradict each other.
 //! - Writes are the sum over the servers, each of which knows its own only; who did not answer is named.
 
 use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, process::ExitCode, time::Duration};
@@ -150,7 +151,17 @@ fn merge(known: &[Known], answers: Vec<Result<Value>>) -> Value {
             Err(error) => member["error"] = json!(format!("{error:#}")),
         }
     }
+    count_lags(&mut document);
     document
+}
+
+/// How many entries each member is behind the furthest.
+fn count_lags(document: &mut Value) {
+    let Some(members) = document["members"].as_array_mut() else { return };
+    let furthest = members.iter().filter_map(|member| member["applied"].as_u64()).max().unwrap_or_default();
+    for member in members {
+        member["lag"] = json!(member["applied"].as_u64().map(|applied| furthest - applied));
+    }
 }
 
 /// The writes of the cluster: those of all servers that answered together, a second over the last minute.
@@ -271,6 +282,29 @@ mod tests {
         assert_eq!(merged["members"][0]["role"], "follower", "a deposed leader does not know yet");
         assert_eq!(merged["members"][0]["term"], 3, "and says so");
         assert_eq!(merged["members"][1]["term"], 5);
+    }
+
+    #[test]
+    fn how_far_behind_one_is_fits_what_it_has_applied() {
+        let with = |applied: [Option<u64>; 2]| {
+            let mut document = document("leader", 3);
+            for (at, applied) in applied.into_iter().enumerate() {
+                document["members"][at]["applied"] = json!(applied);
+            }
+            document
+        };
+        let gone = || Err(anyhow::anyhow!("gone"));
+        for (one, two, expect) in [
+            // The leader knows what is durable on the other, which says itself what it has applied.
+            (Ok(with([Some(20), Some(20)])), Ok(with([None, Some(12)])), [json!(0), json!(8)]),
+            (Ok(with([Some(20), Some(20)])), Ok(with([None, Some(23)])), [json!(3), json!(0)]),
+            (Ok(with([Some(20), Some(19)])), gone(), [json!(0), json!(1)]),
+            (Ok(with([Some(20), None])), gone(), [json!(0), json!(null)]),
+        ] {
+            let merged = merge(&known(), vec![one, two]);
+            let lags = [0, 1].map(|at| merged["members"][at]["lag"].clone());
+            assert_eq!(lags, expect, "{merged}");
+        }
     }
 
     #[test]

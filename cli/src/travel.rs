@@ -320,6 +320,7 @@ impl Past {
 
 /// Who wrote a version, as far as it says so: the managers whose entries are newer than in the version before, or have
 /// fields more. One whose entry has only lost fields has lost them to somebody; if that is all that changed, it is told.
+/// If no entry changed, whose fields changed: an entry of scale has no time, and one has whole seconds only.
 fn owners(old: Option<&Value>, new: &Value) -> Vec<String> {
     let entries = |object: &Value| object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
     let before = old.map(entries).unwrap_or_default();
@@ -334,6 +335,10 @@ fn owners(old: Option<&Value>, new: &Value) -> Vec<String> {
     if writers.is_empty() {
         writers = changed.iter().collect();
     }
+    let unchanged = if writers.is_empty() { entries(new) } else { Vec::new() };
+    if let Some(old) = old {
+        writers.extend(unchanged.iter().filter(|entry| touched(&entry["fieldsV1"], old, new)));
+    }
     let name = |entry: &Value| {
         let manager = entry["manager"].as_str().unwrap_or_default().to_owned();
         match entry["subresource"].as_str().filter(|sub| !sub.is_empty()) {
@@ -342,6 +347,18 @@ fn owners(old: Option<&Value>, new: &Value) -> Vec<String> {
         }
     };
     writers.into_iter().map(name).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Whether a set of fields has one that differs. Elements of lists are not told apart.
+fn touched(fields: &Value, old: &Value, new: &Value) -> bool {
+    fields.as_object().into_iter().flatten().any(|(field, below)| match field.strip_prefix("f:") {
+        Some(name) => {
+            let (old, new) = (&old[name], &new[name]);
+            let is_leaf = below.as_object().is_none_or(serde_json::Map::is_empty);
+            old != new && (is_leaf || touched(below, old, new))
+        }
+        None => field != "." && old != new,
+    })
 }
 
 /// Whether a set of fields has none that the other has not.
@@ -472,6 +489,24 @@ mod tests {
             assert_eq!(owners(Some(&old), &object(new.clone())), expect, "{new}");
         }
         assert_eq!(owners(None, &old), ["maker"]);
+    }
+
+    #[test]
+    fn a_change_that_no_entry_tells_of_is_its_fields_owners() {
+        let entries = json!([
+            {"manager": "kubectl", "subresource": "scale", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+            {"manager": "maker", "time": 1, "fieldsV1": {"f:spec": {".": {}, "f:template": {}, "f:list": {"k:{\"a\":1}": {}}}}},
+        ]);
+        let object = |spec: Value| json!({"spec": spec, "metadata": {"managedFields": entries}});
+        let old = object(json!({"replicas": 1, "template": {"a": 1}, "list": [{"a": 1}]}));
+        for (spec, expect) in [
+            (json!({"replicas": 2, "template": {"a": 1}, "list": [{"a": 1}]}), &["kubectl (scale)"][..]),
+            (json!({"replicas": 1, "template": {"a": 2}, "list": [{"a": 1}]}), &["maker"]),
+            (json!({"replicas": 1, "template": {"a": 1}, "list": [{"a": 1, "b": 2}]}), &["maker"]),
+            (json!({"replicas": 1, "template": {"a": 1}, "list": [{"a": 1}], "other": 1}), &[]),
+        ] {
+            assert_eq!(owners(Some(&old), &object(spec.clone())), expect, "{spec}");
+        }
     }
 
     fn object(revision: u64, data: &str, managers: &[(&str, &str)]) -> Value {

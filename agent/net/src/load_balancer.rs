@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use kontiki_neighbours as neighbours;
-pub use kontiki_neighbours::Link;
+pub use kontiki_neighbours::{Link, announcements};
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol, CacheInfo,
 };

@@ -15,11 +15,13 @@ use std::{
 use anyhow::{Context as _, Result};
 use futures::StreamExt as _;
 use kontiki_agent_plan::load_balancer::{self as plan, PROBE, Step, Tenure};
-use kontiki_net::load_balancer::{Addresses, Held, Link, Seen, announce, other_holder};
+use kontiki_net::load_balancer::{Addresses, Held, Link, Seen, announce, announcements, other_holder};
 use tokio_util::sync::CancellationToken;
 
 use crate::node::Node;
 
+/// Who says what is told of Services here.
+const COMPONENT: &str = "load-balancer-announcer";
 /// Somebody else may have changed the kernel's state.
 const AGAIN: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(1);
@@ -145,8 +147,7 @@ impl Keeper {
                 }
                 Ok(Some(mac)) => {
                     if self.contest(address) {
-                        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
-                        tracing::warn!(%address, %mac, "somebody else has the address of a load balancer; waiting for it");
+                        tell_of_other(node, address, mac);
                     }
                 }
                 Err(error) => failed.push(format!("asking for {address}: {error}")),
@@ -179,7 +180,7 @@ impl Keeper {
     /// Makes the announcements that are due.
     fn tell(&mut self, link: Link) {
         for (address, (since, told)) in &mut self.taken {
-            let (due, _) = plan::announcements(since.elapsed());
+            let (due, _) = announcements(since.elapsed());
             if due > *told {
                 *told = due;
                 if let Err(error) = announce(link, *address) {
@@ -190,13 +191,13 @@ impl Keeper {
     }
 
     fn next(&self, node: &Node) -> Duration {
-        let announcements = self.taken.values().filter_map(|(since, _)| plan::announcements(since.elapsed()).1);
+        let told = self.taken.values().filter_map(|(since, _)| announcements(since.elapsed()).1);
         let contests = self.contested.values().map(|(_, at)| at.saturating_duration_since(Instant::now()));
         let tenure = match tenure(node) {
             Tenure::Left(left) if !self.taken.is_empty() => Some(left),
             _ => None,
         };
-        let first = announcements.chain(contests).chain(tenure).min().unwrap_or(AGAIN);
+        let first = told.chain(contests).chain(tenure).min().unwrap_or(AGAIN);
         // Never zero: what fails must not spin.
         first.clamp(Duration::from_millis(5), AGAIN)
     }
@@ -212,6 +213,17 @@ async fn ask(link: Link, addresses: Vec<IpAddr>) -> Vec<(IpAddr, io::Result<Opti
         (address, other)
     });
     asked.buffer_unordered(ASKED).collect().await
+}
+
+/// Tells whoever looks after the Services with an address that another machine has it.
+fn tell_of_other(node: &Node, address: IpAddr, mac: [u8; 6]) {
+    let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+    tracing::warn!(%address, %mac, "somebody else has the address of a load balancer; waiting for it");
+    let name = &node.config.name;
+    let message = format!("the machine {mac} on the network has {address}: node {name} waits until it gives it up");
+    for service in node.objects.services().iter().filter(|service| plan::is_for(service, name, address)) {
+        node.recorder.service(&node.outbox, service, COMPONENT, "AddressInUse", &message);
+    }
 }
 
 fn tenure(node: &Node) -> Tenure {

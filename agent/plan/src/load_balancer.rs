@@ -16,6 +16,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Service;
+use kontiki_model::address::taken_by_nature;
 
 use crate::session::TENURE;
 
@@ -26,18 +27,6 @@ const ANNOUNCED_BY: &str = "kontiki.dev/announced-by";
 
 /// How long to listen for others before an address is taken.
 pub const PROBE: Duration = Duration::from_millis(200);
-
-/// When a new holder announces itself, counted from taking the address: a neighbour may miss one.
-const ANNOUNCEMENTS: [Duration; 8] = [
-    Duration::ZERO,
-    Duration::from_millis(30),
-    Duration::from_millis(100),
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(4),
-];
 
 /// Addresses of a Service's load balancer that lead to nodes unchanged (`ipMode: VIP`).
 #[must_use]
@@ -60,13 +49,13 @@ pub fn announcer(service: &Service) -> Option<&str> {
 #[must_use]
 pub fn named<'a>(services: impl IntoIterator<Item = &'a Service>, node: &str) -> BTreeSet<IpAddr> {
     let named = services.into_iter().filter(|service| announcer(service) == Some(node));
-    named.flat_map(addresses).filter(is_usable).collect()
+    named.flat_map(addresses).filter(|address| taken_by_nature(*address).is_none()).collect()
 }
 
-/// Whether one machine of a link can have it.
-fn is_usable(address: &IpAddr) -> bool {
-    let everybody = matches!(address, IpAddr::V4(four) if four.is_broadcast());
-    !(address.is_loopback() || address.is_unspecified() || address.is_multicast() || everybody)
+/// Whether `node` is to announce `address` for a Service.
+#[must_use]
+pub fn is_for(service: &Service, node: &str, address: IpAddr) -> bool {
+    announcer(service) == Some(node) && addresses(service).contains(&address)
 }
 
 /// How sure it is that nobody takes this node for lost.
@@ -126,13 +115,6 @@ pub fn steps(named: &BTreeSet<IpAddr>, held: &BTreeMap<IpAddr, u32>, tenure: Ten
     leave.chain(keep).chain(take).collect()
 }
 
-/// How many announcements are due of an address taken so long ago, and how long it is until the next.
-#[must_use]
-pub fn announcements(age: Duration) -> (usize, Option<Duration>) {
-    let due = ANNOUNCEMENTS.iter().filter(|at| **at <= age).count();
-    (due, ANNOUNCEMENTS.get(due).map(|next| next.saturating_sub(age)))
-}
-
 /// How long to wait before somebody else's address is looked at again. `chance` keeps two that want it apart.
 #[must_use]
 pub fn pause(attempts: u32, chance: u8) -> Duration {
@@ -183,6 +165,8 @@ mod tests {
                  status: {{loadBalancer: {{ingress: [{ingress}]}}}}}}"
             ));
             assert_eq!(show(named([&service], "n1")), expect, "{name}");
+            let is_named = is_for(&service, "n1", IpAddr::from([7, 7, 7, 7]));
+            assert_eq!(is_named, expect == "7.7.7.7", "{name}");
         }
     }
 
@@ -238,13 +222,8 @@ mod tests {
     }
 
     #[test]
-    fn announcements_are_repeated_and_end() {
+    fn pauses_grow_to_a_bound() {
         let ms = Duration::from_millis;
-        for (age, expect) in
-            [(0, (1, Some(ms(30)))), (40, (2, Some(ms(60)))), (3_000, (7, Some(ms(1_000)))), (60_000, (8, None))]
-        {
-            assert_eq!(announcements(ms(age)), expect, "{age}");
-        }
         assert_eq!((pause(0, 0), pause(0, 255), pause(99, 255)), (ms(50), ms(100), ms(6_400)));
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::signal::Signal;
 
-use super::{IMAGE, Scratch, shows};
+use super::{IMAGE, Scratch, holders, shows};
 use crate::{cluster::Cluster, wait};
 
 const AGENTS: [&str; 2] = ["a1", "a2"];
@@ -29,29 +29,10 @@ async fn fetch(address: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&ended.stdout).into_owned())
 }
 
-async fn has(c: &Cluster, agent: &str, address: &str) -> Result<bool> {
-    Ok(c.inside(agent, &["ip", "-o", "-4", "address"]).await?.contains(&format!(" {address}/")))
-}
-
-/// The nodes whose kernel has the address. They are asked one after the other: of two that seem to have it, it may have
-/// gone from the first to the second meanwhile.
-async fn holders(c: &Cluster, address: &str) -> Result<Vec<&'static str>> {
-    let mut found = Vec::new();
-    for agent in AGENTS {
-        if has(c, agent, address).await? {
-            found.push(agent);
-        }
-    }
-    if found.len() > 1 && !has(c, found[0], address).await? {
-        found.remove(0);
-    }
-    Ok(found)
-}
-
 /// Waits until one node has the address, is named for it, and is who this machine, their neighbour, takes for the holder.
 async fn held(c: &Cluster, s: &Scratch<'_>, address: &str, holder: &str) -> Result<()> {
     wait::until(&format!("{holder} holds it"), wait::PATIENCE, async || {
-        let (named, has_it) = (announcer(s).await?, holders(c, address).await?);
+        let (named, has_it) = (announcer(s).await?, holders(c, &AGENTS, address).await?);
         ensure!(named == holder && has_it == [holder], "{named:?} is named, {has_it:?} have it");
         // Asked here, so that the kernel asks the link if it does not know.
         fetch(address).await?;
@@ -78,7 +59,7 @@ async fn taken_over(c: &Cluster, s: &Scratch<'_>, address: &str, fault: &str) ->
     }
     let (mut answered, mut gap) = (began, Duration::ZERO);
     let outcome = loop {
-        let now = holders(c, address).await?;
+        let now = holders(c, &AGENTS, address).await?;
         if now.len() > 1 {
             break Err(anyhow!("{now:?} have it {:?} after {fault}", began.elapsed()));
         }
@@ -177,7 +158,7 @@ pub async fn a_load_balancers_address_moves_when_its_node_is_lost(c: &Cluster) -
     .await?;
     s.kubectl("delete service web --timeout=180s").await?;
     wait::until("nobody to have the address", wait::PATIENCE, async || {
-        let left = holders(c, &address).await?;
+        let left = holders(c, &AGENTS, &address).await?;
         if left.is_empty() { Ok(()) } else { Err(anyhow!("{left:?}")) }
     })
     .await?;

@@ -74,7 +74,7 @@ pub static ALL: &[Story] = stories![
     faults::wrong_starts_are_refused_with_one_line,
     faults::an_agent_restart_leaves_pods_alone,
     faults::a_cut_off_node_loses_its_pods_and_gives_them_up_on_return,
-    faults::a_frozen_or_cut_off_leader_loses_the_address,
+    faults::a_killed_frozen_or_cut_off_leader_loses_the_address,
     balancer::a_load_balancers_address_moves_when_its_node_is_lost,
     faults::without_quorum_reads_and_pods_go_on,
     backup::a_snapshot_becomes_a_new_cluster,
@@ -158,6 +158,24 @@ async fn untainted(c: &Cluster, node: &str) -> Result<()> {
     })
     .await
 }
+
+/// The servers or agents whose kernel has an address. They are asked one after the other, the first of several once more:
+/// the address may have gone from there to the next meanwhile.
+async fn holders<'a>(c: &Cluster, processes: &[&'a str], address: &str) -> Result<Vec<&'a str>> {
+    let held = format!(" {address}/");
+    let mut found = Vec::new();
+    for process in processes {
+        if c.inside(process, ADDRESSES).await?.contains(&held) {
+            found.push(*process);
+        }
+    }
+    if found.len() > 1 && !c.inside(found[0], ADDRESSES).await?.contains(&held) {
+        found.remove(0);
+    }
+    Ok(found)
+}
+
+const ADDRESSES: &[&str] = &["ip", "-o", "-4", "address"];
 
 /// Fails unless `text` holds `part`.
 fn has(text: &str, part: &str) -> Result<()> {

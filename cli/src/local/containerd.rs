@@ -77,12 +77,13 @@ pub async fn ensure(agent: &Member) -> Result<()> {
     }
     let daemon = daemon(agent);
     if daemon.pid().is_none() {
+        daemon.buried().await?;
         let path = agent.containerd_dir().join("config.toml");
         fs::write(&path, config(agent, may_lower_oom_score()))
             .with_context(|| format!("writing {}", path.display()))?;
     }
     daemon.ensure()?;
-    wait(&daemon.what, Duration::from_secs(30), async || {
+    wait(&daemon.what, Duration::from_secs(60), async || {
         daemon.check()?;
         Ok(match status(agent).await {
             Ok(()) => Seen::Yes(()),

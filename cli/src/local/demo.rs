@@ -20,7 +20,7 @@ use crate::client::{Client, Refusal};
 const NAME: &str = "hello";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 const SERVICES: &str = "/api/v1/namespaces/default/services";
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(120);
 
 /// Runs the demo, or finds it running; says where it answers.
 pub async fn show(saved: &Saved, client: &Client) -> Result<u16> {
@@ -31,7 +31,10 @@ pub async fn show(saved: &Saved, client: &Client) -> Result<u16> {
     let port = service["spec"]["ports"][0]["nodePort"].as_u64().and_then(|port| u16::try_from(port).ok());
     let port = port.context("the demo Service has no node port")?;
     wait("the demo's pods", START, async || {
-        let deployment = client.get(&format!("{DEPLOYMENTS}/{NAME}")).await?;
+        let deployment = match client.get(&format!("{DEPLOYMENTS}/{NAME}")).await {
+            Ok(deployment) => deployment,
+            Err(error) => return Ok(Seen::NotYet(format!("{error:#}"))),
+        };
         let ready = deployment["status"]["readyReplicas"].as_u64().unwrap_or_default();
         if ready >= u64::from(replicas) {
             return Ok(Seen::Yes(()));
@@ -41,7 +44,7 @@ pub async fn show(saved: &Saved, client: &Client) -> Result<u16> {
     .await?;
     let mut pods = BTreeSet::new();
     for agent in saved.agents() {
-        let text = wait(&format!("the node port on {}", agent.name), Duration::from_secs(20), async || {
+        let text = wait(&format!("the node port on {}", agent.name), START, async || {
             Ok(match fetch(agent.ip, port).await {
                 Ok(text) if text.starts_with("Hello from ") => Seen::Yes(text),
                 Ok(text) => Seen::NotYet(format!("it says {text:?}")),

@@ -16,6 +16,7 @@ mod plan;
 mod preflight;
 mod process;
 mod progress;
+mod settings;
 mod sweep;
 #[cfg(test)]
 mod tests;

@@ -35,7 +35,7 @@ pub struct Saved {
     pub egress: bool,
     /// Registry host to URLs.
     pub mirrors: BTreeMap<String, Vec<String>>,
-    /// The demo was shown once; whoever deletes it does not want it back.
+    /// The demo was shown once, or is not wanted; whoever deletes it does not want it back.
     #[serde(default)]
     pub demo_shown: bool,
     /// Absolute path of the cluster's directory.
@@ -158,7 +158,7 @@ impl Saved {
                 agents: args.agents.unwrap_or(2),
                 egress: !args.no_egress,
                 mirrors,
-                demo_shown: false,
+                demo_shown: args.no_demo,
                 dir,
             });
         };
@@ -178,6 +178,7 @@ impl Saved {
             servers: args.servers.unwrap_or(before.servers),
             agents: args.agents.unwrap_or(before.agents),
             egress: before.egress && !args.no_egress,
+            demo_shown: before.demo_shown || args.no_demo,
             mirrors: if mirrors.is_empty() { before.mirrors } else { mirrors },
             dir,
             ..before
@@ -363,6 +364,14 @@ mod tests {
                 Err(part) => assert!(got.as_ref().is_err_and(|e| e.contains(part)), "{before} then {flags}: {got:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_demo_that_was_not_wanted_is_not_shown_later() {
+        for (before, flags, shown) in [("", "", false), ("--no-demo", "", true), ("", "--no-demo", true)] {
+            assert_eq!(wanted(flags, Some(before)).unwrap().demo_shown, shown, "{before:?} then {flags:?}");
+        }
+        assert!(wanted("--no-demo", None).unwrap().demo_shown);
     }
 
     #[test]

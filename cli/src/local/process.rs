@@ -22,6 +22,13 @@ use nix::{
 
 use super::progress::{Seen, wait};
 
+/// Longest that a process may take to give back its memory on a busy machine.
+const BURIAL: Duration = Duration::from_secs(60);
+/// The kernel's mark of a thread that ends.
+const EXITING: u32 = 4;
+/// The signal in a mask of signals.
+const SIGKILL: u64 = 1 << 8;
+
 /// A daemon as `up` knows it.
 pub struct Daemon {
     pub program: PathBuf,
@@ -37,10 +44,26 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Its pid, if it runs.
+    /// Its pid, if it runs and has not been killed.
     pub fn pid(&self) -> Option<Pid> {
-        let pid = fs::read_to_string(&self.pid_file).ok()?.trim().parse().ok()?;
-        (is(pid, &self.mark)).then(|| Pid::from_raw(pid))
+        let pid = self.recorded()?;
+        (is(pid.as_raw(), &self.mark) && life(pid) == Life::Runs).then_some(pid)
+    }
+
+    fn recorded(&self) -> Option<Pid> {
+        fs::read_to_string(&self.pid_file).ok()?.trim().parse().ok().map(Pid::from_raw)
+    }
+
+    /// Waits for the end of one that was killed: until its last thread has gone, files are locked and ports taken.
+    pub async fn buried(&self) -> Result<()> {
+        let Some(pid) = self.recorded() else { return Ok(()) };
+        wait(&format!("the end of {} that was killed", self.what), BURIAL, async || {
+            Ok(match life(pid) {
+                Life::Leaves => Seen::NotYet(format!("process {pid} is still ending")),
+                Life::Runs | Life::Gone => Seen::Yes(()),
+            })
+        })
+        .await
     }
 
     /// Starts it, unless it runs. The second value is whether it was started now.
@@ -144,15 +167,46 @@ pub fn pids() -> Vec<i32> {
 }
 
 fn find(mark: &str) -> Option<i32> {
-    pids().into_iter().find(|pid| is(*pid, mark))
+    pids().into_iter().find(|pid| is(*pid, mark) && life(Pid::from_raw(*pid)) == Life::Runs)
+}
+
+/// How far a process is from its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Life {
+    Runs,
+    /// It has been killed, and some thread of it still holds what it had.
+    Leaves,
+    /// Nothing of it is left, but that its parent has not noticed.
+    Gone,
+}
+
+fn life(pid: Pid) -> Life {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    // In this order: the mark of ending comes before the signal is no longer pending.
+    match (read("status"), read("stat")) {
+        (Ok(status), Ok(stat)) => life_of(&stat, &status, threads),
+        _ => Life::Gone,
+    }
+}
+
+/// By what `/proc/PID/stat` and `status` say of its first thread.
+fn life_of(stat: &str, status: &str, threads: usize) -> Life {
+    let mut fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ')).into_iter().flatten();
+    let buried = fields.next().is_none_or(|state| ["Z", "X", "x"].contains(&state));
+    let flags: u32 = fields.nth(5).and_then(|flags| flags.parse().ok()).unwrap_or_default();
+    let pending = status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
+    let killed = pending.filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok()).any(|mask| mask & SIGKILL != 0);
+    match (buried, flags & EXITING != 0 || killed) {
+        (true, _) if threads <= 1 => Life::Gone,
+        (true, _) | (_, true) => Life::Leaves,
+        (false, false) => Life::Runs,
+    }
 }
 
 /// Whether a process is gone. One that only waits for its parent to notice counts as gone.
 pub fn gone(pid: Pid) -> bool {
-    match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])),
-        Err(_) => true,
-    }
+    life(pid) == Life::Gone
 }
 
 /// Asks processes to end, then makes them. Frozen ones are woken, or they would never hear it.
@@ -190,6 +244,42 @@ mod tests {
             space: "/proc/self/ns/net".into(),
             what: "a long sleep".into(),
         }
+    }
+
+    #[test]
+    fn who_was_killed_leaves_until_its_last_thread_is_gone() {
+        let masks = |private: &str, shared: &str| format!("Name:\ts\nSigPnd:\t{private}\nShdPnd:\t{shared}\n");
+        let (none, kill) = ("0000000000000000", "0000000000000100");
+        for (name, stat, status, threads, expect) in [
+            ("it runs", "7 (a) b) S 1 7 7 0 -1 4194560 1", masks(none, none), 9, Life::Runs),
+            ("it is frozen", "7 (s) T 1 7 7 0 -1 4194560 1", masks(none, none), 9, Life::Runs),
+            ("the signal has not been noticed", "7 (s) S 1 7 7 0 -1 4194560 1", masks(kill, none), 9, Life::Leaves),
+            ("nor this one", "7 (s) S 1 7 7 0 -1 4194560 1", masks(none, kill), 9, Life::Leaves),
+            ("it gives its memory back", "7 (s) R 1 7 7 0 -1 4194564 1", masks(none, none), 1, Life::Leaves),
+            ("other threads do", "7 (s) Z 1 7 7 0 -1 4227084 1", masks(none, none), 3, Life::Leaves),
+            ("nobody has noticed its end", "7 (s) Z 1 7 7 0 -1 4227084 1", masks(none, none), 1, Life::Gone),
+        ] {
+            assert_eq!(life_of(stat, &status, threads), expect, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_was_killed_a_moment_ago_is_started_again() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root to enter a network namespace");
+            return;
+        }
+        let dir = std::env::temp_dir().join(format!("kontiki-again-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let daemon = sleeper(&dir, 9);
+        for turn in 0..300 {
+            daemon.buried().await.unwrap();
+            assert!(daemon.ensure().unwrap(), "it was started, {turn}");
+            daemon.check().expect("it runs");
+            kill(daemon.recorded().expect("a pid"), Signal::SIGKILL).unwrap();
+            assert_eq!(daemon.pid(), None, "{turn}");
+        }
+        fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

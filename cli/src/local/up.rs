@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
-use kontiki_files::{Draft, Readers, replace};
+use kontiki_files::{Draft, Readers};
 use kontiki_net::link::Links;
 use kontiki_server::token::Purpose;
 use nix::fcntl::{Flock, FlockArg};
@@ -24,6 +24,7 @@ use super::{
     preflight,
     process::Daemon,
     progress::{Seen, Step, note, wait},
+    settings::{Beginning, settle},
 };
 use crate::{
     client::Client,
@@ -40,23 +41,26 @@ pub async fn up(args: UpArgs) -> Result<ExitCode> {
     preflight::programs()?;
     // Made first, so that its path can be freed of links: processes are found by it.
     fs::create_dir_all(&args.dir).with_context(|| format!("making {}", args.dir.display()))?;
-    let mut saved = match agree(&args).await {
-        Ok(saved) => saved,
+    let (before, mut saved) = match agree(&args).await {
+        Ok(agreed) => agreed,
         Err(error) => {
             // Nothing was begun; an empty directory goes, any other stays.
             let _ = fs::remove_dir(&args.dir);
             return Err(error);
         }
     };
-    saved.save()?;
     let _lock = lock(&saved)?;
+    // Before what is wanted now is remembered: it tells what somebody has changed in the files.
+    settle_all(&before, &saved, Beginning::Kept)?;
+    saved.save()?;
     let step = Step::begin("network");
     network::ensure(&saved).await?;
     step.done(&format!("{} on {}, virtual address {}", saved.subnet, saved.bridge(), saved.vip()));
     let logs = |folder: &str| format!("starting the {folder} (logs in {}/{folder}/*/log)", saved.dir.display());
     let client = servers(&saved).await.with_context(|| logs("servers"))?;
     agents(&saved, &client).await.with_context(|| logs("agents"))?;
-    let port = if args.no_demo || saved.demo_shown || saved.agents == 0 {
+    settle_all(&saved, &saved, Beginning::Wanted)?;
+    let port = if saved.demo_shown || saved.agents == 0 {
         None
     } else {
         let port = demo::show(&saved, &client).await?;
@@ -68,13 +72,35 @@ pub async fn up(args: UpArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is asked for, checked against what is there.
-async fn agree(args: &UpArgs) -> Result<Saved> {
+/// What was asked for before, or is now if nothing was; and what is asked for, checked against what is there.
+async fn agree(args: &UpArgs) -> Result<(Saved, Saved)> {
     let dir = absolute(&args.dir)?;
-    let saved = Saved::wanted(args, Saved::load(&dir)?, dir)?;
+    let before = Saved::load(&dir)?;
+    let saved = Saved::wanted(args, before.clone(), dir)?;
     namesake(&saved)?;
     preflight::subnet(&saved, &Links::new()?).await?;
-    Ok(saved)
+    Ok((before.unwrap_or_else(|| saved.clone()), saved))
+}
+
+/// Brings the files of all members that have one to what is wanted now; `unbegun`: who says of those that have not begun
+/// how they are to.
+fn settle_all(before: &Saved, saved: &Saved, unbegun: Beginning) -> Result<()> {
+    let beginning = |member: &Member| if member.has_data() { Beginning::Wanted } else { unbegun };
+    for (old, new) in pairs(before.servers(), saved.servers()) {
+        let wanted = server_config(saved, &new, None);
+        settle(&new.config(), &server_config(before, &old, None), &wanted, beginning(&new))?;
+    }
+    for (old, new) in pairs(before.agents(), saved.agents()) {
+        let wanted = agent_config(saved, &new, None)?;
+        settle(&new.config(), &agent_config(before, &old, None)?, &wanted, beginning(&new))?;
+    }
+    Ok(())
+}
+
+/// Each member as it was before and as it is to be. One that is new was as it is to be.
+fn pairs(before: Vec<Member>, now: Vec<Member>) -> Vec<(Member, Member)> {
+    let old = |new: &Member| before.iter().find(|old| old.name == new.name).unwrap_or(new).clone();
+    now.into_iter().map(|new| (old(&new), new)).collect()
 }
 
 /// `path` from the root on, without links as far as it exists.
@@ -145,7 +171,7 @@ async fn servers(saved: &Saved) -> Result<Client> {
         started.push(newcomers.remove(0));
     }
     for server in &started {
-        start_server(saved, server, None)?;
+        start_server(saved, server, None).await?;
     }
     let client = admin_client(saved, &members, &started).await?;
     // At once, so that a person can look into what goes wrong from here on.
@@ -154,7 +180,7 @@ async fn servers(saved: &Saved) -> Result<Client> {
     for server in newcomers {
         // A token admits one server.
         let admission = token::create(&client, Purpose::Server, SignedDuration::from_mins(30), "kontiki up").await?;
-        start_server(saved, &server, Some(&admission))?;
+        start_server(saved, &server, Some(&admission)).await?;
         started.push(server.clone());
         let what = format!("{} joining", server.name);
         wait(&what, SERVERS, async || joined(saved, &client, &started, &server).await).await?;
@@ -165,13 +191,15 @@ async fn servers(saved: &Saved) -> Result<Client> {
     Ok(client)
 }
 
-fn start_server(saved: &Saved, server: &Member, admission: Option<&Admission>) -> Result<()> {
+async fn start_server(saved: &Saved, server: &Member, admission: Option<&Admission>) -> Result<()> {
     let daemon = daemon(saved, server);
     if daemon.pid().is_some() {
         return Ok(());
     }
+    daemon.buried().await?;
     fs::create_dir_all(&server.dir).with_context(|| format!("making {}", server.dir.display()))?;
-    write_config(&server.config(), &server_config(saved, server, admission))?;
+    let wanted = server_config(saved, server, admission);
+    settle(&server.config(), &wanted, &wanted, Beginning::Wanted)?;
     daemon.ensure()?;
     Ok(())
 }
@@ -195,12 +223,6 @@ fn server_config(saved: &Saved, server: &Member, admission: Option<&Admission>) 
         vip: ipnet::Ipv4Net::new(saved.vip(), saved.subnet.prefix_len()).ok().map(IpNet::V4),
         ..kontiki_server::Config::default()
     }
-}
-
-fn write_config<T: serde::Serialize>(path: &Path, config: &T) -> Result<()> {
-    let text = format!("# Written by `kontiki up`.\n{}", serde_yaml_ng::to_string(config).context("plain data")?);
-    // It may hold a join token.
-    replace(path, text.as_bytes(), Readers::Owner).with_context(|| format!("writing {}", path.display()))
 }
 
 /// The administrator's credentials, as soon as a server has made them.
@@ -303,7 +325,7 @@ async fn agents(saved: &Saved, client: &Client) -> Result<()> {
     for agent in &members {
         containerd::ensure(agent).await?;
         containerd::import_images(agent)?;
-        if start_agent(saved, agent, admission.as_ref())? {
+        if start_agent(saved, agent, admission.as_ref()).await? {
             fresh.push(agent.name.as_str());
         }
     }
@@ -338,14 +360,16 @@ async fn silent(client: &Client, fresh: &[&str], began: Timestamp) -> Vec<String
 }
 
 /// Whether it was started now.
-fn start_agent(saved: &Saved, agent: &Member, admission: Option<&Admission>) -> Result<bool> {
+async fn start_agent(saved: &Saved, agent: &Member, admission: Option<&Admission>) -> Result<bool> {
     let daemon = daemon(saved, agent);
     if daemon.pid().is_some() {
         return Ok(false);
     }
+    daemon.buried().await?;
     let fresh = !agent.has_data();
     network::share(&agent.data())?;
-    write_config(&agent.config(), &agent_config(saved, agent, admission.filter(|_| fresh))?)?;
+    let wanted = agent_config(saved, agent, admission.filter(|_| fresh))?;
+    settle(&agent.config(), &wanted, &wanted, Beginning::Wanted)?;
     daemon.ensure()
 }
 

@@ -4,6 +4,7 @@
 //! Invariant: each passes its row's validation as it is.
 
 use kontiki_machinery::Table;
+use kontiki_model::edition;
 use serde_json::{Value, json};
 
 use crate::rows::{flowcontrol, service};
@@ -54,6 +55,9 @@ pub fn service_cidr(range: &str) -> Given {
         json!({"apiVersion": version, "kind": "ServiceCIDR", "metadata": metadata, "spec": {"cidrs": [range]}});
     Given { group: NETWORKING, plural: "servicecidrs", object }
 }
+
+/// The edition of the definition of AddressPools: one more for each change of it.
+const POOLS: u32 = 1;
 
 /// The definition of AddressPools: the addresses that load balancers may have.
 #[must_use]
@@ -113,7 +117,7 @@ pub fn address_pools() -> Given {
     });
     let object = json!({
         "apiVersion": format!("{EXTENSIONS}/v1"), "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("addresspools.{OWN}")},
+        "metadata": {"name": format!("addresspools.{OWN}"), "annotations": {edition::ANNOTATION: POOLS.to_string()}},
         "spec": {"group": OWN, "scope": "Cluster", "names": names, "versions": [version]},
     });
     Given { group: EXTENSIONS, plural: "customresourcedefinitions", object }
@@ -174,6 +178,35 @@ mod tests {
 
     use super::*;
     use crate::{Settings, registry, rows::service::Ranges};
+
+    /// Each leaf with where it is, so that the order of fields does not matter.
+    fn leaves(value: &Value, at: &str, out: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(fields) => {
+                fields.iter().for_each(|(name, below)| leaves(below, &format!("{at}.{name}"), out))
+            }
+            Value::Array(items) => {
+                items.iter().enumerate().for_each(|(number, below)| leaves(below, &format!("{at}[{number}]"), out));
+            }
+            leaf => drop(out.insert(format!("{at} {leaf}"))),
+        }
+    }
+
+    #[test]
+    fn a_definition_that_changes_is_another_edition() {
+        let mut all = BTreeSet::new();
+        leaves(&address_pools().object["spec"], "", &mut all);
+        let text = all.into_iter().collect::<Vec<_>>().join("\n");
+        // FNV-1a, which is the same everywhere.
+        let sum = text
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        assert_eq!(
+            (POOLS, format!("{sum:x}").as_str()),
+            (1, "c678aab0528c319b"),
+            "a change needs another number, else clusters keep the old"
+        );
+    }
 
     #[test]
     fn what_every_cluster_has_is_valid() {

@@ -54,7 +54,7 @@ pub struct Basics {
     pub service_ip: IpAddr,
     /// Where the nodes' name servers answer, unless others do.
     pub dns_ip: Option<IpAddr>,
-    /// Further objects, which are made where they are missing.
+    /// Further objects, which are made where they are missing, and renewed where they are of an earlier edition.
     pub given: Vec<system_objects::Given>,
     /// The cluster's CA.
     pub ca_pem: String,
@@ -141,7 +141,7 @@ impl Basics {
         let now = store.snapshot();
         objects.extend(system_objects::complete(&self.given, |given| {
             let resource = GroupResource { group: given.group, resource: given.resource };
-            now.get(&ObjectKey::new(resource, None, given.name()).encode()).is_some()
+            now.get(&ObjectKey::new(resource, None, given.name()).encode()).map(|entry| entry.value.clone())
         }));
         let mut made = apply(executor, objects, floor).await;
         caches.cache.wait_for(*floor).await;

@@ -4,8 +4,10 @@
 //! - Nothing here does I/O, reads a clock or knows a transport.
 //! - [`key::ObjectKey`] is the only road between an object's name and its bytes in the store.
 
+pub mod address;
 pub mod amount;
 pub mod cron;
+pub mod edition;
 pub mod indexes;
 pub mod key;
 pub mod metrics;

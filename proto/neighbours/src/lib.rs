@@ -12,6 +12,27 @@ use std::{
 
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
+/// When a new holder announces itself, counted from taking the address: a neighbour may miss one, and a holder that was
+/// lost may answer for some seconds more.
+const ANNOUNCEMENTS: [Duration; 9] = [
+    Duration::ZERO,
+    Duration::from_millis(30),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(3),
+    Duration::from_secs(5),
+];
+
+/// How many announcements are due of an address taken so long ago, and how long it is until the next.
+#[must_use]
+pub fn announcements(age: Duration) -> (usize, Option<Duration>) {
+    let due = ANNOUNCEMENTS.iter().filter(|at| **at <= age).count();
+    (due, ANNOUNCEMENTS.get(due).map(|next| next.saturating_sub(age)))
+}
+
 /// A hardware address.
 pub type Mac = [u8; 6];
 
@@ -183,6 +204,16 @@ mod tests {
 
     const MAC: Mac = [2, 0, 0, 0, 0, 7];
     const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
+
+    #[test]
+    fn announcements_are_repeated_and_end() {
+        let ms = Duration::from_millis;
+        for (age, expect) in
+            [(0, (1, Some(ms(30)))), (40, (2, Some(ms(60)))), (3_000, (8, Some(ms(2_000)))), (60_000, (9, None))]
+        {
+            assert_eq!(announcements(ms(age)), expect, "{age}");
+        }
+    }
 
     #[test]
     fn frames_are_as_the_standards_draw_them() {

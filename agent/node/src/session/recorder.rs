@@ -1,4 +1,4 @@
-//! Events about pods, with kubelet's reasons and messages.
+//! Events about pods, with kubelet's reasons and messages, and about Services.
 //!
 //! Invariants
 //! - The same thing said again within [`REMEMBERED`] distinct things raises the count of the first
@@ -8,7 +8,10 @@
 use std::{collections::HashMap, sync::Mutex, time::Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{
+    api::core::v1::{Pod, Service},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kontiki_agent_plan::rules;
 use kontiki_model::pace::Pace;
 use serde_json::json;
@@ -29,6 +32,15 @@ pub(crate) enum EventType {
 struct Known {
     name: String,
     first: Timestamp,
+}
+
+/// What an event is about, and who says it.
+struct About<'a> {
+    kind: &'static str,
+    meta: &'a ObjectMeta,
+    /// The part of it.
+    path: Option<String>,
+    component: &'static str,
 }
 
 /// (object uid, reason, message, field path): events alike in these are counted, not repeated.
@@ -61,13 +73,31 @@ impl Recorder {
         reason: &'static str,
         message: &str,
     ) {
-        let meta = &pod.metadata;
-        let own = |text: &Option<String>| text.clone().unwrap_or_default();
-        let (namespace, name, uid) = (own(&meta.namespace), own(&meta.name), own(&meta.uid));
         let list = |name| pod.spec.as_ref().map_or("containers", |spec| rules::list_of(spec, name));
         let path = container.map(|name| format!("spec.{}{{{name}}}", list(name)));
+        let about = About { kind: "Pod", meta: &pod.metadata, path, component: "kubelet" };
+        self.record(outbox, about, type_, reason, message);
+    }
+
+    /// A warning about a Service.
+    pub(crate) fn service(
+        &self,
+        outbox: &Outbox,
+        service: &Service,
+        component: &'static str,
+        reason: &'static str,
+        message: &str,
+    ) {
+        let about = About { kind: "Service", meta: &service.metadata, path: None, component };
+        self.record(outbox, about, EventType::Warning, reason, message);
+    }
+
+    fn record(&self, outbox: &Outbox, about: About<'_>, type_: EventType, reason: &'static str, message: &str) {
+        let About { kind, meta, path, component } = about;
+        let own = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (namespace, name, uid) = (own(&meta.namespace), own(&meta.name), own(&meta.uid));
         let mut involved = json!({
-            "kind": "Pod", "apiVersion": "v1", "namespace": namespace, "name": name, "uid": uid,
+            "kind": kind, "apiVersion": "v1", "namespace": namespace, "name": name, "uid": uid,
             "resourceVersion": meta.resource_version,
         });
         if let Some(path) = &path {
@@ -83,8 +113,8 @@ impl Recorder {
             "involvedObject": involved,
             "reason": reason, "message": message,
             "type": match type_ { EventType::Normal => "Normal", EventType::Warning => "Warning" },
-            "source": {"component": "kubelet", "host": self.node},
-            "reportingComponent": "kubelet", "reportingInstance": self.node,
+            "source": {"component": component, "host": self.node},
+            "reportingComponent": component, "reportingInstance": self.node,
             "firstTimestamp": seconds(known.first), "lastTimestamp": seconds(now),
             "count": count, "eventTime": null,
         });
@@ -133,5 +163,28 @@ mod tests {
             .collect();
         assert_eq!(sent.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [1, 2, 3, 1]);
         assert!(sent[0].0 == sent[2].0 && sent[0].0 != sent[3].0, "{sent:?}");
+    }
+
+    #[test]
+    fn a_service_is_told_of_in_its_namespace() {
+        let (recorder, outbox) = (Recorder::new("n1"), Outbox::default());
+        let metadata = ObjectMeta {
+            name: Some("web".into()),
+            namespace: Some("shop".into()),
+            uid: Some("u".into()),
+            ..ObjectMeta::default()
+        };
+        let service = Service { metadata, ..Service::default() };
+        recorder.service(&outbox, &service, "announcer", "AddressInUse", "by another");
+        let sent = outbox.take();
+        let [only] = &sent[..] else { panic!("one event: {sent:?}") };
+        let Some(Message::Event(event)) = &only.message else { panic!("not an event") };
+        let json: Value = serde_json::from_str(&event.json).expect("JSON");
+        let about = json["involvedObject"]["kind"].as_str();
+        assert_eq!((&*event.namespace, about, &json["involvedObject"]["uid"]), ("shop", Some("Service"), &json!("u")));
+        assert_eq!(
+            (&json["type"], &json["source"]),
+            (&json!("Warning"), &json!({"component": "announcer", "host": "n1"}))
+        );
     }
 }

@@ -11,11 +11,12 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kontiki_api::Api;
 use kontiki_api::leader::Settings;
 use kontiki_cache::{Informer, TypedChange};
+use kontiki_model::address::taken_by_nature;
 use kontiki_plan::Plan;
 use kontiki_plan::key::NamespacedName;
 use kontiki_plan::network::announcing::{self, Fitness};
 use kontiki_plan::network::load_balancer::{self, Holders, Offers, Question, is_ours, is_waiting, shown};
-use kontiki_plan::network::pools::{AddressPool, taken_by_nature};
+use kontiki_plan::network::pools::AddressPool;
 use kontiki_plan::network::service_cidr::ranges;
 use kontiki_plan::object::name;
 

@@ -4,9 +4,10 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use serde_json::Value;
+use kontiki_model::{GroupResource, ObjectKey, edition};
+use serde_json::{Value, json};
 
-use crate::action::{Action, Plan, create};
+use crate::action::{Action, Patch, Plan, create};
 
 /// The namespaces' names.
 pub const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -60,18 +61,36 @@ impl Given {
     }
 }
 
-/// Makes the objects of which `there` says that they are missing, in order.
+/// Makes the objects of which nothing is `stored`, in order, and brings those up to date that are of an earlier edition.
 #[must_use]
-pub fn complete(objects: &[Given], there: impl Fn(&Given) -> bool) -> Plan {
-    let make = |given: &Given| Action::Create {
-        group: given.group,
-        resource: given.resource,
-        namespace: None,
-        object: given.object.clone(),
-        announce: None,
+pub fn complete<B: AsRef<[u8]>>(objects: &[Given], stored: impl Fn(&Given) -> Option<B>) -> Plan {
+    let write = |given: &Given| match stored(given) {
+        Some(there) => renewed(given, there.as_ref()),
+        None => Some(Action::Create {
+            group: given.group,
+            resource: given.resource,
+            namespace: None,
+            object: given.object.clone(),
+            announce: None,
+        }),
     };
-    let missing: Vec<_> = objects.iter().filter(|given| !there(given)).map(make).collect();
-    Plan::new(if missing.is_empty() { "they are there" } else { "some are missing" }, missing)
+    let writes: Vec<_> = objects.iter().filter_map(write).collect();
+    Plan::new(if writes.is_empty() { "they are there" } else { "some are missing or of an earlier edition" }, writes)
+}
+
+/// Gives an object the spec of a later edition. Whatever else somebody has given it stays.
+fn renewed(given: &Given, stored: &[u8]) -> Option<Action> {
+    let wanted = edition::edition(&given.object).filter(|edition| *edition > 0)?;
+    let stored: Value = serde_json::from_slice(stored).ok()?;
+    let metadata = &stored["metadata"];
+    if !metadata["deletionTimestamp"].is_null() || edition::edition(&stored)? >= wanted {
+        return None;
+    }
+    let annotations = json!({edition::ANNOTATION: wanted.to_string()});
+    let body = json!({"metadata": {"uid": metadata["uid"], "annotations": annotations}, "spec": given.object["spec"]});
+    let resource = GroupResource { group: given.group, resource: given.resource };
+    let key = ObjectKey::new(resource, None, given.name());
+    Some(Action::Patch(Patch { key, subresource: None, body, announce: None }))
 }
 
 #[cfg(test)]
@@ -107,8 +126,38 @@ mod tests {
         let given = |name: &str| Given { group: "g", resource: "things", object: json!({"metadata": {"name": name}}) };
         let objects = [given("a"), given("b")];
         for (there, expect) in [("", "+a +b"), ("a", "+b"), ("a b", "")] {
-            let plan = complete(&objects, |given| there.split(' ').any(|there| there == given.name()));
+            let plan = complete(&objects, |given| there.split(' ').any(|there| there == given.name()).then_some("{}"));
             assert_eq!(show(&plan.actions), expect);
+        }
+    }
+
+    #[test]
+    fn an_earlier_edition_is_renewed_and_nothing_else() {
+        let object = |metadata: Value, spec: u8| json!({"metadata": metadata, "spec": {"v": spec}});
+        let at =
+            |edition: &str| json!({"name": "a", "uid": "u", "annotations": {edition::ANNOTATION: edition, "own": "x"}});
+        let objects = [Given { group: "g", resource: "things", object: object(at("2"), 2) }];
+        for (name, stored, is_renewed) in [
+            ("from before there were editions", object(json!({"name": "a", "uid": "u"}), 1), true),
+            ("an earlier one", object(at("1"), 1), true),
+            ("this one", object(at("2"), 2), false),
+            ("this one, changed by somebody", object(at("2"), 7), false),
+            ("a later server's", object(at("3"), 3), false),
+            ("somebody's own", object(at("own"), 7), false),
+            ("on its way out", object(json!({"name": "a", "uid": "u", "deletionTimestamp": "t"}), 1), false),
+        ] {
+            let plan = complete(&objects, |_| Some(stored.to_string()));
+            let bodies: Vec<_> = plan
+                .actions
+                .iter()
+                .map(|action| match action {
+                    Action::Patch(patch) => patch.body.clone(),
+                    other => panic!("{name}: {other:?}"),
+                })
+                .collect();
+            let annotations = json!({edition::ANNOTATION: "2"});
+            let body = json!({"metadata": {"uid": "u", "annotations": annotations}, "spec": {"v": 2}});
+            assert_eq!(bodies, if is_renewed { vec![body] } else { Vec::new() }, "{name}");
         }
     }
 

@@ -6,7 +6,8 @@
 //!
 //! Invariants
 //! - It is renewed only with a quorum's confirmation younger than an election timeout. Two holders
-//!   cannot outlast [`LIFETIME`] and the kernel's rounding.
+//!   cannot outlast [`LIFETIME`] and the kernel's rounding, a quarter of a second. Of the two, the one that was
+//!   killed says nothing but that it has the address (ARP): see [`guard`].
 //! - A new holder announces itself several times: a neighbour may miss one, and a frozen holder's
 //!   kernel may still answer for a moment.
 //! - Nobody is refused while it moves: see [`guard`].
@@ -20,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kontiki_neighbours::announcements;
 use kontiki_store::{Status, Store};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -32,18 +34,6 @@ const LIFETIME: Duration = Duration::from_secs(3);
 const RENEW: Duration = Duration::from_secs(1);
 /// How soon to look again while nothing is certain.
 const SOON: Duration = Duration::from_millis(50);
-/// When a new holder announces itself, counted from taking the address.
-const ANNOUNCE: [Duration; 9] = [
-    Duration::ZERO,
-    Duration::from_millis(30),
-    Duration::from_millis(100),
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(3),
-    Duration::from_secs(5),
-];
 
 /// What to do about the address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -155,8 +145,9 @@ impl Keeper {
                 Held { renewed: now, ..older.unwrap_or(Held { taken: now, renewed: now, announced: 0 }) }
             }
         };
-        while held.announced < ANNOUNCE.len() && held.taken.elapsed() >= ANNOUNCE[held.announced] {
-            held.announced += 1;
+        let (due, _) = announcements(held.taken.elapsed());
+        if due > held.announced {
+            held.announced = due;
             if let Err(error) = kontiki_neighbours::announce(link.place, self.vip) {
                 debug!(%error, "the virtual address could not be announced");
             }
@@ -181,7 +172,8 @@ struct Held {
 impl Held {
     fn until_next(&self) -> Duration {
         let renewal = RENEW.saturating_sub(self.renewed.elapsed());
-        let announcement = ANNOUNCE.get(self.announced).map_or(RENEW, |at| at.saturating_sub(self.taken.elapsed()));
+        let (due, next) = announcements(self.taken.elapsed());
+        let announcement = if due > self.announced { Duration::ZERO } else { next.unwrap_or(RENEW) };
         // Never zero: a failing renewal must not spin.
         renewal.min(announcement).max(Duration::from_millis(5))
     }
@@ -209,9 +201,12 @@ mod tests {
     #[test]
     fn announcements_come_before_renewals_and_then_stop() {
         let now = Instant::now();
+        let late = Held { taken: now, renewed: now, announced: 0 };
+        assert_eq!(late.until_next(), Duration::from_millis(5), "one is due");
         let fresh = Held { taken: now, renewed: now, announced: 1 };
-        assert!(fresh.until_next() <= ANNOUNCE[1]);
-        let settled = Held { taken: now, renewed: now, announced: ANNOUNCE.len() };
-        assert!(settled.until_next() > ANNOUNCE[2] && settled.until_next() <= RENEW);
+        assert!(fresh.until_next() <= Duration::from_millis(30));
+        let Some(long_ago) = now.checked_sub(Duration::from_secs(60)) else { return };
+        let settled = Held { taken: long_ago, renewed: now, announced: 9 };
+        assert!(settled.until_next() > Duration::from_millis(500) && settled.until_next() <= RENEW);
     }
 }
