@@ -21,7 +21,7 @@ use kontiki_api::{
 };
 use kontiki_kinds::{
     authentication::{self, Webhook},
-    authorize::{BuiltIn, Chain, World},
+    authorize::{BuiltIn, Chain, Surroundings},
 };
 use kontiki_machinery::{
     access::Member,
@@ -185,7 +185,7 @@ fn chain(
         Err(why) => Err(format!("error loading file: {why}")),
     };
     let target = |name: &str| kubeconfig::target(Path::new(name));
-    built_in.configured(text, before, &World { caller: Arc::clone(caller), look: &look, target: &target })
+    built_in.configured(text, before, &Surroundings { caller: Arc::clone(caller), look: &look, target: &target })
 }
 
 impl What {

@@ -117,7 +117,7 @@ pub fn compile(cluster: &Cluster<'_>, node: &str) -> Policies {
         let labels = namespace.metadata.labels.as_ref().unwrap_or(&NO_LABELS);
         Some((namespace.metadata.name.as_deref()?, labels))
     });
-    let world = World { namespaces: namespaces.collect(), members };
+    let world = Candidates { namespaces: namespaces.collect(), members };
     let mut out = Policies::default();
     for policy in &cluster.policies {
         world.add(policy, &mut out);
@@ -125,7 +125,7 @@ pub fn compile(cluster: &Cluster<'_>, node: &str) -> Policies {
     out
 }
 
-struct World<'a> {
+struct Candidates<'a> {
     namespaces: BTreeMap<&'a str, &'a Labels>,
     members: Vec<Member<'a>>,
 }
@@ -133,7 +133,7 @@ struct World<'a> {
 /// The ports that a rule names.
 type Named<'a> = Option<&'a [NetworkPolicyPort]>;
 
-impl World<'_> {
+impl Candidates<'_> {
     fn add(&self, policy: &NetworkPolicy, out: &mut Policies) {
         let (Some(namespace), Some(name), Some(spec)) =
             (policy.metadata.namespace.as_deref(), policy.metadata.name.as_deref(), &policy.spec)

@@ -292,10 +292,12 @@ fn impersonated(mode: Mode, wanted: &User) -> User {
             user.groups = vec![NODE_GROUP.to_owned()];
         }
     }
-    let own = match () {
-        () if user.name == ANONYMOUS => UNAUTHENTICATED,
-        () if user.in_group(UNAUTHENTICATED) => return user,
-        () => AUTHENTICATED,
+    let own = if user.name == ANONYMOUS {
+        UNAUTHENTICATED
+    } else if user.in_group(UNAUTHENTICATED) {
+        return user;
+    } else {
+        AUTHENTICATED
     };
     if !user.in_group(own) {
         user.groups.push(own.to_owned());

@@ -16,7 +16,7 @@ use kontiki_api::clock::System;
 use kontiki_api::issuers::{Issuers, Pace};
 use kontiki_api::{Api, Outbound, User};
 use kontiki_kinds::authentication::{self, Webhook};
-use kontiki_kinds::authorize::{BuiltIn, World as Files};
+use kontiki_kinds::authorize::{BuiltIn, Surroundings as Files};
 use kontiki_kinds::backends::Services;
 use kontiki_machinery::authentication::{Anonymous, Issuer, Tokens};
 use kontiki_machinery::outcall::{Caller, Credentials, Place, Target};

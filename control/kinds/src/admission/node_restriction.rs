@@ -205,13 +205,14 @@ impl Asked<'_> {
         let bundle = |volume: &Value| {
             list(at(volume, &["projected"]), "sources").iter().any(|source| has(source, "clusterTrustBundle"))
         };
-        match () {
-            () if !named.secrets.is_empty() => Some("secrets"),
-            () if !named.config_maps.is_empty() => Some("configmaps"),
-            () if volumes.iter().any(bundle) => Some("clustertrustbundles"),
-            () if volumes.iter().any(|volume| has(volume, "persistentVolumeClaim")) => Some("persistentvolumeclaims"),
-            () => None,
-        }
+        let claim = |volume: &Value| has(volume, "persistentVolumeClaim");
+        let named = [
+            (!named.secrets.is_empty(), "secrets"),
+            (!named.config_maps.is_empty(), "configmaps"),
+            (volumes.iter().any(bundle), "clustertrustbundles"),
+            (volumes.iter().any(claim), "persistentvolumeclaims"),
+        ];
+        named.into_iter().find_map(|(named, what)| named.then_some(what))
     }
 
     fn pod_status(&self) -> Answer {

@@ -37,8 +37,8 @@ impl Default for BuiltIn {
     }
 }
 
-/// The world that a file names parts of.
-pub struct World<'a> {
+/// What a configuration file refers to.
+pub struct Surroundings<'a> {
     /// Calls webhooks.
     pub caller: Arc<dyn Caller>,
     /// Whether there is a file of this name that can be read; else why not.
@@ -71,7 +71,7 @@ impl BuiltIn {
         &self,
         text: &[u8],
         before: Option<&BTreeSet<&'static str>>,
-        world: &World<'_>,
+        world: &Surroundings<'_>,
     ) -> Result<Chain, String> {
         let choices = config::read(text, world.look)?;
         let mut chain = Chain { members: Vec::new(), types: BTreeSet::new() };

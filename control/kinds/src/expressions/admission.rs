@@ -231,7 +231,7 @@ pub struct Run<'r> {
 
 /// Why an expression gave nothing.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum EvalFailure {
     /// Nothing more is to be asked.
     Spent,
     Failed(EvalError),
@@ -265,7 +265,7 @@ impl<'r> Run<'r> {
         &'a self,
         program: &'a Program,
         variables: Option<&'a Composed<'a>>,
-    ) -> Result<Known<'a>, Failure> {
+    ) -> Result<Known<'a>, EvalFailure> {
         let mut activation = Activation::new()
             .json("object", &self.subject.object, None)
             .json("oldObject", &self.subject.old, None)
@@ -283,8 +283,8 @@ impl<'r> Run<'r> {
         }
         let (result, cost) = program.evaluate(&activation, PER_CALL_LIMIT);
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        *left = left.checked_sub(cost).ok_or(Failure::Spent)?;
-        result.map_err(Failure::Failed)
+        *left = left.checked_sub(cost).ok_or(EvalFailure::Spent)?;
+        result.map_err(EvalFailure::Failed)
     }
 
     fn own_resource(&self) -> Attributes<'_> {
@@ -338,8 +338,8 @@ impl<'a> Composed<'a> {
         let value = slot.value.get_or_init(|| match &slot.variable.program {
             Err(why) => Err(failed("compile", why)),
             Ok(program) => self.run.evaluate(program, Some(below)).map_err(|why| match why {
-                Failure::Failed(EvalError::Failed(why)) => failed("evaluate", &why),
-                Failure::Failed(EvalError::Budget) | Failure::Spent => EvalError::Budget,
+                EvalFailure::Failed(EvalError::Failed(why)) => failed("evaluate", &why),
+                EvalFailure::Failed(EvalError::Budget) | EvalFailure::Spent => EvalError::Budget,
             }),
         });
         value.clone()
@@ -451,8 +451,8 @@ impl Conditions {
                 Ok(program) => match run.evaluate(program, None) {
                     Ok(holds) if holds.as_bool() == Some(true) => continue,
                     Ok(_) => return Ok(false),
-                    Err(Failure::Spent) => return Err(SPENT.to_owned()),
-                    Err(Failure::Failed(why)) => resulted(text, &why),
+                    Err(EvalFailure::Spent) => return Err(SPENT.to_owned()),
+                    Err(EvalFailure::Failed(why)) => resulted(text, &why),
                 },
             };
             failed.push(why);

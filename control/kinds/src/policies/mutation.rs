@@ -20,7 +20,7 @@ use super::{
     policy::BUDGET,
 };
 use crate::{
-    expressions::admission::{Composed, Failure, Returns, Run, SPENT, Scope, Slot, Subject, resulted},
+    expressions::admission::{Composed, EvalFailure, Returns, Run, SPENT, Scope, Slot, Subject, resulted},
     rows::value::{get, list, text},
 };
 
@@ -117,8 +117,8 @@ impl Mutating {
         let composed = Composed { run, slots: &slots };
         let program = mutation.program.as_ref().map_err(Clone::clone)?;
         let value = run.evaluate(program, Some(&composed)).map_err(|why| match why {
-            Failure::Spent => SPENT.to_owned(),
-            Failure::Failed(why) => resulted(&mutation.text, &why),
+            EvalFailure::Spent => SPENT.to_owned(),
+            EvalFailure::Failed(why) => resulted(&mutation.text, &why),
         })?;
         match (mutation.returns, &value) {
             (Returns::Patch, Known::List(list)) => {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::known::{Compiled, Head};
 use crate::{
-    expressions::admission::{Composed, Failure, Returns, Run, SPENT, Scope, Slot, Subject, resulted},
+    expressions::admission::{Composed, EvalFailure, Returns, Run, SPENT, Scope, Slot, Subject, resulted},
     rows::value::{get, list, some, text},
 };
 
@@ -135,9 +135,9 @@ impl Policy {
                         denied.push(Decision { index, ..validation.broken(run, &composed) });
                         continue;
                     }
-                    Err(Failure::Spent) if ignores => return Vec::new(),
-                    Err(Failure::Spent) => return vec![Decision::error(SPENT.to_owned())],
-                    Err(Failure::Failed(why)) => resulted(&validation.text, &why),
+                    Err(EvalFailure::Spent) if ignores => return Vec::new(),
+                    Err(EvalFailure::Spent) => return vec![Decision::error(SPENT.to_owned())],
+                    Err(EvalFailure::Failed(why)) => resulted(&validation.text, &why),
                 },
             };
             if !ignores {
@@ -163,8 +163,8 @@ impl Note {
     fn told<'a>(&'a self, run: &'a Run<'a>, composed: &'a Composed<'a>) -> Result<Option<(String, String)>, String> {
         let program = self.program.as_ref().map_err(|why| format!("compilation error: {why}"))?;
         let value = run.evaluate(program, Some(composed)).map_err(|why| match why {
-            Failure::Spent => SPENT.to_owned(),
-            Failure::Failed(why) => resulted(&self.text, &why),
+            EvalFailure::Spent => SPENT.to_owned(),
+            EvalFailure::Failed(why) => resulted(&self.text, &why),
         })?;
         let value = value.as_str().unwrap_or_default().trim();
         let value = &value[..value.floor_char_boundary(MAX_NOTE)];

@@ -209,9 +209,9 @@ mod tests {
     use super::*;
 
     /// Objects by resource, namespace and name.
-    struct World(Vec<(&'static str, Value)>);
+    struct Objects(Vec<(&'static str, Value)>);
 
-    impl Lookup for World {
+    impl Lookup for Objects {
         fn object(
             &mut self,
             resource: GroupResource<'_>,
@@ -233,7 +233,7 @@ mod tests {
         }
     }
 
-    fn world() -> World {
+    fn world() -> Objects {
         let pod = |name: &str, ip: &str, ports: Value| {
             json!({"metadata": {"name": name}, "spec": {"nodeName": "n1", "containers": [{"ports": ports}]},
                    "status": {"podIP": ip}})
@@ -242,7 +242,7 @@ mod tests {
             |ip: &str, pod: &str| json!({"ip": ip, "targetRef": {"kind": "Pod", "namespace": "d", "name": pod}});
         let endpoints = |name: &str, addresses: Value| json!({"metadata": {"name": name}, "subsets": [{"addresses": addresses, "ports": [{"name": "web", "port": 8080}]}]});
         let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"name": "web", "port": 80}]}});
-        World(vec![
+        Objects(vec![
             ("pods", pod("p", "10.1.0.2", json!([{"containerPort": 81}]))),
             ("pods", pod("bare", "10.1.0.3", json!([]))),
             ("pods", pod("new", "", json!([]))),

@@ -18,7 +18,7 @@ use kontiki_machinery::{
 use serde_json::Value;
 
 use super::{
-    World,
+    CallContext,
     review::{self, Answer, Version},
 };
 use crate::{
@@ -43,7 +43,7 @@ pub(super) struct Hook {
     /// Which of all webhooks of its phase it is.
     pub place: AtomicUsize,
     phase: Phase,
-    world: Arc<World>,
+    context: Arc<CallContext>,
     target: Target,
     matching: Matching,
     conditions: Conditions,
@@ -57,7 +57,7 @@ pub(super) struct Hook {
 }
 
 /// Why a webhook says nothing good.
-enum Failure {
+enum CallFailure {
     /// It cannot be asked, or does not answer as it has to: the failure policy says what that means.
     Calling(String),
     /// The request is refused.
@@ -66,14 +66,19 @@ enum Failure {
 
 impl Hook {
     /// The `at`th webhook of its name in a configuration, with its defaults; `None` if nobody could be called.
-    pub fn of(phase: Phase, world: &Arc<World>, (configuration, at): (&str, usize), hook: &Value) -> Option<Self> {
+    pub fn of(
+        phase: Phase,
+        context: &Arc<CallContext>,
+        (configuration, at): (&str, usize),
+        hook: &Value,
+    ) -> Option<Self> {
         let name = text(hook, "name").to_owned();
         Some(Self {
             id: format!("{configuration}/{name}/{at}"),
             configuration: configuration.to_owned(),
             place: AtomicUsize::new(0),
             phase,
-            world: Arc::clone(world),
+            context: Arc::clone(context),
             target: Target::of(&hook["clientConfig"])?,
             matching: Matching::of(hook, "rules"),
             conditions: Conditions::of(list(hook, "matchConditions"), &Scope::new(false, true, Age::Stored)),
@@ -92,12 +97,12 @@ impl Hook {
     }
 
     /// Asks; gives the object that it wants in the place of `object`, if it wants another, and what it warns of.
-    async fn ask(&self, request: &Request<'_>, object: &Value, deadline: Instant) -> Result<Verdict, Failure> {
+    async fn ask(&self, request: &Request<'_>, object: &Value, deadline: Instant) -> Result<Verdict, CallFailure> {
         if request.dry_run && !self.harmless {
             let text = format!("admission webhook \"{}\" does not support dry run", self.name);
-            return Err(Failure::Refused(Box::new(Status::bad_request(text))));
+            return Err(CallFailure::Refused(Box::new(Status::bad_request(text))));
         }
-        let table = self.world.registry.table();
+        let table = self.context.registry.table();
         // A row that went meanwhile leaves the webhook with what the client sent.
         let def = self.resource(request, &table);
         let def = def.as_deref().unwrap_or(request.def);
@@ -105,7 +110,7 @@ impl Hook {
         let answer = self.call(request, def, &seen, deadline).await?;
         let Answer { allowed, status, patch, warnings, annotations } = answer;
         if !allowed {
-            return Err(Failure::Refused(Box::new(review::refusal(&self.name, status))));
+            return Err(CallFailure::Refused(Box::new(review::refusal(&self.name, status))));
         }
         let own = |(key, value): (String, String)| Annotation {
             key: AnnotationKey::Plain(format!("{}/{key}", self.name)),
@@ -150,7 +155,7 @@ impl Hook {
         if self.conditions.is_empty() {
             return Ok(true);
         }
-        let table = self.world.registry.table();
+        let table = self.context.registry.table();
         let def = self.resource(request, &table);
         let def = def.as_deref().unwrap_or(request.def);
         let old = request.old.map(|old| shown(request, old, def, cluster)).transpose()?.unwrap_or_default();
@@ -170,12 +175,12 @@ impl Hook {
         def: &ResourceDef,
         object: &Value,
         deadline: Instant,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, CallFailure> {
         let Some(version) = self.version else {
             let text = "could not create admission objects: webhook does not accept known AdmissionReview versions (v1, v1beta1)";
-            return Err(Failure::Calling(text.to_owned()));
+            return Err(CallFailure::Calling(text.to_owned()));
         };
-        let caller = &self.world.caller;
+        let caller = &self.context.caller;
         let uid = caller.uid();
         let old = match request.old {
             Some(old) => Some(self.seen(request, old, def, deadline).await?),
@@ -184,8 +189,8 @@ impl Hook {
         let question = review::question(version, &uid, request, def, (object, old.as_ref()));
         let patience = Patience { timeout: self.timeout, deadline };
         let body = caller.post(&self.target, question.to_string().into_bytes(), patience).await;
-        let body = body.map_err(|why| Failure::Calling(format!("failed to call webhook: {why}")))?;
-        review::answer(version, &uid, self.phase, &body).map_err(Failure::Calling)
+        let body = body.map_err(|why| CallFailure::Calling(format!("failed to call webhook: {why}")))?;
+        review::answer(version, &uid, self.phase, &body).map_err(CallFailure::Calling)
     }
 
     /// An object of the request as the webhook sees it.
@@ -195,7 +200,7 @@ impl Hook {
         object: &Value,
         def: &ResourceDef,
         deadline: Instant,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Value, CallFailure> {
         if !converted(request, def) || object.is_null() {
             return Ok(object.clone());
         }
@@ -208,33 +213,33 @@ impl Hook {
         rows: (&ResourceDef, &ResourceDef),
         object: Value,
         deadline: Instant,
-    ) -> Result<Value, Failure> {
-        let shown = conversion::shown_as(Some(&*self.world.caller), rows, object, deadline).await;
-        shown.map_err(|why| Failure::Refused(Box::new(Status::internal(why))))
+    ) -> Result<Value, CallFailure> {
+        let shown = conversion::shown_as(Some(&*self.context.caller), rows, object, deadline).await;
+        shown.map_err(|why| CallFailure::Refused(Box::new(Status::internal(why))))
     }
 
     async fn judge(&self, request: &Request<'_>, object: &Value, deadline: Instant) -> Result<Verdict, Status> {
         match self.ask(request, object, deadline).await {
             Ok(verdict) => Ok(verdict),
-            Err(Failure::Calling(_)) if self.ignored => Ok(self.passed_over()),
-            Err(Failure::Calling(why)) => {
+            Err(CallFailure::Calling(_)) if self.ignored => Ok(self.passed_over()),
+            Err(CallFailure::Calling(why)) => {
                 Err(Status::internal(format!("failed calling webhook \"{}\": {why}", self.name)))
             }
-            Err(Failure::Refused(status)) => Err(*status),
+            Err(CallFailure::Refused(status)) => Err(*status),
         }
     }
 }
 
 /// The object with a webhook's patch.
-fn patched(name: &str, mut shown: Value, patch: &Value) -> Result<Value, Failure> {
+fn patched(name: &str, mut shown: Value, patch: &Value) -> Result<Value, CallFailure> {
     if shown.is_null() {
         let why = "attempted to modify the object, which is not supported for this operation";
         let text = format!("admission webhook \"{name}\" {why}");
-        return Err(Failure::Refused(Box::new(Status::internal(text))));
+        return Err(CallFailure::Refused(Box::new(Status::internal(text))));
     }
     let wrong = |error| match error {
-        PatchError::Rejected(why) => Failure::Refused(Box::new(Status::internal(why))),
-        other => Failure::Refused(Box::new(Status::internal(other))),
+        PatchError::Rejected(why) => CallFailure::Refused(Box::new(Status::internal(why))),
+        other => CallFailure::Refused(Box::new(Status::internal(other))),
     };
     json_patch(&mut shown, patch).map_err(wrong)?;
     Ok(shown)

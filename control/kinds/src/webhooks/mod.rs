@@ -43,22 +43,22 @@ pub fn members(registry: &Registry, caller: &Arc<dyn Caller>) -> [Member; 2] {
 struct Webhooks {
     phase: Phase,
     /// What webhooks share.
-    world: Arc<World>,
+    context: Arc<CallContext>,
     configurations: Mutex<BTreeMap<String, Vec<Arc<Hook>>>>,
     /// All of these, in order.
     hooks: RwLock<Arc<[Arc<Hook>]>>,
 }
 
 /// What a webhook is called with.
-struct World {
+struct CallContext {
     registry: Registry,
     caller: Arc<dyn Caller>,
 }
 
 impl Webhooks {
     fn new(phase: Phase, registry: Registry, caller: Arc<dyn Caller>) -> Self {
-        let world = Arc::new(World { registry, caller });
-        Self { phase, world, configurations: Mutex::default(), hooks: RwLock::default() }
+        let context = Arc::new(CallContext { registry, caller });
+        Self { phase, context, configurations: Mutex::default(), hooks: RwLock::default() }
     }
 
     fn compiled(&self, name: &str, stored: &[u8]) -> Vec<Arc<Hook>> {
@@ -67,7 +67,7 @@ impl Webhooks {
         let hooks = list(&configuration, "webhooks");
         let compiled = |(at, hook): (usize, &Value)| {
             let same = hooks[..at].iter().filter(|other| other["name"] == hook["name"]).count();
-            Some(Arc::new(Hook::of(self.phase, &self.world, (name, same), hook)?))
+            Some(Arc::new(Hook::of(self.phase, &self.context, (name, same), hook)?))
         };
         hooks.iter().enumerate().filter_map(compiled).collect()
     }
@@ -97,7 +97,7 @@ impl Source for Webhooks {
         if phase != self.phase || hooks.is_empty() || matching::is_exempt(request) {
             return Vec::new();
         }
-        let table = self.world.registry.table();
+        let table = self.context.registry.table();
         let meant = hooks.iter().filter(|hook| hook.resource(request, &table).is_some());
         meant.map(|hook| Arc::clone(hook) as Arc<dyn AsyncStep>).collect()
     }

@@ -345,7 +345,7 @@ fn autoscaler(change: Value) -> HorizontalPodAutoscaler {
 }
 
 /// An autoscaler, a Deployment that makes its pods at once, and a controller.
-struct World {
+struct ScaledCluster {
     cluster: Cluster,
     history: History,
     now: Timestamp,
@@ -355,7 +355,7 @@ struct World {
     rivals: Vec<NamespacedName>,
 }
 
-impl World {
+impl ScaledCluster {
     fn new(replicas: i32, change: Value) -> Self {
         let mut cluster = Cluster::default();
         cluster.add(&deployment(replicas));
@@ -419,7 +419,7 @@ impl World {
 
 #[test]
 fn a_target_grows_is_told_of_and_rests() {
-    let mut world = World::new(2, json!({}));
+    let mut world = ScaledCluster::new(2, json!({}));
     world.usage = Some(900);
     assert_eq!(world.turn(), "scale web");
     assert_eq!(world.target().scale.wanted, 4);
@@ -441,7 +441,7 @@ fn a_target_grows_is_told_of_and_rests() {
 
 #[test]
 fn metrics_that_move_a_little_are_written_once_a_minute() {
-    let mut world = World::new(2, json!({}));
+    let mut world = ScaledCluster::new(2, json!({}));
     assert_eq!(world.turns(2), "status h | ");
     world.usage = Some(510);
     // The first write was thirty seconds ago.
@@ -455,7 +455,7 @@ fn metrics_that_move_a_little_are_written_once_a_minute() {
 
 #[test]
 fn a_target_shrinks_when_nothing_else_was_recommended_for_five_minutes() {
-    let mut world = World::new(4, json!({}));
+    let mut world = ScaledCluster::new(4, json!({}));
     world.usage = Some(100);
     let mut turns = 0;
     while world.target().scale.wanted == 4 {
@@ -469,7 +469,7 @@ fn a_target_shrinks_when_nothing_else_was_recommended_for_five_minutes() {
 
 #[test]
 fn what_cannot_be_measured_changes_nothing_and_is_told_once() {
-    let mut world = World::new(2, json!({}));
+    let mut world = ScaledCluster::new(2, json!({}));
     world.usage = None;
     let events = "!FailedGetResourceMetric !FailedComputeMetricsReplicas";
     assert_eq!(world.turns(2), format!("{events} status h | {events}"));
@@ -488,19 +488,19 @@ fn bounds_hold_without_metrics() {
     for (replicas, change, expect) in
         [(12, json!({}), 10), (2, json!({"spec": {"minReplicas": 3}}), 3), (0, json!({}), 0)]
     {
-        let mut world = World::new(replicas, change);
+        let mut world = ScaledCluster::new(replicas, change);
         world.usage = None;
         world.turns(2);
         assert_eq!(world.target().scale.wanted, expect, "{}", world.conditions());
     }
-    let mut stopped = World::new(0, json!({}));
+    let mut stopped = ScaledCluster::new(0, json!({}));
     assert_eq!(stopped.turns(2), "status h | ");
     assert_eq!(stopped.conditions(), "AbleToScale=True SucceededGetScale, ScalingActive=False ScalingDisabled");
 }
 
 #[test]
 fn a_size_that_is_refused_is_told_of_and_tried_again() {
-    let mut world = World::new(2, json!({}));
+    let mut world = ScaledCluster::new(2, json!({}));
     world.usage = Some(900);
     let before = world.cluster.only::<Deployment>();
     assert_eq!(world.turn(), "scale web");
@@ -515,7 +515,7 @@ fn a_size_that_is_refused_is_told_of_and_tried_again() {
 
 #[test]
 fn a_new_leader_goes_on_where_the_last_one_died() {
-    let mut world = World::new(2, json!({}));
+    let mut world = ScaledCluster::new(2, json!({}));
     world.usage = Some(900);
     assert_eq!(world.turn(), "scale web");
     world.history = History::default();
@@ -528,7 +528,7 @@ fn a_new_leader_goes_on_where_the_last_one_died() {
 fn tolerances_are_those_of_each_direction() {
     let with = |up: &str| json!({"spec": {"behavior": {"scaleUp": {"tolerance": up, "policies": [{"type": "Pods", "value": 9, "periodSeconds": 15}]}}}});
     for (tolerance, expect) in [("0.5", 2), ("50m", 3)] {
-        let mut world = World::new(2, with(tolerance));
+        let mut world = ScaledCluster::new(2, with(tolerance));
         world.usage = Some(600);
         world.turn();
         assert_eq!(world.target().scale.wanted, expect, "{tolerance}");

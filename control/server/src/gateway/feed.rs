@@ -166,13 +166,13 @@ mod tests {
 
     /// `pod@node:secret`, `Ssecret`; the revision is the position of the change.
     #[derive(Default)]
-    struct World {
+    struct FakeSource {
         pods: HashMap<Item, Arc<PodEntry>>,
         texts: HashMap<Item, Text>,
         revision: u64,
     }
 
-    impl Source for World {
+    impl Source for FakeSource {
         fn pod(&self, item: &Item) -> Option<Arc<PodEntry>> {
             self.pods.get(item).cloned()
         }
@@ -184,7 +184,7 @@ mod tests {
         }
     }
 
-    impl World {
+    impl FakeSource {
         fn bind(&mut self, name: &str, node: &str, secret: &str) -> Item {
             let spec = json!({"nodeName": node, "containers": [], "imagePullSecrets": [{"name": secret}]});
             self.put_pod(name, &spec)
@@ -239,10 +239,10 @@ mod tests {
 
     #[test]
     fn a_secret_comes_before_the_pod_that_names_it_and_goes_with_the_last() {
-        let mut world = World::default();
+        let mut world = FakeSource::default();
         let inbox = Arc::new(Inbox::default());
         let mut feed = Feed::new("a1", inbox.clone());
-        let mut turn = |world: &World, item: Item| show(&feed.turn(world, BTreeSet::from([item])));
+        let mut turn = |world: &FakeSource, item: Item| show(&feed.turn(world, BTreeSet::from([item])));
 
         let secret = world.put_secret("s");
         assert_eq!(turn(&world, secret.clone()), "", "nobody here names it");
@@ -267,10 +267,10 @@ mod tests {
 
     #[test]
     fn all_of_a_kind_are_told_while_a_pod_chooses_among_them() {
-        let mut world = World::default();
+        let mut world = FakeSource::default();
         let inbox = Arc::new(Inbox::default());
         let mut feed = Feed::new("a1", inbox.clone());
-        let mut turn = |world: &World, item: Item| show(&feed.turn(world, BTreeSet::from([item])));
+        let mut turn = |world: &FakeSource, item: Item| show(&feed.turn(world, BTreeSet::from([item])));
         let bundle = |name: &str| Item::new(Kind::ClusterTrustBundle, "", name);
         for name in ["b1", "b2"] {
             world.texts.insert(bundle(name), text(Version::Content(1)));
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn what_changes_nothing_for_agents_is_not_told() {
-        let (mut world, slice) = (World::default(), Item::new(Kind::EndpointSlice, "ns", "web"));
+        let (mut world, slice) = (FakeSource::default(), Item::new(Kind::EndpointSlice, "ns", "web"));
         let mut feed = Feed::new("a1", Arc::new(Inbox::default()));
         for (content, expect) in [(1, "+endpointslices/web"), (1, ""), (2, "+endpointslices/web")] {
             world.texts.insert(slice.clone(), text(Version::Content(content)));

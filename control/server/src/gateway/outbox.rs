@@ -99,14 +99,14 @@ enum Job {
 }
 
 /// Why an attempt did not succeed.
-enum Failure {
+enum WriteFailure {
     /// It never will.
     Final(Status),
     /// It may soon.
     Retry(Status),
 }
 
-impl From<Status> for Failure {
+impl From<Status> for WriteFailure {
     fn from(status: Status) -> Self {
         match status.code {
             408 | 429 | 500 | 502 | 503 | 504 => Self::Retry(status),
@@ -239,11 +239,11 @@ impl Outbox {
                 let mut backoff = BACKOFF.0;
                 while let Err(failure) = self.write(&subject, &report).await {
                     match failure {
-                        Failure::Final(status) => {
+                        WriteFailure::Final(status) => {
                             warn!(node = self.node, ?subject, reason = status.message, "a report was refused");
                             break;
                         }
-                        Failure::Retry(status) => {
+                        WriteFailure::Retry(status) => {
                             debug!(node = self.node, ?subject, reason = status.message, "a report waits")
                         }
                     }
@@ -261,11 +261,11 @@ impl Outbox {
                 for attempt in 1..=EVENT_ATTEMPTS {
                     match self.write_event(&namespace, &name, &event).await {
                         Ok(()) => break,
-                        Err(Failure::Final(status)) => {
+                        Err(WriteFailure::Final(status)) => {
                             debug!(node = self.node, name, reason = status.message, "an event was refused");
                             break;
                         }
-                        Err(Failure::Retry(_)) => tokio::time::sleep(BACKOFF.0 * 2u32.pow(attempt)).await,
+                        Err(WriteFailure::Retry(_)) => tokio::time::sleep(BACKOFF.0 * 2u32.pow(attempt)).await,
                     }
                 }
                 self.state.lock().writing_event = false;
@@ -273,7 +273,7 @@ impl Outbox {
         }
     }
 
-    async fn write(&self, subject: &Subject, report: &Report) -> Result<(), Failure> {
+    async fn write(&self, subject: &Subject, report: &Report) -> Result<(), WriteFailure> {
         match subject {
             Subject::Node => match &report.status {
                 Some(status) => self.write_node(status).await,
@@ -283,7 +283,7 @@ impl Outbox {
                 // The last status goes before the object: whoever watches sees how the pod ended.
                 if let Some(status) = &report.status {
                     match self.write_pod(namespace, name, uid, status).await {
-                        Err(Failure::Final(status)) if report.gone => {
+                        Err(WriteFailure::Final(status)) if report.gone => {
                             debug!(reason = status.message, "a last status was refused")
                         }
                         outcome => outcome?,
@@ -294,12 +294,12 @@ impl Outbox {
         }
     }
 
-    async fn write_node(&self, status: &Value) -> Result<(), Failure> {
+    async fn write_node(&self, status: &Value) -> Result<(), WriteFailure> {
         let target = Target { resource: NODES, namespace: None, name: &self.node, subresource: None };
         self.write_status(target, self.caches.node(&self.node), None, |old| report::node_status(old, status)).await
     }
 
-    async fn write_pod(&self, namespace: &str, name: &str, uid: &str, status: &Value) -> Result<(), Failure> {
+    async fn write_pod(&self, namespace: &str, name: &str, uid: &str, status: &Value) -> Result<(), WriteFailure> {
         let target = Target { resource: PODS, namespace: Some(namespace), name, subresource: None };
         let cached = self.caches.pods.get(Some(namespace), name).map(|pod| pod.text.value());
         self.write_status(target, cached, Some(uid), |old| report::pod_status(old, status)).await
@@ -312,7 +312,7 @@ impl Outbox {
         cached: Option<Value>,
         uid: Option<&str>,
         lay_over: impl Fn(&Value) -> Value,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), WriteFailure> {
         let mut current = cached;
         for _ in 0..4 {
             let certain = current.is_none();
@@ -344,10 +344,10 @@ impl Outbox {
                 outcome => return Ok(outcome.map(drop)?),
             }
         }
-        Err(Failure::Retry(Status::failure(409, "Conflict", "the object keeps changing")))
+        Err(WriteFailure::Retry(Status::failure(409, "Conflict", "the object keeps changing")))
     }
 
-    async fn remove_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<(), Failure> {
+    async fn remove_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<(), WriteFailure> {
         let target = Target { resource: PODS, namespace: Some(namespace), name, subresource: None };
         let options = DeleteOptions {
             grace_period_seconds: Some(0),
@@ -363,10 +363,10 @@ impl Outbox {
     }
 
     /// A conflict means another uid, or a change at the same moment: only the latter is worth a retry.
-    async fn still_there(&self, target: Target<'_>, uid: &str) -> Result<(), Failure> {
+    async fn still_there(&self, target: Target<'_>, uid: &str) -> Result<(), WriteFailure> {
         match self.client.get(target).await {
             Ok(object) if object["metadata"]["uid"] == uid => {
-                Err(Failure::Retry(Status::failure(409, "Conflict", "the pod changed while it was removed")))
+                Err(WriteFailure::Retry(Status::failure(409, "Conflict", "the pod changed while it was removed")))
             }
             Ok(_) => Ok(()),
             Err(status) if status.is_not_found() => Ok(()),
@@ -374,7 +374,7 @@ impl Outbox {
         }
     }
 
-    async fn write_event(&self, namespace: &str, name: &str, event: &Value) -> Result<(), Failure> {
+    async fn write_event(&self, namespace: &str, name: &str, event: &Value) -> Result<(), WriteFailure> {
         match self.client.create(EVENTS_RESOURCE, Some(namespace), event.clone()).await {
             Err(status) if status.is_already_exists() => {}
             outcome => return Ok(outcome.map(drop)?),

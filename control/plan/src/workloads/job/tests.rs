@@ -223,14 +223,14 @@ enum Outcome {
 }
 
 /// A cluster in which pods end as `outcome` says, and finalizers hold what is deleted.
-struct World {
+struct JobCluster {
     cluster: Cluster,
     now: Timestamp,
     succeeded: BTreeSet<String>,
     failed: BTreeSet<String>,
 }
 
-impl World {
+impl JobCluster {
     fn new(job: &Job) -> Self {
         let mut cluster = Cluster::default();
         cluster.add(job);
@@ -328,8 +328,8 @@ fn conditions(status: &JobStatus) -> String {
     out.trim_end().to_owned()
 }
 
-fn told(change: impl FnOnce(&mut JobSpec), outcome: &dyn Fn(&Pod) -> Outcome) -> (World, String) {
-    let mut world = World::new(&job(change));
+fn told(change: impl FnOnce(&mut JobSpec), outcome: &dyn Fn(&Pod) -> Outcome) -> (JobCluster, String) {
+    let mut world = JobCluster::new(&job(change));
     assert!(world.run(outcome, || usize::MAX), "{}", world.cluster.trace());
     let status = world.status();
     let number = |number: Option<i32>| number.unwrap_or(0);
@@ -449,7 +449,7 @@ fn success_policies_end_it_early() {
 
 #[test]
 fn a_suspended_job_has_no_pods_and_its_time_begins_anew() {
-    let mut world = World::new(&job(|spec| spec.active_deadline_seconds = Some(60)));
+    let mut world = JobCluster::new(&job(|spec| spec.active_deadline_seconds = Some(60)));
     let run = |_: &Pod| Outcome::Runs;
     for _ in 0..4 {
         let plan = world.plan();
@@ -497,7 +497,7 @@ proptest! {
         completions in 0i32..5, parallelism in 1i32..4, limit in 0i32..4, by_index: bool,
         luck in prop::collection::vec(0u8..4, 1..12), cuts in prop::collection::vec(0usize..5, 1..20),
     ) {
-        let mut world = World::new(&job(|spec| {
+        let mut world = JobCluster::new(&job(|spec| {
             (spec.completions, spec.parallelism, spec.backoff_limit) = (Some(completions), Some(parallelism), Some(limit));
             if by_index {
                 indexed(spec);

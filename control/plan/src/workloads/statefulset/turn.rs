@@ -139,11 +139,14 @@ impl<'a> Work<'a> {
             self.settle_claims(pod, ordinal, false);
             self.label(pod, ordinal);
         }
-        match () {
-            () if going => Some("a pod is on its way out"),
-            () if !self.running(pod) => Some("a pod is not ready yet"),
-            () if !self.available(pod) => Some("a pod is not available yet"),
-            () => None,
+        if going {
+            Some("a pod is on its way out")
+        } else if !self.running(pod) {
+            Some("a pod is not ready yet")
+        } else if !self.available(pod) {
+            Some("a pod is not available yet")
+        } else {
+            None
         }
     }
 

@@ -120,14 +120,14 @@ impl Filter for PodTopologySpread {
 }
 
 /// A constraint that makes a node worse.
-struct Wish {
+struct SoftConstraint {
     domains: Domains,
     weight: f64,
     max_skew: f64,
 }
 
-struct Wishes {
-    wishes: Vec<Wish>,
+struct SoftConstraints {
+    constraints: Vec<SoftConstraint>,
     /// Whether a node that lacks a label is left out.
     strict: bool,
 }
@@ -138,7 +138,7 @@ fn topology_weight(domains: usize) -> f64 {
     ((domains + 2) as f64).ln()
 }
 
-impl Wishes {
+impl SoftConstraints {
     fn new(pod: &SchedulingSpec, nodes: &NodeTable, feasible: &[Row]) -> Self {
         let (spreads, strict) = (kind(pod, false), !pod.peers.default_spread);
         let empty: Vec<Domains> = spreads.iter().map(|spread| Domains::new(&spread.key, nodes)).collect();
@@ -146,13 +146,14 @@ impl Wishes {
         let candidates: Vec<Row> = feasible.iter().copied().filter(|row| complete(*row)).collect();
         let eligible = Eligible::new(pod, nodes);
         let counts = |spread: &Spread, row: Row| complete(row) && eligible.counts(spread, row);
-        let wish =
-            |(spread, domains): (&&Spread, &Domains)| Wish::new(spread, domains.clone(), nodes, &candidates, &counts);
-        Self { wishes: spreads.iter().zip(&empty).map(wish).collect(), strict }
+        let constraint = |(spread, domains): (&&Spread, &Domains)| {
+            SoftConstraint::new(spread, domains.clone(), nodes, &candidates, &counts)
+        };
+        Self { constraints: spreads.iter().zip(&empty).map(constraint).collect(), strict }
     }
 }
 
-impl Wish {
+impl SoftConstraint {
     /// Only domains that the pod may go to matter.
     fn new(
         spread: &Spread,
@@ -189,7 +190,7 @@ impl Score for PodTopologySpread {
     }
 
     fn survey(&self, pod: &SchedulingSpec, nodes: &NodeTable, feasible: &[Row], state: &mut CycleState) {
-        state.write(Wishes::new(pod, nodes, feasible));
+        state.write(SoftConstraints::new(pod, nodes, feasible));
     }
 
     #[expect(
@@ -198,15 +199,15 @@ impl Score for PodTopologySpread {
         reason = "numbers of pods, times ten or less"
     )]
     fn score(&self, cx: &Context<'_>, row: Row) -> i64 {
-        let Wishes { wishes, strict } = cx.state.read();
-        if *strict && wishes.iter().any(|wish| wish.domains.of(cx.nodes, row).is_none()) {
+        let SoftConstraints { constraints, strict } = cx.state.read();
+        if *strict && constraints.iter().any(|constraint| constraint.domains.of(cx.nodes, row).is_none()) {
             return IGNORED;
         }
-        let rate = |wish: &Wish| {
-            let domain = wish.domains.of(cx.nodes, row)?;
-            Some(wish.domains.get(domain).unwrap_or(0) as f64 * wish.weight + (wish.max_skew - 1.0))
+        let rate = |constraint: &SoftConstraint| {
+            let domain = constraint.domains.of(cx.nodes, row)?;
+            Some(constraint.domains.get(domain).unwrap_or(0) as f64 * constraint.weight + (constraint.max_skew - 1.0))
         };
-        wishes.iter().filter_map(rate).sum::<f64>().round() as i64
+        constraints.iter().filter_map(rate).sum::<f64>().round() as i64
     }
 
     fn normalize(&self, scores: &mut [i64]) {
