@@ -272,7 +272,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("kontiki-again-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let daemon = sleeper(&dir, 9);
-        for turn in 0..300 {
+        for turn in 0..100 {
             daemon.buried().await.unwrap();
             assert!(daemon.ensure().unwrap(), "it was started, {turn}");
             daemon.check().expect("it runs");

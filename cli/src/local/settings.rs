@@ -40,8 +40,8 @@ pub fn settle<T: Serialize>(path: &Path, before: &T, wanted: &T, beginning: Begi
     };
     let (merged, against) = merge(&file, &before, &wanted, beginning);
     for key in against {
-        let [has, asked] = [&file, &wanted].map(|from| serde_json::to_string(value(from, &key)).unwrap_or_default());
-        note("kept", &format!("{}: {key} is {has}, not {asked} as asked for now", path.display()));
+        // Without the values: there may be passwords among them.
+        note("kept", &format!("{}: {key} is as it was changed there, not as asked for now", path.display()));
     }
     if merged == file { Ok(()) } else { write(path, &merged) }
 }
