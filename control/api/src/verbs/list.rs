@@ -77,7 +77,7 @@ impl Call {
             return Ok(answer);
         }
         if let Some(measured) = &self.def.measured {
-            return self.measure_one(&**measured).await;
+            return self.measure_one(measured).await;
         }
         let version = match self.params.get("resourceVersion") {
             None => Version::Latest,
@@ -93,7 +93,7 @@ impl Call {
     /// Lists the collection that this call names.
     pub async fn list(&mut self) -> Result<Answer, Status> {
         if let Some(measured) = &self.def.measured {
-            return self.measure_all(&**measured).await;
+            return self.measure_all(measured).await;
         }
         Ok(Answer::List(self.collect().await?))
     }
