@@ -2,6 +2,7 @@
 
 mod container;
 mod evict;
+mod profiles;
 mod qos;
 mod resize;
 mod status;
@@ -103,6 +104,7 @@ impl Strategy for Pods {
 
     fn prepare_create(&self, obj: &mut Value) {
         set_generation(obj, 1);
+        profiles::from_annotations(obj);
         let class = qos::class(get(obj, "spec"));
         set(obj, "status", json!({"phase": "Pending", "qosClass": class}));
         if !list(&obj["spec"], "schedulingGates").is_empty() {
@@ -166,13 +168,17 @@ impl Strategy for Pods {
 
     fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
         let mut out = Vec::new();
-        let name = text(get(obj, "metadata"), "name");
-        let messages = if old.is_none() { vocab::label_errors(name) } else { Vec::new() };
+        // People seldom change pods themselves, and others do so all the time.
+        if old.is_some() {
+            return out;
+        }
+        let messages = vocab::label_errors(text(get(obj, "metadata"), "name"));
         // A name that cannot be a host name is legal and still surprises.
         if !messages.is_empty() {
             let what = "this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended";
             out.push(format!("metadata.name: {what}: [{}]", messages.join(" ")));
         }
+        out.extend(profiles::warnings(obj));
         out.extend(warnings::of(&Path::new(""), obj));
         out
     }

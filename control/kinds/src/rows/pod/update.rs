@@ -5,12 +5,12 @@ use serde_json::Value;
 use super::super::value::{annotation, copy, entries, get, has, int, items_mut, list, set, text, unset};
 use super::super::vocab::{self, Errors};
 use super::super::{template, value};
+use super::profiles::APP_ARMOR;
 use crate::field_error::quote;
 use crate::{FieldError, Path};
 
 const UPDATABLE: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 const MIRROR: &str = "kubernetes.io/config.mirror";
-const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// Annotations that stick.
 pub fn check_annotations(errs: &mut Errors, new: &Value, old: &Value) {

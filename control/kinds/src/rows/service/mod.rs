@@ -18,9 +18,9 @@ use super::value::{
     annotation, child, copy, default_text, default_to, flag, get, has, int, items_mut, list, num, set, text, texts,
     unset,
 };
-use super::vocab::Errors;
+use super::vocab::{self, Errors};
 use crate::field_error::quote;
-use crate::{FieldError, ResourceDef, Strategy, Verbs, allocation::Pool, meta, resource::names};
+use crate::{FieldError, Path, ResourceDef, Strategy, Verbs, allocation::Pool, meta, resource::names};
 
 pub use allocate::{DEFAULT_CIDR, Ranges, ip_claim};
 pub use table::given;
@@ -196,6 +196,20 @@ fn default(obj: &mut Value) {
     }
 }
 
+/// Warns of addresses in spellings of their own.
+fn addresses(out: &mut Vec<String>, spec: &Value, without: bool) {
+    let path = Path::new("spec");
+    for field in ["clusterIPs", "externalIPs"].iter().skip(usize::from(without)) {
+        for (i, address) in texts(spec, field).iter().enumerate() {
+            vocab::warn_ip(out, &path.child(field).index(i), address);
+        }
+    }
+    vocab::warn_ip(out, &path.child("loadBalancerIP"), text(spec, "loadBalancerIP"));
+    for (i, range) in texts(spec, "loadBalancerSourceRanges").iter().enumerate() {
+        vocab::warn_cidr(out, &path.child("loadBalancerSourceRanges").index(i), range);
+    }
+}
+
 fn warnings(service: &Value) -> Vec<String> {
     let spec = get(service, "spec");
     let external = !list(spec, "externalIPs").is_empty();
@@ -205,6 +219,7 @@ fn warnings(service: &Value) -> Vec<String> {
     if annotation(service, HINTS).is_some() {
         out.push(format!("annotation {HINTS} is deprecated, please use {MODE} instead"));
     }
+    addresses(&mut out, spec, headless || named);
     for (wrong, message) in [
         (headless && has(spec, "loadBalancerIP"), "spec.loadBalancerIP is ignored for headless services"),
         (headless && external, "spec.externalIPs is ignored for headless services"),

@@ -9,6 +9,7 @@ mod credentials;
 pub mod defaults;
 pub mod env;
 pub mod mounts;
+mod overlaps;
 pub mod probes;
 pub mod resources;
 pub mod scheduling;
