@@ -97,6 +97,26 @@ mod tests {
     }
 
     #[test]
+    fn whose_status_is_written_without_metadata() {
+        let table = table();
+        let without_metadata = resource::status_alone(Some("status"));
+        let rows = table.rows().iter().filter(|def| def.strategy.counted(Some("status")) == without_metadata);
+        let names: Vec<&str> = rows.filter(|def| def.subresource("status").is_some()).map(|def| &*def.plural).collect();
+        let expect = [
+            "servicecidrs",
+            "volumeattachments",
+            "podcertificaterequests",
+            "validatingadmissionpolicies",
+            "devicetaintrules",
+            "resourceclaims",
+            "flowschemas",
+            "prioritylevelconfigurations",
+            "storageversionmigrations",
+        ];
+        assert_eq!(names, expect);
+    }
+
+    #[test]
     fn rows_select_by_upstreams_fields() {
         let facts = facts(include_str!("../data/field-selectors.json"));
         for def in table().rows().iter().filter(|def| def.verbs.contains(Verb::List)) {

@@ -145,6 +145,12 @@ pub fn without(paths: &[&str]) -> Counted {
     Counted::Without(Set::of(paths.iter().map(|path| path.split('.').map(Element::field).collect())))
 }
 
+/// What a write of the status counts for where metadata cannot be written with it.
+#[must_use]
+pub fn status_alone(sub: Option<&str>) -> Option<Counted> {
+    (sub == Some("status")).then(|| without(&["metadata", "spec"]))
+}
+
 impl ResourceDef {
     /// A namespaced kind with all verbs and nothing special, of the built-in type called `schema`.
     ///

@@ -25,8 +25,8 @@ pub fn def() -> ResourceDef {
 struct RuntimeClasses;
 
 impl Strategy for RuntimeClasses {
-    fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
-        let labels = entries(get(obj, "scheduling"), "nodeSelector").filter(|_| old.is_none());
+    fn warnings(&self, obj: &Value, _old: Option<&Value>) -> Vec<String> {
+        let labels = entries(get(obj, "scheduling"), "nodeSelector");
         let messages = labels.filter_map(|(key, _)| warnings::deprecated_label(key));
         messages.map(|message| format!("scheduling.nodeSelector: {message}")).collect()
     }

@@ -277,21 +277,26 @@ pub fn host_name(errs: &mut Errors, path: &Path, text: &str) {
 
 /// An address block at a path.
 pub fn cidr(errs: &mut Errors, path: &Path, text: &str) {
-    let parsed = text.parse::<ipnet::IpNet>();
-    let loose = || {
-        let (first, bits) = text.split_once('/')?;
-        format!("{}/{}", loose_ip(first)?, bits.parse::<u8>().ok()?).parse::<ipnet::IpNet>().ok()
-    };
-    let message = match &parsed {
-        Ok(ipnet::IpNet::V6(net)) if net.addr().to_ipv4_mapped().is_some() => {
-            "must not have an IPv4-mapped IPv6 address"
+    if let Some(message) = cidr_error(text) {
+        errs.push(FieldError::invalid(path, text, message));
+    }
+}
+
+fn cidr_error(text: &str) -> Option<&'static str> {
+    let parts = text.split_once('/').and_then(|(first, bits)| Some((first, bits, bits.parse::<u8>().ok()?)));
+    let parsed = parts.and_then(|(first, bits, length)| {
+        let net = ipnet::IpNet::new(loose_ip(first)?, length).ok()?;
+        Some((net, first.parse::<IpAddr>().is_ok() && length.to_string() == bits))
+    });
+    match parsed {
+        None => Some("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"),
+        Some((_, false)) => Some("must not have leading 0s in IP or prefix length"),
+        Some((ipnet::IpNet::V6(net), _)) if net.addr().to_ipv4_mapped().is_some() => {
+            Some("must not have an IPv4-mapped IPv6 address")
         }
-        Ok(net) if net.addr() != net.network() => "must not have bits set beyond the prefix length",
-        Ok(_) => return,
-        Err(_) if loose().is_some() => "must not have leading 0s in IP or prefix length",
-        Err(_) => "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
-    };
-    errs.push(FieldError::invalid(path, text, message));
+        Some((net, _)) if net.addr() != net.network() => Some("must not have bits set beyond the prefix length"),
+        Some(_) => None,
+    }
 }
 
 /// An address that may serve as an endpoint: not loopback, link-local or unspecified.

@@ -2,7 +2,6 @@
 
 mod container;
 mod evict;
-mod profiles;
 mod qos;
 mod resize;
 mod status;
@@ -104,7 +103,8 @@ impl Strategy for Pods {
 
     fn prepare_create(&self, obj: &mut Value) {
         set_generation(obj, 1);
-        profiles::from_annotations(obj);
+        template::scheduling::settle_label_keys(obj);
+        template::profiles::from_annotations(obj);
         let class = qos::class(get(obj, "spec"));
         set(obj, "status", json!({"phase": "Pending", "qosClass": class}));
         if !list(&obj["spec"], "schedulingGates").is_empty() {
@@ -124,7 +124,13 @@ impl Strategy for Pods {
                 keep_but(new, old, |pod, sent| copy(child(pod, "spec"), get(sent, "spec"), "ephemeralContainers"));
             }
             Some("resize") => keep_but(new, old, resize::take),
-            _ => copy(new, old, "status"),
+            _ => {
+                copy(new, old, "status");
+                // Whoever does not know them drops them.
+                if !has(get(new, "spec"), "resources") {
+                    copy(child(new, "spec"), get(old, "spec"), "resources");
+                }
+            }
         }
         let changed = new.get("spec") != old.get("spec");
         carry_generation(new, old, changed);
@@ -178,7 +184,7 @@ impl Strategy for Pods {
             let what = "this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended";
             out.push(format!("metadata.name: {what}: [{}]", messages.join(" ")));
         }
-        out.extend(profiles::warnings(obj));
+        out.extend(template::profiles::warnings(obj));
         out.extend(warnings::of(&Path::new(""), obj));
         out
     }

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
+use super::super::template::profiles::APP_ARMOR;
 use super::super::value::{annotation, copy, entries, get, has, int, items_mut, list, set, text, unset};
 use super::super::vocab::{self, Errors};
 use super::super::{template, value};
-use super::profiles::APP_ARMOR;
 use crate::field_error::quote;
 use crate::{FieldError, Path};
 

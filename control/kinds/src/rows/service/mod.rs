@@ -197,16 +197,9 @@ fn default(obj: &mut Value) {
 }
 
 /// Warns of addresses in spellings of their own.
-fn addresses(out: &mut Vec<String>, spec: &Value, without: bool) {
-    let path = Path::new("spec");
-    for field in ["clusterIPs", "externalIPs"].iter().skip(usize::from(without)) {
-        for (i, address) in texts(spec, field).iter().enumerate() {
-            vocab::warn_ip(out, &path.child(field).index(i), address);
-        }
-    }
-    vocab::warn_ip(out, &path.child("loadBalancerIP"), text(spec, "loadBalancerIP"));
-    for (i, range) in texts(spec, "loadBalancerSourceRanges").iter().enumerate() {
-        vocab::warn_cidr(out, &path.child("loadBalancerSourceRanges").index(i), range);
+fn addresses(out: &mut Vec<String>, spec: &Value, field: &str) {
+    for (i, address) in texts(spec, field).iter().enumerate() {
+        vocab::warn_ip(out, &Path::new("spec").child(field).index(i), address);
     }
 }
 
@@ -219,21 +212,30 @@ fn warnings(service: &Value) -> Vec<String> {
     if annotation(service, HINTS).is_some() {
         out.push(format!("annotation {HINTS} is deprecated, please use {MODE} instead"));
     }
-    addresses(&mut out, spec, headless || named);
-    for (wrong, message) in [
-        (headless && has(spec, "loadBalancerIP"), "spec.loadBalancerIP is ignored for headless services"),
-        (headless && external, "spec.externalIPs is ignored for headless services"),
-        (headless && text(spec, "sessionAffinity") != "None", "spec.SessionAffinity is ignored for headless services"),
-        (
-            external && !headless && !named,
-            "spec.externalIPs is deprecated and may no longer be implemented in some clusters",
-        ),
-        (external && named, "spec.externalIPs is ignored when spec.type is \"ExternalName\""),
-        (!named && has(spec, "externalName"), "spec.externalName is ignored when spec.type is not \"ExternalName\""),
+    addresses(&mut out, spec, "clusterIPs");
+    for (wrong, what) in [
+        (has(spec, "loadBalancerIP"), "loadBalancerIP"),
+        (external, "externalIPs"),
+        (text(spec, "sessionAffinity") != "None", "SessionAffinity"),
     ] {
-        if wrong {
-            out.push(message.to_owned());
+        if headless && wrong {
+            out.push(format!("spec.{what} is ignored for headless services"));
         }
+    }
+    addresses(&mut out, spec, "externalIPs");
+    if external && !headless && !named {
+        out.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".into());
+    }
+    let path = Path::new("spec");
+    vocab::warn_ip(&mut out, &path.child("loadBalancerIP"), text(spec, "loadBalancerIP"));
+    for (i, range) in texts(spec, "loadBalancerSourceRanges").iter().enumerate() {
+        vocab::warn_cidr(&mut out, &path.child("loadBalancerSourceRanges").index(i), range);
+    }
+    if external && named {
+        out.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".into());
+    }
+    if !named && has(spec, "externalName") {
+        out.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".into());
     }
     if text(spec, "trafficDistribution") == "PreferClose" {
         let (old, new) = (quote("PreferClose"), quote("PreferSameZone"));

@@ -11,6 +11,7 @@ pub mod env;
 pub mod mounts;
 mod overlaps;
 pub mod probes;
+pub mod profiles;
 pub mod resources;
 pub mod scheduling;
 pub mod security;

@@ -1,16 +1,37 @@
 //! Files of one volume that would lie where others do.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Map, Value};
 
-use super::super::value::{get, list, some, text};
+use super::super::value::{get, has, list, some, text};
 use crate::field_error::quote;
 
-/// Warns of keys of a volume that become one file, or a file and a folder of one name, and of one without any source.
+/// Where a file is to lie, and whose it is; empty: the volume has one source only.
+#[derive(Clone, PartialEq, Eq)]
+struct File {
+    path: String,
+    source: String,
+}
+
+impl File {
+    fn new(path: &str, source: impl Into<String>) -> Self {
+        Self { path: path.trim_end_matches('/').to_owned(), source: source.into() }
+    }
+
+    /// Whether both cannot be there: they are one file, or one is a folder that the other lies in.
+    fn collides(&self, other: &Self) -> bool {
+        let (one, two) = (format!("{}/", self.path), format!("{}/", other.path));
+        !self.path.is_empty() && !other.path.is_empty() && (one.starts_with(&two) || two.starts_with(&one))
+    }
+
+    fn shown(&self) -> String {
+        let path = quote(&self.path);
+        if self.source.is_empty() { path } else { format!("{path} ({})", self.source) }
+    }
+}
+
+/// Warns of files in each other's way, and of sources without a kind.
 pub fn warn(out: &mut Vec<String>, volumes: &[Value]) {
     for volume in volumes {
-        let name = quote(text(volume, "name"));
         for (field, kind, named) in [
             ("configMap", "ConfigMap", Some("name")),
             ("secret", "Secret", Some("secretName")),
@@ -18,12 +39,14 @@ pub fn warn(out: &mut Vec<String>, volumes: &[Value]) {
         ] {
             if let Some(source) = some(volume, field) {
                 let what = of(kind, named.map(|named| text(source, named)));
-                overlap(out, &paths(source), &format!("volume {name} ({what}): overlapping paths"));
+                overlap(out, volume, &what, files(source, ""));
             }
         }
-        if let Some(projected) = some(volume, "projected") {
-            warn_projected(out, &name, list(projected, "sources"));
+        let sources = list(get(volume, "projected"), "sources");
+        for _ in sources.iter().filter(|source| source.as_object().is_none_or(Map::is_empty)) {
+            out.push(format!("volume {} (Projected) has no sources provided", quote(text(volume, "name"))));
         }
+        overlap(out, volume, "Projected", sources.iter().flat_map(projection).collect());
     }
 }
 
@@ -31,69 +54,37 @@ fn of(kind: &str, name: Option<&str>) -> String {
     name.map_or_else(|| kind.to_owned(), |name| format!("{kind} {}", quote(name)))
 }
 
-fn paths(source: &Value) -> Vec<&str> {
-    list(source, "items").iter().map(|item| text(item, "path")).collect()
+fn files(source: &Value, what: &str) -> Vec<File> {
+    list(source, "items").iter().map(|item| File::new(text(item, "path"), what)).collect()
 }
 
-fn warn_projected(out: &mut Vec<String>, name: &str, sources: &[Value]) {
-    let empty = |source: &Value| source.as_object().is_none_or(Map::is_empty);
-    if sources.is_empty() || sources.iter().any(empty) {
-        out.push(format!("volume {name} (Projected) has no sources provided"));
-    }
-    let mut all = BTreeSet::new();
-    for source in sources {
-        let (what, own) = projection(source);
-        if own.is_empty() {
-            continue;
-        }
-        let message = format!("volume {name} (Projected {what}): overlapping paths");
-        overlap(out, &own, &message);
-        // Those of sources before come along, each once.
-        let own: BTreeSet<&str> = own.into_iter().collect();
-        let mut together: Vec<&str> = own.iter().chain(&all).copied().collect();
-        together.sort_unstable();
-        overlap(out, &together, &message);
-        all.extend(own);
-    }
-}
-
-/// What a source is, and where its files lie.
-fn projection(source: &Value) -> (String, Vec<&str>) {
+/// The files of a source of a projected volume.
+fn projection(source: &Value) -> Vec<File> {
     for (field, kind, named) in
         [("configMap", "ConfigMap", true), ("secret", "Secret", true), ("downwardAPI", "DownwardAPI", false)]
     {
-        if let Some(source) = some(source, field) {
-            return (of(kind, named.then(|| text(source, "name"))), paths(source));
+        if let Some(source) = some(source, field).filter(|source| has(source, "items")) {
+            return files(source, &of(kind, named.then(|| text(source, "name"))));
         }
     }
     if let Some(token) = some(source, "serviceAccountToken") {
-        return ("ServiceAccountToken".into(), vec![text(token, "path")]);
+        return vec![File::new(text(token, "path"), "ServiceAccountToken")];
     }
-    let bundle = get(source, "clusterTrustBundle");
-    let name = match text(bundle, "name") {
-        "" => text(bundle, "signerName"),
-        name => name,
-    };
-    let own = if bundle.is_null() { Vec::new() } else { vec![text(bundle, "path")] };
-    (of("ClusterTrustBundle", Some(name)), own)
+    if let Some(bundle) = some(source, "clusterTrustBundle") {
+        let name = if has(bundle, "name") { "name" } else { "signerName" };
+        return vec![File::new(text(bundle, "path"), of("ClusterTrustBundle", Some(text(bundle, name))))];
+    }
+    let certificate = get(source, "podCertificate");
+    let parts = [("certificateChainPath", "chain"), ("keyPath", "key"), ("credentialBundlePath", "credential bundle")];
+    let parts = parts.into_iter().filter(|(field, _)| !text(certificate, field).is_empty());
+    parts.map(|(field, what)| File::new(text(certificate, field), format!("PodCertificate {what}"))).collect()
 }
 
-fn overlap(out: &mut Vec<String>, paths: &[&str], message: &str) {
-    let mut seen: Vec<&str> = Vec::new();
-    for path in paths.iter().map(|path| path.trim_end_matches('/')) {
-        if let Some(other) = seen.iter().find(|other| collide(other, path)) {
-            out.push(format!("{message}: {} with {}", quote(path), quote(other)));
-        }
-        if !seen.contains(&path) {
-            seen.push(path);
+fn overlap(out: &mut Vec<String>, volume: &Value, what: &str, files: Vec<File>) {
+    let name = quote(text(volume, "name"));
+    for (i, file) in files.iter().enumerate() {
+        for other in files[..i].iter().filter(|other| other.collides(file)) {
+            out.push(format!("volume {name} ({what}): overlapping paths: {} with {}", file.shown(), other.shown()));
         }
     }
-}
-
-/// Upstream compares the texts, so that `a` lies in the way of `ab`.
-fn collide(one: &str, other: &str) -> bool {
-    if one.is_empty() || other.is_empty() {
-        return false;
-    }
-    one == other || format!("{one}/").starts_with(other) || format!("{other}/").starts_with(one)
 }

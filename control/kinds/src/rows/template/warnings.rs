@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::super::value::{at, get, has, int, list, num, text, texts};
 use super::super::vocab;
-use super::{every_container, overlaps};
+use super::{every_container, overlaps, profiles};
 use crate::Path;
 use crate::field_error::quote;
 use crate::schema::quantity::Amount;
@@ -25,18 +25,22 @@ pub fn of(path: &Path, pod: &Value) -> Vec<String> {
     duplicates(&mut out, &spec_path, spec);
     fractions(&mut out, &spec_path.child("overhead"), get(spec, "overhead"));
     profile(&mut out, path, meta, (SECCOMP_POD, SECCOMP), spec);
-    // What becomes of the other profiles in pods is said where it is done.
-    let armored = path.as_str().is_empty() || has(get(spec, "securityContext"), APP_ARMOR.0);
+    let own = get(get(spec, "securityContext"), APP_ARMOR.0);
     for (container, place) in every_container(spec, &spec_path) {
         let name = text(container, "name");
         profile(&mut out, path, meta, (&format!("{SECCOMP_CONTAINER}{name}"), SECCOMP), container);
-        if !armored {
-            profile(&mut out, path, meta, (&format!("{APP_ARMOR_CONTAINER}{name}"), APP_ARMOR), container);
+        let key = format!("{}{name}", profiles::APP_ARMOR);
+        let named = at(meta, &["annotations"]).get(key.as_str()).and_then(Value::as_str);
+        // What becomes of it in a pod is said where it is done.
+        let same = named.and_then(profiles::profile).is_some_and(|named| named == *own);
+        if !path.as_str().is_empty() && !same {
+            profile(&mut out, path, meta, (&key, APP_ARMOR), container);
         }
         amounts(&mut out, &place, container);
         hidden_variables(&mut out, &place.child("env"), container);
     }
     ports(&mut out, &spec_path, spec);
+    port_names(&mut out, &spec_path, spec);
     if int(spec, "terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
         let path = spec_path.child("terminationGracePeriodSeconds");
         out.push(format!("{path}: must be >= 0; negative values are invalid and will be treated as 1"));
@@ -59,7 +63,6 @@ const SECCOMP: (&str, &str) = ("seccompProfile", "non-functional in v1.27+");
 const APP_ARMOR: (&str, &str) = ("appArmorProfile", "deprecated since v1.30");
 const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
 const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
-const APP_ARMOR_CONTAINER: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// Warns of an annotation if `of`, a spec or container, does not have the field that took its place.
 fn profile(out: &mut Vec<String>, path: &Path, meta: &Value, (key, (field, how)): (&str, (&str, &str)), of: &Value) {
@@ -79,7 +82,7 @@ fn addresses(out: &mut Vec<String>, path: &Path, spec: &Value) {
     }
 }
 
-/// The message for a node label that has a successor.
+/// The message for a label of nodes that is no longer what it was.
 #[must_use]
 pub fn deprecated_label(key: &str) -> Option<String> {
     let (since, successor) = match key {
@@ -88,6 +91,13 @@ pub fn deprecated_label(key: &str) -> Option<String> {
         "failure-domain.beta.kubernetes.io/region" => ("v1.17", "topology.kubernetes.io/region"),
         "failure-domain.beta.kubernetes.io/zone" => ("v1.17", "topology.kubernetes.io/zone"),
         "beta.kubernetes.io/instance-type" => ("v1.17", "node.kubernetes.io/instance-type"),
+        "app.kubernetes.io/created-by" => return Some("deprecated since v1.9".into()),
+        "scheduler.alpha.kubernetes.io/preferAvoidPods" => {
+            return Some("deprecated since v1.22; use Taints and Tolerations instead".into());
+        }
+        "node-role.kubernetes.io/master" => {
+            return Some("use \"node-role.kubernetes.io/control-plane\" instead".into());
+        }
         _ => return None,
     };
     Some(format!("deprecated since {since}; use \"{successor}\" instead"))
@@ -108,7 +118,9 @@ fn labels(out: &mut Vec<String>, path: &Path, spec: &Value) {
         list(get(node, REQUIRED), "nodeSelectorTerms"),
     );
     for (i, term) in list(node, PREFERRED).iter().enumerate() {
-        expressions(out, &at_node.child(PREFERRED).index(i).child("preference"), get(term, "preference"));
+        let (term, path) = (get(term, "preference"), at_node.child(PREFERRED).index(i).child("preference"));
+        expressions(out, &path, term);
+        values(out, &path, term);
     }
     for (i, constraint) in list(spec, "topologySpreadConstraints").iter().enumerate() {
         let path = path.child("topologySpreadConstraints").index(i);
@@ -124,6 +136,26 @@ fn labels(out: &mut Vec<String>, path: &Path, spec: &Value) {
 pub fn node_terms(out: &mut Vec<String>, path: &Path, terms: &[Value]) {
     for (i, term) in terms.iter().enumerate() {
         expressions(out, &path.index(i), term);
+    }
+}
+
+/// Warns of values that no label has: what they are preferred for never counts.
+fn values(out: &mut Vec<String>, path: &Path, term: &Value) {
+    for (i, expression) in list(term, "matchExpressions").iter().enumerate() {
+        let path = path.child("matchExpressions").index(i).child("values");
+        for (j, value) in texts(expression, "values").into_iter().enumerate() {
+            for message in vocab::label_value_errors(value) {
+                out.push(format!("{}: {value} is invalid, {message}", path.index(j)));
+            }
+        }
+    }
+}
+
+/// Warns of a claim's spec, which stands at `path`.
+pub fn claim(out: &mut Vec<String>, path: &Path, spec: &Value) {
+    for kind in ["requests", "limits"] {
+        let path = path.child("resources").child(kind).key("storage");
+        fraction(out, &path, at(spec, &["resources", kind, "storage"]));
     }
 }
 
@@ -175,11 +207,8 @@ fn volumes(out: &mut Vec<String>, path: &Path, spec: &Value) {
                 out.push(format!("{}: {message}", path.index(i).child(field)));
             }
         }
-        let claim = at(volume, &["ephemeral", "volumeClaimTemplate", "spec", "resources"]);
-        let path = path.index(i).child("ephemeral").child("volumeClaimTemplate").child("spec").child("resources");
-        for kind in ["requests", "limits"] {
-            fraction(out, &path.child(kind).key("storage"), at(claim, &[kind, "storage"]));
-        }
+        let path = path.index(i).child("ephemeral").child("volumeClaimTemplate").child("spec");
+        claim(out, &path, at(volume, &["ephemeral", "volumeClaimTemplate", "spec"]));
     }
 }
 
@@ -256,6 +285,22 @@ fn ports(out: &mut Vec<String>, spec_path: &Path, spec: &Value) {
                 }
             }
             others.push((path, port));
+        }
+    }
+}
+
+fn port_names(out: &mut Vec<String>, spec_path: &Path, spec: &Value) {
+    let mut seen: BTreeMap<&str, Path> = BTreeMap::new();
+    for (container, path) in every_container(spec, spec_path) {
+        for (i, port) in list(container, "ports").iter().enumerate().filter(|(_, port)| has(port, "name")) {
+            let (name, path) = (text(port, "name"), path.child("ports").index(i));
+            match seen.get(name) {
+                Some(other) => out.push(format!(
+                    "{path}: duplicate port name {} with {other}, services and probes that select ports by name will use {other}",
+                    quote(name)
+                )),
+                None => drop(seen.insert(name, path)),
+            }
         }
     }
 }
@@ -354,7 +399,7 @@ mod tests {
             (
                 "/spec/volumes",
                 json!([{"name": "v", "projected": {"sources": projected}}]),
-                "volume \"v\" (Projected Secret \"s\"): overlapping paths: \"a/b\" with \"a\"".into(),
+                "volume \"v\" (Projected): overlapping paths: \"a/b\" (Secret \"s\") with \"a\" (ConfigMap \"m\")".into(),
             ),
             (
                 "/spec/volumes",
@@ -365,6 +410,27 @@ mod tests {
                 "/spec/volumes",
                 json!([{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {"resources": {"requests": {"storage": "1500m"}}}}}}]),
                 "spec.volumes[0].ephemeral.volumeClaimTemplate.spec.resources.requests[storage]: fractional byte value \"1500m\" is invalid, must be an integer".into(),
+            ),
+            (
+                "/spec/affinity",
+                node(
+                    preferred,
+                    json!([{"weight": 1, "preference": {"matchExpressions": [{"key": "k", "operator": "In", "values": ["a", "-"]}]}}]),
+                ),
+                format!(
+                    "spec.affinity.nodeAffinity.{preferred}[0].preference.matchExpressions[0].values[1]: - is invalid, {}",
+                    vocab::label_value_errors("-")[0]
+                ),
+            ),
+            (
+                "/spec/containers/0/ports",
+                json!([{"name": "n", "containerPort": 80, "protocol": "TCP"}, {"name": "n", "containerPort": 81, "protocol": "TCP"}]),
+                "spec.containers[0].ports[1]: duplicate port name \"n\" with spec.containers[0].ports[0], services and probes that select ports by name will use spec.containers[0].ports[0]".into(),
+            ),
+            (
+                "/spec/nodeSelector",
+                json!({"node-role.kubernetes.io/master": ""}),
+                "spec.nodeSelector[node-role.kubernetes.io/master]: use \"node-role.kubernetes.io/control-plane\" instead".into(),
             ),
             (
                 "/spec/dnsConfig",

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::super::template::every_container;
 use super::super::value::{at, child, get, has, items_mut, set, text};
+use super::every_container;
 use crate::Path;
 
 /// Of annotations; a container's name follows.
@@ -12,7 +12,7 @@ pub const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 const LONGEST: usize = 4095;
 
 /// The profile that an annotation means; `None` if it means none.
-fn profile(annotation: &str) -> Option<Value> {
+pub fn profile(annotation: &str) -> Option<Value> {
     match annotation {
         "unconfined" => Some(json!({"type": "Unconfined"})),
         "runtime/default" => Some(json!({"type": "RuntimeDefault"})),
