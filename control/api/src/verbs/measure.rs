@@ -30,7 +30,7 @@ impl Call {
             Origin::Nodes(measured) => self.measure_about(&**measured).await?,
             Origin::Server(make) => {
                 let made = make(&health::of(&self.api).await);
-                made.into_iter().find(|object| name_of(object) == self.name()).ok_or_else(|| self.not_found())?
+                made.into_iter().find(|object| name_of(object) == self.name()).ok_or_else(|| self.no_part())?
             }
         };
         Ok(Answer::Object { code: 200, object: Object::Built(object) })
@@ -80,6 +80,11 @@ impl Call {
         let now = format_time(self.api.now());
         let make = |subject: &Value| measured.object(subject, said.get(measured.node(subject)?)?, &now);
         Ok(subjects.iter().filter_map(make).collect())
+    }
+
+    /// Upstream names one of them here.
+    fn no_part(&self) -> Status {
+        Status::not_found(GroupResource { group: &self.def.group, resource: &self.def.singular }, self.name())
     }
 
     /// metrics-server names the kind here, and the namespace with the name.

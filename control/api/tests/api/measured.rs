@@ -185,7 +185,7 @@ async fn the_parts_of_a_control_plane_fare_as_this_server_sees_it() {
         assert_eq!((code, names(&list).as_slice()), (200, expect), "{query}");
     }
     let (code, status) = world.get(&format!("{PARTS}/absent")).await;
-    assert_eq!((code, &status["message"]), (404, &json!("componentstatuses \"absent\" not found")));
+    assert_eq!((code, &status["message"]), (404, &json!("componentstatus \"absent\" not found")));
 
     let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
     for (path, rows) in [(PARTS.to_owned(), 3), (format!("{PARTS}/scheduler"), 1)] {
