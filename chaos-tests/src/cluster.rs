@@ -315,7 +315,7 @@ impl Cluster {
     }
 
     fn kubectl_command(&self) -> Command {
-        let mut command = Command::new("kubectl");
+        let mut command = Command::new(std::env::var_os("KONTIKI_KUBECTL").unwrap_or_else(|| "kubectl".into()));
         // A home of its own keeps cached discovery of other clusters away.
         command.env("HOME", &self.dir).env("KUBECONFIG", self.kubeconfig());
         command

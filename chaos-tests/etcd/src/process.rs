@@ -8,16 +8,23 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::unistd::{SysconfVar, sysconf};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Pid, SysconfVar, sysconf},
+};
 
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// How long one that was asked to end may take.
+const END: Duration = Duration::from_secs(120);
 
 /// A server that runs until it is dropped.
 #[derive(Debug)]
 pub struct Daemon {
+    command: Command,
     child: Child,
     log: PathBuf,
 }
@@ -31,7 +38,22 @@ impl Daemon {
         let file = File::options().create(true).append(true).open(&log)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = command.spawn().with_context(|| format!("starting {command:?}"))?;
-        Ok(Self { child, log })
+        Ok(Self { command, child, log })
+    }
+
+    /// Ends it in order, which keeps whoever asks waiting, and starts it anew.
+    ///
+    /// # Errors
+    /// It does not end, or cannot be started.
+    pub fn restart(&mut self) -> Result<()> {
+        kill(Pid::from_raw(i32::try_from(self.pid())?), Signal::SIGTERM)?;
+        let asked = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            ensure!(asked.elapsed() < END, "it does not end:\n{}", self.tail(15));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.child = self.command.spawn().with_context(|| format!("starting {:?}", self.command))?;
+        Ok(())
     }
 
     pub fn pid(&self) -> u32 {

@@ -17,7 +17,7 @@ use crate::{
     compare::Scale,
     objects::{self, Template, name, part},
     peer::Peer,
-    wire::{JSON, Request, TABLE},
+    wire::{APPLY, DISCOVERY, JSON, PROTOBUF, Request, STRATEGIC, TABLE},
 };
 
 /// How many groups of labels and how many nodes the Pods of `list` are spread over.
@@ -39,7 +39,9 @@ enum Op {
     CreateConfigMap,
     Update,
     Patch,
-    Get(fn(u64) -> String),
+    Apply,
+    /// One of many by its number, in a form.
+    Get(fn(u64) -> String, &'static str),
     List(List),
 }
 
@@ -73,18 +75,26 @@ pub const CASES: &[Case] = &[
         clients: 1,
         op: some("/api/v1/pods?fieldSelector=spec.nodeName%3Dl0042"),
     },
-    Case { name: "GET Pod", clients: 16, op: Op::Get(|number| format!("{LISTED}/{}", name(number))) },
+    Case { name: "GET Pod", clients: 16, op: Op::Get(listed, JSON) },
+    Case { name: "GET Pod in protobuf", clients: 16, op: Op::Get(listed, PROTOBUF) },
     Case {
         name: "GET Pod, resourceVersion=0",
         clients: 16,
-        op: Op::Get(|number| format!("{LISTED}/{}?resourceVersion=0", name(number))),
+        op: Op::Get(|number| format!("{}?resourceVersion=0", listed(number)), JSON),
     },
+    Case { name: "discovery of all groups", clients: 16, op: Op::Get(|_| "/apis".to_owned(), DISCOVERY) },
+    Case { name: "OpenAPI v3 of the core group", clients: 4, op: Op::Get(|_| "/openapi/v3/api/v1".to_owned(), JSON) },
     Case { name: "update 4 KiB Pod", clients: 16, op: Op::Update },
     Case { name: "strategic merge patch of a 4 KiB Pod", clients: 16, op: Op::Patch },
+    Case { name: "server-side apply of a 4 KiB Pod", clients: 16, op: Op::Apply },
     Case { name: "create 4 KiB Pod", clients: 16, op: Op::CreatePod },
     Case { name: "create ConfigMap", clients: 16, op: Op::CreateConfigMap },
     Case { name: "create ConfigMap", clients: 1, op: Op::CreateConfigMap },
 ];
+
+fn listed(number: u64) -> String {
+    format!("{LISTED}/{}", name(number))
+}
 
 impl Case {
     pub fn title(&self) -> String {
@@ -141,8 +151,18 @@ impl Case {
                 let version = pod["metadata"]["resourceVersion"].as_str().context("a version")?.to_owned();
                 Work::Update { path, template: replacement(pod), version, turn: 0 }
             }
-            Op::Patch => Work::Patch { path: own_pod(peer, number).await?.0, turn: 1 << 32 },
-            Op::Get(path) => Work::Get { path, count: scale.pods, rng: SmallRng::seed_from_u64(number as u64) },
+            Op::Patch => {
+                let template = Template::new(&closed::annotate(objects::TURN), &[objects::TURN]);
+                Work::Patch { path: own_pod(peer, number).await?.0, media: STRATEGIC, template, turn: 1 << 32 }
+            }
+            Op::Apply => {
+                // Whoever made it owns it, too.
+                let path = format!("{}?fieldManager=api-load&force=true", own_pod(peer, number).await?.0);
+                Work::Patch { path, media: APPLY, template: whole(number)?, turn: 1 << 33 }
+            }
+            Op::Get(path, accept) => {
+                Work::Get { path, accept, count: scale.pods, rng: SmallRng::seed_from_u64(number as u64) }
+            }
             Op::List(list) => Work::List { path: list.path.to_owned(), accept: list.accept, length },
         })
     }
@@ -167,13 +187,25 @@ fn create(peer: &Peer, resource: &str, template: Template) -> Work {
     Work::Create { path, template: Arc::new(template), holes, next: peer.next.clone() }
 }
 
+/// What a client sends to make its Pod.
+fn own(number: u64) -> Result<Value> {
+    let mut body = Vec::new();
+    objects::pod(false).fill(&[&name(number), &part('o', number)], &mut body);
+    Ok(serde_json::from_slice(&body)?)
+}
+
+/// The same with a hole for a number in it, as somebody applies it who wants all of it.
+fn whole(number: usize) -> Result<Template> {
+    let mut pod = own(number as u64)?;
+    pod["metadata"]["annotations"][objects::ANNOTATION] = json!(objects::TURN);
+    Ok(Template::new(&pod.to_string(), &[objects::TURN]))
+}
+
 /// The Pod of a client, made where it is not yet, and its path.
 async fn own_pod(peer: &Peer, number: usize) -> Result<(String, Value)> {
-    let mut body = Vec::new();
     let number = number as u64;
-    objects::pod(false).fill(&[&name(number), &part('o', number)], &mut body);
     let collection = "/api/v1/namespaces/own/pods";
-    peer.ensure(collection, &serde_json::from_slice(&body)?).await?;
+    peer.ensure(collection, &own(number)?).await?;
     let path = format!("{collection}/{}", name(number));
     let (status, pod) = peer.connect(0).await?.json("GET", &path, None).await?;
     ensure!(status == 200, "{pod}");

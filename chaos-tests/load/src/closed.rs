@@ -22,7 +22,7 @@ use tokio::{task::JoinSet, time::timeout};
 use crate::{
     objects::{self, Template},
     peer::Peer,
-    wire::{Answer, Connection, Request, STRATEGIC},
+    wire::{Answer, Connection, Request},
 };
 
 /// Of all requests: more refusals, and there is nothing to measure.
@@ -39,10 +39,10 @@ pub enum Work {
     Create { path: String, template: Arc<Template>, holes: fn(u64) -> Vec<String>, next: Arc<AtomicU64> },
     /// Replaces its own object under the version that it read last.
     Update { path: String, template: Template, version: String, turn: u64 },
-    /// Sets one annotation of its own object.
-    Patch { path: String, turn: u64 },
+    /// Patches its own object, each time with another number.
+    Patch { path: String, media: &'static str, template: Template, turn: u64 },
     /// Reads one of many.
-    Get { path: fn(u64) -> String, count: u64, rng: SmallRng },
+    Get { path: fn(u64) -> String, accept: &'static str, count: u64, rng: SmallRng },
     /// Reads many; an answer is as long as the first was, give or take what versions and ages have in digits.
     List { path: String, accept: &'static str, length: u64 },
 }
@@ -209,15 +209,15 @@ impl Client {
                 }
                 Ok(answer)
             }
-            Work::Patch { path, turn } => {
+            Work::Patch { path, media, template, turn } => {
                 *turn += 1;
-                let patch = annotate(*turn);
-                let body = Some((STRATEGIC, patch.as_bytes()));
+                template.fill(&[&format!("{turn:010}")], body);
+                let body = Some((*media, &body[..]));
                 connection.skim(&Request { method: "PATCH", body, ..Request::get(path) }).await
             }
-            Work::Get { path, count, rng } => {
+            Work::Get { path, accept, count, rng } => {
                 let path = path(rng.random_range(0..*count));
-                connection.skim(&Request::get(&path)).await
+                connection.skim(&Request { accept, ..Request::get(&path) }).await
             }
             Work::List { path, accept, .. } => connection.skim(&Request { accept, ..Request::get(path) }).await,
         }
@@ -242,8 +242,8 @@ impl Limit {
 }
 
 /// A patch that sets the annotation which writes change.
-pub fn annotate(turn: u64) -> String {
-    format!("{{\"metadata\":{{\"annotations\":{{\"{}\":\"{turn:010}\"}}}}}}", objects::ANNOTATION)
+pub fn annotate(turn: &str) -> String {
+    format!("{{\"metadata\":{{\"annotations\":{{\"{}\":\"{turn}\"}}}}}}", objects::ANNOTATION)
 }
 
 /// The first `resourceVersion` of an answer, which is the object's own.

@@ -17,8 +17,11 @@ use crate::{
     cases::{self, CASES},
     memory,
     peer::{Kind, Peer},
-    watches,
+    start, watches,
 };
+
+/// What is measured of one server that has nothing else to do.
+const ALONE: [&str; 2] = [memory::TITLE, start::TITLE];
 
 /// How long and how much.
 #[derive(Clone, Debug)]
@@ -67,13 +70,13 @@ pub async fn compare(columns: &[Column], scale: &Scale, only: &[String], out: &P
     let mut figures = Figures::new(&columns.iter().map(|column| &column.name).collect::<Vec<_>>());
     let closed: Vec<String> = CASES.iter().map(cases::Case::title).collect();
     let watched: Vec<String> = watches::CASES.iter().map(|case| case.title(scale)).collect();
-    let titles = [&closed[..], &watched[..], &[memory::TITLE.to_owned()]].concat();
+    let titles = [&closed[..], &watched[..], &ALONE.map(str::to_owned)].concat();
     let wanted: Vec<String> = select(&titles, String::as_str, only)?.into_iter().cloned().collect();
-    if wanted.iter().any(|title| title != memory::TITLE) {
+    if wanted.iter().any(|title| !ALONE.contains(&title.as_str())) {
         under_load(columns, scale, &wanted, &mut figures, out).await?;
     }
-    if wanted.iter().any(|title| title == memory::TITLE) {
-        at_rest(columns, scale, &mut figures, out).await?;
+    for title in ALONE.into_iter().filter(|title| wanted.iter().any(|wanted| wanted == title)) {
+        alone(title, columns, scale, &mut figures, out).await?;
     }
     Ok(figures)
 }
@@ -126,13 +129,18 @@ async fn under_load(
 }
 
 /// One peer at a time: memory is short.
-async fn at_rest(columns: &[Column], scale: &Scale, figures: &mut Figures, out: &Path) -> Result<()> {
+async fn alone(title: &str, columns: &[Column], scale: &Scale, figures: &mut Figures, out: &Path) -> Result<()> {
     for (place, column) in columns.iter().enumerate() {
-        eprintln!("{}, {}", memory::TITLE, column.name);
-        let Some(peer) = Peer::start(&column.kind.alone()).await.with_context(|| column.name.clone())? else {
+        eprintln!("{title}, {}", column.name);
+        let Some(mut peer) = Peer::start(&column.kind.alone()).await.with_context(|| column.name.clone())? else {
             continue;
         };
-        memory::measure(&peer, scale, &mut figures.of(place)).await.with_context(|| column.name.clone())?;
+        let mut own = figures.of(place);
+        let measured = match title {
+            memory::TITLE => memory::measure(&peer, scale, &mut own).await,
+            _ => start::measure(&mut peer, scale, &mut own).await,
+        };
+        measured.with_context(|| column.name.clone())?;
         figures.save(out)?;
     }
     Ok(())

@@ -4,7 +4,7 @@
 //! - [`objects`]: what is written.
 //! - [`peer`]: what is compared, as real processes on the loopback.
 //! - [`closed`]: clients that send one request after another; [`cases`] has the table of them.
-//! - [`watches`], [`memory`]: what takes more than that.
+//! - [`watches`], [`memory`], [`start`]: what takes more than that.
 //! - [`compare`]: all of it in one run and one table; the program `api-load` prints it.
 
 pub mod cases;
@@ -13,5 +13,6 @@ pub mod compare;
 pub mod memory;
 pub mod objects;
 pub mod peer;
+pub mod start;
 pub mod watches;
 pub mod wire;

@@ -218,7 +218,7 @@ async fn updates(writer: &mut Connection, current: &Current, heard: usize) -> Re
     for number in 0..UPDATED {
         let round = Arc::new(Round::new(heard));
         *current.lock() = round.clone();
-        let patch = annotate(TURN.fetch_add(1, Ordering::Relaxed));
+        let patch = annotate(&format!("{:010}", TURN.fetch_add(1, Ordering::Relaxed)));
         let path = format!("{PODS}/{}", name(number));
         let body = Some((STRATEGIC, patch.as_bytes()));
         let answer = writer.skim(&Request { method: "PATCH", body, ..Request::get(&path) }).await?;

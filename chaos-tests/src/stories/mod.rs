@@ -12,6 +12,8 @@ mod leader;
 mod past;
 mod pods;
 mod quiet;
+mod quota;
+mod verbs;
 
 use anyhow::{Context, Result, anyhow};
 use futures::future::BoxFuture;
@@ -55,6 +57,8 @@ pub static ALL: &[Story] = stories![
     kubectl::a_deployment_is_rolled_out_and_back,
     kubectl::a_node_is_drained_and_comes_back,
     kubectl::a_person_can_ask_what_they_may_do,
+    verbs::every_verb_of_kubectl_ends_as_expected,
+    verbs::proxies_and_forwarded_ports_carry_requests,
     pods::logs_exec_and_attach_reach_the_container,
     pods::a_failing_probe_keeps_traffic_away,
     pods::init_containers_run_in_order_and_a_crash_is_restarted,
@@ -79,6 +83,7 @@ pub static ALL: &[Story] = stories![
     faults::without_quorum_reads_and_pods_go_on,
     backup::a_snapshot_becomes_a_new_cluster,
     backup::one_server_of_three_goes_on_alone,
+    quota::a_quota_holds_through_all_masters_and_a_leaders_death,
     leader::a_persons_kubectl_outlives_the_leader,
     leader::twenty_leader_kills_lose_nothing;
     on request: figures::figures_of_an_idle_cluster_and_of_pod_starts

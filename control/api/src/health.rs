@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use http::Response;
 use http::header::CONTENT_TYPE;
+use kontiki_machinery::measured::Health;
 
 use crate::Api;
 use crate::params::Params;
@@ -63,6 +64,13 @@ impl Check {
             Self::Stays => fail(api.inner.stop.is_cancelled(), "the process is shutting down"),
         }
     }
+}
+
+/// How this server fares. Who leads is what a quorum says: a leader that nobody hears runs nothing.
+pub(crate) async fn of(api: &Api) -> Health {
+    let store = Check::Reads.run(api).await;
+    let leader = Check::Leader.run(api).await.and_then(|()| store.clone());
+    Health { store, leader }
 }
 
 /// Answers one of the health paths, or one check below it.

@@ -136,6 +136,7 @@ mod tests {
     use std::path::PathBuf;
 
     use kontiki_kinds::Settings;
+    use proptest::prelude::*;
     use serde_json::Value;
 
     use super::*;
@@ -185,6 +186,16 @@ mod tests {
                 terms.iter().all(|term| (term.path == "metadata.name" && term.value == value) == term.equal)
             });
             assert_eq!(found.map_err(|status| status.message), verdict(&upstream), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_answered(text in "([a-c.,=!<>()/\\\\ -]|in|notin|\\PC){0,24}") {
+            let answers = [label_selector(&text).err(), split_terms(&text).iter().find_map(|term| {
+                field_term(term).err().map(Status::bad_request)
+            })];
+            prop_assert!(answers.into_iter().flatten().all(|status| status.code == 400));
         }
     }
 

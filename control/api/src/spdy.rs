@@ -206,6 +206,8 @@ fn understood(kind: u16, body: &[u8], flags: u8) -> Result<Option<Frame>, &'stat
 pub(crate) mod tests {
     use std::io::Read as _;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     /// A frame as the runtime sends it: stream and data, or kind and body.
@@ -245,27 +247,55 @@ pub(crate) mod tests {
         }
     }
 
+    /// What bytes say that come in pieces of some size; data joined.
+    fn frames(bytes: &[u8], piece: usize) -> Result<Vec<Frame>, &'static str> {
+        let (mut reader, mut seen) = (Reader::default(), Vec::new());
+        for piece in bytes.chunks(piece) {
+            reader.push(piece);
+            while let Some(frame) = reader.next()? {
+                match (seen.last_mut(), frame) {
+                    (Some(Frame::Data(known, bytes)), Frame::Data(id, more)) if *known == id => {
+                        *bytes = [&bytes[..], &more[..]].concat().into();
+                    }
+                    (_, frame) => seen.push(frame),
+                }
+            }
+        }
+        Ok(seen)
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_mean_the_same_in_any_pieces(
+            sent in proptest::collection::vec(
+                (0..12_u16, any::<u8>(), any::<bool>(), proptest::collection::vec(any::<u8>(), 0..100)),
+                0..6,
+            ),
+            tail in proptest::collection::vec(any::<u8>(), 0..40),
+            piece in 1..50_usize,
+        ) {
+            let mut bytes = Vec::new();
+            for (kind, flags, is_data, body) in sent {
+                let first = if is_data { u32::from(kind) } else { u32::from(CONTROL | VERSION) << 16 | u32::from(kind) };
+                bytes.extend_from_slice(&first.to_be_bytes());
+                let length = u32::try_from(body.len()).expect("short");
+                bytes.extend_from_slice(&(u32::from(flags) << 24 | length).to_be_bytes());
+                bytes.extend(body);
+            }
+            bytes.extend(tail);
+            prop_assert_eq!(frames(&bytes, piece), frames(&bytes, 1 << 20));
+        }
+    }
+
     #[test]
     fn frames_are_read_in_pieces_of_any_size() {
         let (one, three) = (StreamId::nth(0), StreamId::nth(1));
-        let frames = [Frame::Reply(one), Frame::Data(three, "hello".into()), Frame::Ping(2), Frame::End(three)];
-        let mut bytes: Vec<u8> = frames.iter().flat_map(from_runtime).collect();
+        let sent = [Frame::Reply(one), Frame::Data(three, "hello".into()), Frame::Ping(2), Frame::End(three)];
+        let mut bytes: Vec<u8> = sent.iter().flat_map(from_runtime).collect();
         bytes.extend_from_slice(&control(GOAWAY, &[0; 8]));
         bytes.extend_from_slice(&finish(one));
         for piece in [1, 5, 1000] {
-            let (mut reader, mut seen) = (Reader::default(), Vec::new());
-            for piece in bytes.chunks(piece) {
-                reader.push(piece);
-                while let Some(frame) = reader.next().expect("good") {
-                    match (seen.last_mut(), frame) {
-                        (Some(Frame::Data(_, known)), Frame::Data(_, more)) => {
-                            *known = [&known[..], &more[..]].concat().into();
-                        }
-                        (_, frame) => seen.push(frame),
-                    }
-                }
-            }
-            assert_eq!(seen, [&frames[..], &[Frame::End(one)]].concat(), "by {piece}");
+            assert_eq!(frames(&bytes, piece), Ok([&sent[..], &[Frame::End(one)]].concat()), "by {piece}");
         }
     }
 

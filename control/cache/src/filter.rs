@@ -4,6 +4,7 @@ use kontiki_machinery::ResourceDef;
 use kontiki_model::ObjectKey;
 use kontiki_model::selector::{Operator, Requirement, Selector};
 use kontiki_store::Entry;
+use serde_json::Value;
 
 use crate::facts::Facts;
 use crate::index::Path;
@@ -101,6 +102,15 @@ impl Filter {
     pub fn passes_entry(&self, def: &ResourceDef, entry: &Entry) -> bool {
         self.passes_names(&entry.key)
             && (self.is_told_by_key() || Facts::of_entry(def, entry).is_some_and(|facts| self.passes_facts(&facts)))
+    }
+
+    /// As [`passes`](Self::passes), of an object that lies nowhere.
+    #[must_use]
+    pub fn passes_value(&self, def: &ResourceDef, object: &Value) -> bool {
+        let metadata = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+        self.names.iter().all(|term| term.fits(metadata(if term.path == NAME { "name" } else { "namespace" })))
+            && self.labels.matches_with(|key| object["metadata"]["labels"][key].as_str())
+            && self.fields.iter().all(|term| term.fits(&def.strategy.field(object, &term.path)))
     }
 
     /// Whether the key of an object tells that it passes.

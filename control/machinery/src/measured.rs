@@ -1,9 +1,9 @@
 //! Kinds whose objects are not stored but measured: each is made when it is asked for, of what a node says about an object
-//! that is stored.
+//! that is stored, or of how the server fares that is asked.
 //!
-//! Not here: how nodes are asked, and how often.
+//! Not here: how nodes are asked, and how often; how a server finds out how it fares.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use kontiki_model::GroupResource;
@@ -31,7 +31,25 @@ pub struct Measurement {
     pub containers: BTreeMap<String, Vec<(String, Usage)>>,
 }
 
-/// How objects of a measured kind are made.
+/// Where the objects of a measured kind come from.
+#[derive(Clone)]
+pub enum Origin {
+    /// Nodes.
+    Nodes(Arc<dyn Measured>),
+    /// The server that is asked: all its objects, in order, none of them in a namespace.
+    Server(fn(&Health) -> Vec<Value>),
+}
+
+/// What a server knows of the parts that a cluster cannot be without, and for each what is wrong with it, if anything.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Health {
+    /// Whether it can read what was acknowledged by anybody.
+    pub store: Result<(), String>,
+    /// Whether it knows who leads and so does the work of controllers and the scheduler.
+    pub leader: Result<(), String>,
+}
+
+/// How objects of a kind are made of what nodes say.
 pub trait Measured: Send + Sync {
     /// The resource whose objects they are about, each about one: it has its name and namespace, and is selected by its
     /// labels.

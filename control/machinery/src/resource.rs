@@ -19,7 +19,7 @@ use crate::{
     allocation::Pool,
     apply::{Counted, Element, Set},
     conversion::Conversion,
-    measured::Measured,
+    measured::Origin,
     meta, schema,
     schema::Schema,
     table::Cell,
@@ -127,8 +127,8 @@ pub struct ResourceDef {
     pub delete_returns_object: bool,
     /// What becomes of an object that is POSTed to the collection.
     pub creation: Creation,
-    /// For a kind whose objects are not stored but measured: how they are made.
-    pub measured: Option<Arc<dyn Measured>>,
+    /// For a kind whose objects are not stored but measured: where they come from.
+    pub measured: Option<Origin>,
     /// Its behaviour.
     pub strategy: Arc<dyn Strategy>,
 }
@@ -143,6 +143,12 @@ pub fn names(names: &[&'static str]) -> Vec<Name> {
 #[must_use]
 pub fn without(paths: &[&str]) -> Counted {
     Counted::Without(Set::of(paths.iter().map(|path| path.split('.').map(Element::field).collect())))
+}
+
+/// What a write of the status counts for where metadata cannot be written with it.
+#[must_use]
+pub fn status_alone(sub: Option<&str>) -> Option<Counted> {
+    (sub == Some("status")).then(|| without(&["metadata", "spec"]))
 }
 
 impl ResourceDef {

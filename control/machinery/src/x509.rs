@@ -30,48 +30,43 @@ pub struct Block {
 }
 
 const BEGIN: &str = "-----BEGIN ";
+/// Always on a line of its own.
+const END: &str = "\n-----END ";
 
-/// The blocks of a text, as Go's `pem.Decode` finds them: what is no block is skipped.
+/// The blocks of a text, as Go's `pem.Decode` finds them: what is no block is skipped. Each end goes with the last beginning
+/// before it, so that no part of a text is read over and over.
 #[must_use]
 pub fn blocks(text: &[u8]) -> Vec<Block> {
     let text = String::from_utf8_lossy(text);
     let (mut rest, mut found) = (&*text, Vec::new());
-    while let Some(start) = begin(rest) {
-        rest = &rest[start + BEGIN.len()..];
-        if let Some((block, after)) = block(rest) {
-            found.push(block);
-            rest = after;
-        }
+    while let Some(end) = rest.find(END) {
+        // The line before the end is whole.
+        let (before, after) = (&rest[..=end], &rest[end + END.len()..]);
+        let (line, next) = after.split_once('\n').unwrap_or((after, ""));
+        let block = block(before, line);
+        rest = if block.is_some() { next } else { after };
+        found.extend(block);
     }
     found
 }
 
-/// Where a block begins: at the beginning of a line.
-fn begin(text: &str) -> Option<usize> {
-    if text.starts_with(BEGIN) { Some(0) } else { text.find("\n-----BEGIN ").map(|at| at + 1) }
-}
-
-/// The block whose label begins `text`, and what follows.
-fn block(text: &str) -> Option<(Block, &str)> {
-    let (line, mut body) = text.split_once('\n')?;
-    let label = line.trim_end().strip_suffix("-----")?;
+/// The block that begins last in some lines, whose end has the label that begins `line`.
+fn block(lines: &str, line: &str) -> Option<Block> {
+    let at = lines.rfind(BEGIN).filter(|at| *at == 0 || lines[..*at].ends_with('\n'))?;
+    let (begin, mut body) = lines[at + BEGIN.len()..].split_once('\n')?;
+    let label = begin.trim_end().strip_suffix("-----")?;
+    if !line.strip_prefix(label)?.strip_prefix("-----")?.trim().is_empty() {
+        return None;
+    }
     let mut headers = BTreeMap::new();
     while let Some((line, after)) = body.split_once('\n') {
         let Some((key, value)) = line.split_once(':') else { break };
         headers.insert(key.trim(), value.trim());
         body = after;
     }
-    let end = format!("-----END {label}-----");
-    // An empty block ends at once.
-    let at = if headers.is_empty() && body.starts_with(&end) { 0 } else { body.find(&format!("\n{end}"))? + 1 };
-    let after = &body[at + end.len()..];
-    let (tail, rest) = after.split_once('\n').unwrap_or((after, ""));
-    if !tail.trim().is_empty() {
-        return None;
-    }
-    let packed: String = body[..at].chars().filter(|c| !c.is_ascii_whitespace()).collect();
+    let packed: String = body.chars().filter(|c| !c.is_ascii_whitespace()).collect();
     let bytes = STANDARD.decode(packed).ok()?;
-    Some((Block { label: label.to_owned(), headers: !headers.is_empty(), bytes }, rest))
+    Some(Block { label: label.to_owned(), headers: !headers.is_empty(), bytes })
 }
 
 /// The request in a PEM text, as DER.
@@ -280,7 +275,31 @@ impl Subject {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_answered(text in "(-----(BEGIN|END) [AB]{0,2}-----|a: b|AAEC|[ \n\r:*-]){0,40}") {
+            let found = blocks(text.as_bytes());
+            prop_assert!(found.iter().map(|block| block.bytes.len()).sum::<usize>() <= text.len());
+            let _ = (request_block(text.as_bytes()), check_certificates(text.as_bytes()));
+        }
+
+        #[test]
+        fn any_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = (request(&bytes).is_ok(), certificate(&bytes).is_some(), public_key(&bytes).is_some());
+        }
+    }
+
+    #[test]
+    fn a_text_is_not_read_over_and_over() {
+        let begins = "-----BEGIN A-----\n".repeat(100_000);
+        assert_eq!(blocks(begins.as_bytes()), []);
+        let headers = "-----BEGIN a:-----\n".repeat(100_000) + "-----END a:-----\n";
+        assert_eq!(blocks(headers.as_bytes()).len(), 1);
+    }
 
     #[test]
     fn blocks_are_found_as_go_finds_them() {

@@ -31,7 +31,8 @@ struct Compare {
     /// Short and rough.
     #[arg(long)]
     quick: bool,
-    /// Only what has this in its title: create, update, patch, GET, LIST, Table, watch, memory ... (may be repeated)
+    /// Only what has this in its title: create, update, patch, apply, GET, protobuf, discovery, OpenAPI, LIST, Table,
+    /// watch, memory, start ... (may be repeated)
     #[arg(long)]
     only: Vec<String>,
     /// Repetitions, if not the usual number.

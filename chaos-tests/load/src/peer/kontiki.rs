@@ -119,6 +119,14 @@ impl Masters {
         &self.admin
     }
 
+    /// Ends the first in order and starts it anew.
+    ///
+    /// # Errors
+    /// It does not end, or cannot be started.
+    pub fn restart(&mut self) -> Result<()> {
+        self.masters[0].process.restart()
+    }
+
     pub fn pids(&self) -> Vec<u32> {
         self.masters.iter().map(|master| master.process.pid()).collect()
     }

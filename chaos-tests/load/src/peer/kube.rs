@@ -50,6 +50,14 @@ impl Kube {
         &self.admin
     }
 
+    /// Ends the API server in order and starts it anew. Its etcd goes on.
+    ///
+    /// # Errors
+    /// It does not end, or cannot be started.
+    pub fn restart(&mut self) -> Result<()> {
+        self.apiserver.restart()
+    }
+
     pub fn pids(&self) -> Vec<u32> {
         let members = self.etcd.members().iter().filter_map(|member| member.pid().ok());
         std::iter::once(self.apiserver.pid()).chain(members).collect()

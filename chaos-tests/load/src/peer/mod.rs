@@ -23,6 +23,8 @@ use crate::wire::{Connection, Credentials, Request};
 
 /// How long a server may take to start on a busy machine of two cores.
 const READY: Duration = Duration::from_secs(180);
+/// How often one that starts is looked at.
+const LOOK: Duration = Duration::from_millis(2);
 /// A server at rest uses less of a core than this.
 const CALM: f64 = 0.15;
 const CALM_WINDOW: Duration = Duration::from_secs(3);
@@ -155,6 +157,29 @@ impl Peer {
             anyhow::Ok(Ok(()))
         };
         until("the API is ready", READY, probe).await?
+    }
+
+    /// Ends the first server in order and starts it anew: how long that took from its start until it was ready.
+    ///
+    /// # Errors
+    /// It does not end, cannot be started, or ends.
+    pub async fn restart(&mut self) -> Result<Duration> {
+        match &mut self.processes {
+            Processes::Kube(kube) => kube.restart()?,
+            Processes::Kontiki(masters) => masters.restart()?,
+        }
+        let start = Instant::now();
+        while !self.is_ready().await {
+            self.running()?;
+            ensure!(start.elapsed() < READY, "not ready again:\n{}", self.tails());
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(start.elapsed())
+    }
+
+    async fn is_ready(&self) -> bool {
+        let Ok(mut connection) = self.connect(0).await else { return false };
+        connection.ask(&Request::get("/readyz")).await.is_ok_and(|answer| answer.status == 200)
     }
 
     fn running(&mut self) -> Result<()> {

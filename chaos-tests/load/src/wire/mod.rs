@@ -27,6 +27,10 @@ const PIECE: usize = 16 << 10;
 
 pub const JSON: &str = "application/json";
 pub const STRATEGIC: &str = "application/strategic-merge-patch+json";
+pub const APPLY: &str = "application/apply-patch+yaml";
+pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+/// Every resource of every group at once.
+pub const DISCOVERY: &str = "application/json;as=APIGroupDiscoveryList;v=v2;g=apidiscovery.k8s.io";
 pub const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 
 /// Trust in one authority, and a client's certificate.

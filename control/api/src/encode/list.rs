@@ -67,7 +67,11 @@ pub(super) async fn made(call: &Call, items: Vec<Value>, form: &Form, gzip: bool
     if matches!(form.shape, Shape::Partial(_)) {
         return Err(wrong_shape(&call.def, "PartialObjectMetadata", "a list", "List"));
     }
-    sized(form.media.name(), of_values(call, items, json!({}), &form.shape, form)?, gzip).await
+    let bytes = match (&form.shape, form.media) {
+        (shape @ (Shape::Full | Shape::PartialList(_)), Media::Protobuf) => protobuf::made(&call.def, &items, shape)?,
+        (shape, _) => of_values(call, items, json!({}), shape, form)?,
+    };
+    sized(form.media.name(), bytes, gzip).await
 }
 
 /// A list in a form for which its objects have to be read.

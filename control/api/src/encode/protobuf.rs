@@ -130,6 +130,21 @@ fn pieces(
     Ok((pieces, total))
 }
 
+/// A list of objects that were made for this answer: it has no version.
+pub(super) fn made(def: &ResourceDef, items: &[Value], shape: &Shape) -> Result<Bytes, Status> {
+    let (form, mut body) = (Form::of(def, shape)?, Vec::new());
+    for item in items {
+        let json = item.to_string();
+        let write = |out: &mut Vec<u8>| form.plan.write(json.as_bytes(), None, out);
+        wire::list_item(&mut body, write).map_err(Status::internal)?;
+    }
+    let kind = format!("{}List", form.kind);
+    let (mut out, tail) = wire::list_ends((&form.api_version, &kind), &ListMeta::default(), body.len());
+    out.extend(body);
+    out.extend_from_slice(tail);
+    Ok(out.into())
+}
+
 /// A stored object as `def` shows it, in JSON without its version.
 pub(crate) fn shown<'a>(def: &ResourceDef, entry: &'a Entry) -> Result<Cow<'a, [u8]>, serde_json::Error> {
     if !def.is_view() {

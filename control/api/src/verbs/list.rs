@@ -77,7 +77,7 @@ impl Call {
             return Ok(answer);
         }
         if let Some(measured) = &self.def.measured {
-            return self.measure_one(&**measured).await;
+            return self.measure_one(measured).await;
         }
         let version = match self.params.get("resourceVersion") {
             None => Version::Latest,
@@ -93,7 +93,7 @@ impl Call {
     /// Lists the collection that this call names.
     pub async fn list(&mut self) -> Result<Answer, Status> {
         if let Some(measured) = &self.def.measured {
-            return self.measure_all(&**measured).await;
+            return self.measure_all(measured).await;
         }
         Ok(Answer::List(self.collect().await?))
     }
@@ -206,7 +206,7 @@ impl Call {
     }
 
     async fn next_page(&self, token: &str, limit: Option<i64>, filter: &Filter) -> Result<List, Status> {
-        let (revision, start) = self.read_token(token)?;
+        let (revision, start) = read_token(token)?;
         let Some(revision) = revision else {
             let state = self.api.fresh().await?;
             return self.page(&state, limit, filter, Some(start)).await;
@@ -229,25 +229,6 @@ impl Call {
         let mut status = Status::expired(text);
         status.metadata.continue_token = make_token(-1, start);
         status
-    }
-
-    /// Where a token goes on: revision (`None`: the present) and the key's end it starts at.
-    fn read_token(&self, text: &str) -> Result<(Option<Revision>, String), Status> {
-        let bad = |why: &dyn std::fmt::Display| {
-            Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
-        };
-        let raw = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|e| bad(&e))?;
-        let token: Token = serde_json::from_slice(&raw).map_err(|e| bad(&e))?;
-        if token.v != TOKEN_VERSION {
-            return Err(bad(&format!("server does not recognize this encoded version \"{}\"", token.v)));
-        }
-        if token.start.is_empty() || token.start.split('/').any(|part| part == ".." || part == ".") {
-            return Err(bad(&"it starts nowhere in this list"));
-        }
-        match token.rv {
-            -1 => Ok((None, token.start)),
-            rv => Ok((Some(Revision(u64::try_from(rv).map_err(|e| bad(&e))?)), token.start)),
-        }
     }
 
     async fn page(
@@ -374,4 +355,39 @@ fn before(from: &[u8]) -> &[u8] {
 fn make_token(rv: i64, start: &str) -> String {
     let token = Token { v: TOKEN_VERSION.to_owned(), rv, start: start.to_owned() };
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).expect("plain data"))
+}
+
+/// Where a token goes on: revision (`None`: the present) and the key's end it starts at.
+fn read_token(text: &str) -> Result<(Option<Revision>, String), Status> {
+    let bad = |why: &dyn std::fmt::Display| {
+        Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
+    };
+    let raw = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|e| bad(&e))?;
+    let token: Token = serde_json::from_slice(&raw).map_err(|e| bad(&e))?;
+    if token.v != TOKEN_VERSION {
+        return Err(bad(&format!("server does not recognize this encoded version \"{}\"", token.v)));
+    }
+    if token.start.is_empty() || token.start.split('/').any(|part| part == ".." || part == ".") {
+        return Err(bad(&"it starts nowhere in this list"));
+    }
+    match token.rv {
+        -1 => Ok((None, token.start)),
+        rv => Ok((Some(Revision(u64::try_from(rv).map_err(|e| bad(&e))?)), token.start)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_token_is_answered(text in "[A-Za-z0-9_=-]{0,60}|\\PC{0,20}", rv in any::<i64>(), start in "\\PC{0,20}") {
+            let _ = read_token(&text).is_ok();
+            let made = read_token(&make_token(rv, &start));
+            prop_assert!(made.is_err_and(|status| status.code == 400) || (rv >= -1 && !start.is_empty()));
+        }
+    }
 }

@@ -243,6 +243,8 @@ pub(crate) fn close(code: u16, reason: &str) -> Bytes {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// A frame as a client sends it.
@@ -293,6 +295,22 @@ pub(crate) mod tests {
             for piece in [1, 3, 7, usize::MAX >> 1] {
                 assert_eq!(events(&bytes, piece).as_ref(), Ok(&expect), "{name} by {piece}");
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_mean_the_same_in_any_pieces(
+            frames in proptest::collection::vec((any::<u8>(), proptest::collection::vec(any::<u8>(), 0..200)), 0..6),
+            tail in proptest::collection::vec(any::<u8>(), 0..40),
+            piece in 1..50_usize,
+        ) {
+            let frames = frames.into_iter().flat_map(|(first, payload)| masked(first, &payload));
+            let bytes: Vec<u8> = frames.chain(tail).collect();
+            let whole = events(&bytes, usize::MAX >> 1);
+            prop_assert_eq!(&events(&bytes, piece), &whole);
+            let data = whole.iter().flatten().map(|event| if let Event::Data(data) = event { data.len() } else { 0 });
+            prop_assert!(data.sum::<usize>() <= bytes.len());
         }
     }
 

@@ -23,6 +23,7 @@ mod representations;
 mod sealed;
 mod steps;
 mod streams;
+mod table;
 mod trust;
 mod walk;
 mod webhooks;

@@ -9,6 +9,7 @@ use http_body_util::BodyExt as _;
 use kontiki_api::clock::System;
 use kontiki_api::{Aggregation, NodeProxyError, Outbound};
 use kontiki_kinds::{api_services::ApiServices, backends::Services};
+use kontiki_machinery::decode::decode_protobuf;
 use kontiki_proto::node::open::What;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -146,6 +147,73 @@ async fn tables_discovery_and_documents_know_what_is_measured() {
     let schemas = &document["components"]["schemas"];
     assert_eq!(code, 200);
     assert!(schemas["io.k8s.metrics.pkg.apis.metrics.v1beta1.PodMetrics"]["properties"]["containers"].is_object());
+}
+
+const PARTS: &str = "/api/v1/componentstatuses";
+
+/// One request with an `Accept` header: code, warnings, body.
+async fn accepting(world: &World, path: &str, accept: &str) -> (u16, Vec<String>, Bytes) {
+    let request = http::Request::get(path).header("accept", accept).body(Body::empty()).unwrap();
+    let response = world.api.answer(Some(admin()), request).await;
+    let warnings = response.headers().get_all("warning").iter().map(|text| text.to_str().unwrap().to_owned()).collect();
+    (response.status().as_u16(), warnings, response.into_body().collect().await.unwrap().to_bytes())
+}
+
+fn part(name: &str) -> Value {
+    let condition = json!({"type": "Healthy", "status": "True", "message": "ok"});
+    json!({"kind": "ComponentStatus", "apiVersion": "v1", "metadata": {"name": name}, "conditions": [condition]})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_parts_of_a_control_plane_fare_as_this_server_sees_it() {
+    let world = World::new().await;
+    let before = world.store.snapshot().revision();
+    let (code, warnings, bytes) = accepting(&world, PARTS, "application/json").await;
+    let list: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!((code, &list["kind"], &list["metadata"]), (200, &json!("ComponentStatusList"), &json!({})), "{list}");
+    assert_eq!(warnings, ["299 - \"v1 ComponentStatus is deprecated in v1.19+\""]);
+    assert_eq!(names(&list), ["controller-manager", "etcd-0", "scheduler"]);
+    assert_eq!((&list["items"][1]["conditions"], list["items"][1].get("kind")), (&part("")["conditions"], None));
+    assert_eq!(world.get(&format!("{PARTS}/scheduler")).await, (200, part("scheduler")));
+    for (query, expect) in [
+        ("fieldSelector=metadata.name%3Detcd-0", &["etcd-0"][..]),
+        ("fieldSelector=metadata.name%21%3Detcd-0", &["controller-manager", "scheduler"]),
+        ("labelSelector=a", &[]),
+        ("labelSelector=%21a", &["controller-manager", "etcd-0", "scheduler"]),
+    ] {
+        let (code, list) = world.get(&format!("{PARTS}?{query}")).await;
+        assert_eq!((code, names(&list).as_slice()), (200, expect), "{query}");
+    }
+    let (code, status) = world.get(&format!("{PARTS}/absent")).await;
+    assert_eq!((code, &status["message"]), (404, &json!("componentstatus \"absent\" not found")));
+
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    for (path, rows) in [(PARTS.to_owned(), 3), (format!("{PARTS}/scheduler"), 1)] {
+        let (_, _, bytes) = accepting(&world, &path, table).await;
+        let table: Value = serde_json::from_slice(&bytes).unwrap();
+        let columns: Vec<&Value> =
+            table["columnDefinitions"].as_array().unwrap().iter().map(|column| &column["name"]).collect();
+        assert_eq!(columns, ["Name", "Status", "Message", "Error"]);
+        let shown = table["rows"].as_array().unwrap();
+        let last = shown.last().map(|row| &row["cells"]);
+        assert_eq!((shown.len(), last), (rows, Some(&json!(["scheduler", "Healthy", "ok", ""]))), "{path}");
+    }
+    let protobuf = "application/vnd.kubernetes.protobuf";
+    let (code, _, bytes) = accepting(&world, &format!("{PARTS}/etcd-0"), protobuf).await;
+    assert_eq!((code, decode_protobuf(&bytes).unwrap().value), (200, part("etcd-0")));
+    let (code, _, bytes) = accepting(&world, PARTS, protobuf).await;
+    let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(code == 200 && holds("ComponentStatusList") && holds("scheduler") && holds("Healthy"), "{bytes:?}");
+    assert_eq!(world.store.snapshot().revision(), before, "nothing is stored");
+
+    world.store.shutdown().await;
+    let (code, list) = world.get(PARTS).await;
+    assert_eq!(code, 200, "whoever asks how things are is told: {list}");
+    for item in list["items"].as_array().unwrap() {
+        let condition = &item["conditions"][0];
+        assert_eq!((&condition["status"], condition.get("message")), (&json!("False"), None), "{item}");
+        assert_ne!(condition["error"].as_str().unwrap_or_default(), "", "{item}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::cells::{self, Cell};
-use super::value::{default_text, has, items_mut, list, num, text};
+use super::value::{at, default_text, has, items_mut, list, num, text};
 use super::vocab::{self, Errors};
 use crate::{FieldError, Path, ResourceDef, Strategy, meta, resource::names};
 
@@ -18,6 +18,7 @@ pub fn def() -> ResourceDef {
 }
 
 const SCHEMA: &str = "io.k8s.api.core.v1.Endpoints";
+const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 /// Protocols of ports.
 pub const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
@@ -42,6 +43,23 @@ impl Strategy for Endpoints {
         let mut errs = meta::validate_object_meta(new, true, &|name, prefix| self.name_errors(name, prefix));
         errs.extend(self.validate(new));
         errs
+    }
+
+    fn warnings(&self, obj: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut out = Vec::new();
+        // What the controller writes is in order.
+        if text(at(obj, &["metadata", "labels"]), MANAGED_BY) == "endpoint-controller" {
+            return out;
+        }
+        for (i, subset) in list(obj, "subsets").iter().enumerate() {
+            for field in ["addresses", "notReadyAddresses"] {
+                let path = Path::new("subsets").index(i).child(field);
+                for (j, address) in list(subset, field).iter().enumerate() {
+                    vocab::warn_ip(&mut out, &path.index(j).child("ip"), text(address, "ip"));
+                }
+            }
+        }
+        out
     }
 
     fn allow_create_on_update(&self) -> bool {

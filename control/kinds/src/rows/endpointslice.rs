@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::cells::{self, Cell};
 use super::endpoints::{PROTOCOLS, first_three};
 use super::value::{
-    carry_generation, default_to, get, has, int, items_mut, list, set_generation, some, text, texts, unset,
+    at, carry_generation, default_to, get, has, int, items_mut, list, set_generation, some, text, texts, unset,
 };
 use super::vocab::{self, Errors};
 use crate::{FieldError, Path, ResourceDef, Strategy, meta};
@@ -20,6 +20,8 @@ pub fn def() -> ResourceDef {
 
 const SCHEMA: &str = "io.k8s.api.discovery.v1.EndpointSlice";
 const UNSET: &str = "<unset>";
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const CONTROLLERS: [&str; 2] = ["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"];
 
 struct Slices;
 
@@ -57,6 +59,24 @@ impl Strategy for Slices {
             vocab::immutable(&mut errs, "addressType", kind, get(old, "addressType"));
         }
         errs
+    }
+
+    fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
+        let mut out = Vec::new();
+        if old.is_none() && text(obj, "addressType") == "FQDN" {
+            out.push("spec.addressType: FQDN endpoints are deprecated".to_owned());
+        }
+        // What controllers write is in order.
+        if CONTROLLERS.contains(&text(at(obj, &["metadata", "labels"]), MANAGED_BY)) {
+            return out;
+        }
+        for (i, endpoint) in list(obj, "endpoints").iter().enumerate() {
+            let path = Path::new("endpoints").index(i).child("addresses");
+            for (j, address) in texts(endpoint, "addresses").iter().enumerate() {
+                vocab::warn_ip(&mut out, &path.index(j), address);
+            }
+        }
+        out
     }
 
     fn managed_generation(&self) -> bool {

@@ -15,6 +15,8 @@ use super::value::{
     some_mut, text, texts,
 };
 use super::vocab::{self, Errors};
+use crate::apply::Counted;
+use crate::resource::status_alone;
 use crate::{Bad, FieldError, Path, ResourceDef, Scope, Strategy, Verbs, meta};
 
 const GROUP: (&str, &str) = ("flowcontrol.apiserver.k8s.io", "v1");
@@ -69,6 +71,10 @@ trait Kind: Send + Sync {
 struct Governing(&'static dyn Kind);
 
 impl Strategy for Governing {
+    fn counted(&self, sub: Option<&str>) -> Option<Counted> {
+        status_alone(sub)
+    }
+
     fn default(&self, obj: &mut Value) {
         self.0.default(child(obj, "spec"));
     }

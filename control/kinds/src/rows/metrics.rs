@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use kontiki_machinery::{
-    measured::{Measured, Measurement, Usage},
+    measured::{Measured, Measurement, Origin, Usage},
     schema::duration::GoDuration,
 };
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ fn def(names: (&'static str, &'static str, &'static str), measured: Arc<dyn Meas
     let schema = format!("io.k8s.metrics.pkg.apis.metrics.v1beta1.{}", names.2);
     ResourceDef {
         verbs: Verbs::of(&[Verb::Get, Verb::List]),
-        measured: Some(measured),
+        measured: Some(Origin::Nodes(measured)),
         ..ResourceDef::new(GROUP, names, &schema, Shown)
     }
 }

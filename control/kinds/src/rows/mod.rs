@@ -12,6 +12,7 @@ mod binding;
 pub mod cells;
 pub mod certificates;
 mod clients;
+mod componentstatus;
 mod configmap;
 mod controllerrevision;
 mod crd;
@@ -72,6 +73,7 @@ fn fit(name: &str, obj: &mut Value) {
 pub fn all(services: service::Ranges) -> Vec<ResourceDef> {
     let mut rows = vec![
         binding::def(),
+        componentstatus::def(),
         configmap::def(),
         endpoints::def(),
         event::core(),

@@ -92,12 +92,15 @@ impl Strategy for Nodes {
     fn warnings(&self, obj: &Value, _old: Option<&Value>) -> Vec<String> {
         let mut out = Vec::new();
         for (field, message) in [
-            ("configSource", "the feature is no longer supported"),
+            ("configSource", "the feature is removed"),
             ("externalID", "this field is deprecated, and is unused by Kubernetes"),
         ] {
             if has(get(obj, "spec"), field) {
                 out.push(format!("spec.{field}: {message}"));
             }
+        }
+        for (i, block) in texts(get(obj, "spec"), "podCIDRs").iter().enumerate() {
+            vocab::warn_cidr(&mut out, &Path::new("spec").child("podCIDRs").index(i), block);
         }
         out
     }

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::cells::{self, Cell};
-use super::template::{resources, scheduling};
-use super::value::{get, list, text};
+use super::template::{resources, scheduling, warnings};
+use super::value::{entries, get, list, text};
 use super::vocab::{self, Errors};
 use crate::{Bad, FieldError, Path, ResourceDef, Scope, Strategy, meta};
 
@@ -25,6 +25,12 @@ pub fn def() -> ResourceDef {
 struct RuntimeClasses;
 
 impl Strategy for RuntimeClasses {
+    fn warnings(&self, obj: &Value, _old: Option<&Value>) -> Vec<String> {
+        let labels = entries(get(obj, "scheduling"), "nodeSelector");
+        let messages = labels.filter_map(|(key, _)| warnings::deprecated_label(key));
+        messages.map(|message| format!("scheduling.nodeSelector: {message}")).collect()
+    }
+
     fn validate(&self, obj: &Value) -> Vec<FieldError> {
         let mut errs = Errors::new();
         let handler = text(obj, "handler");

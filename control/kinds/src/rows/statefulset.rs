@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::cells::{self, Cell};
+use super::template::warnings;
 use super::value::{
     child, default_text, default_to, get, int, items_mut, list, num, set, set_generation, some, some_mut, text,
 };
@@ -104,6 +105,12 @@ impl Strategy for StatefulSets {
 
     fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
         let mut out = replicas::warn_template(obj, old);
+        for (i, claim) in list(get(obj, "spec"), "volumeClaimTemplates").iter().enumerate() {
+            let path = Path::new("spec").child("volumeClaimTemplates").index(i);
+            // Upstream says so.
+            let path = if old.is_some() { path.child("Spec") } else { path };
+            warnings::claim(&mut out, &path, get(claim, "spec"));
+        }
         if int(get(obj, "spec"), "revisionHistoryLimit").is_some_and(|limit| limit < 0) {
             let advice = "a negative value retains all historical revisions; a value >= 0 is recommended";
             out.push(format!("spec.revisionHistoryLimit: {advice}"));

@@ -6,6 +6,8 @@ use super::cells::{self, Cell};
 use super::parts;
 use super::value::{copy, get, list, set, text};
 use super::vocab::{self, Errors};
+use crate::apply::Counted;
+use crate::resource::status_alone;
 use crate::{FieldError, Path, ResourceDef, Scope, Strategy, Verbs, meta};
 
 /// The row.
@@ -26,6 +28,10 @@ pub fn def() -> ResourceDef {
 struct Migrations;
 
 impl Strategy for Migrations {
+    fn counted(&self, sub: Option<&str>) -> Option<Counted> {
+        status_alone(sub)
+    }
+
     fn prepare_create(&self, obj: &mut Value) {
         set(obj, "status", json!({}));
     }

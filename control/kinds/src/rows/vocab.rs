@@ -3,10 +3,11 @@
 //! `*_errors` functions answer with the messages for one value (empty: it is fine); the functions
 //! that take a [`Path`] add findings to a list.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use serde_json::Value;
 
+use crate::field_error::quote;
 use crate::schema::quantity::Amount;
 use crate::{FieldError, Path};
 
@@ -276,13 +277,26 @@ pub fn host_name(errs: &mut Errors, path: &Path, text: &str) {
 
 /// An address block at a path.
 pub fn cidr(errs: &mut Errors, path: &Path, text: &str) {
-    let parsed = text.parse::<ipnet::IpNet>();
-    let message = match &parsed {
-        Ok(net) if net.addr() != net.network() => "must not have bits set beyond the prefix length",
-        Ok(_) => return,
-        Err(_) => "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
-    };
-    errs.push(FieldError::invalid(path, text, message));
+    if let Some(message) = cidr_error(text) {
+        errs.push(FieldError::invalid(path, text, message));
+    }
+}
+
+fn cidr_error(text: &str) -> Option<&'static str> {
+    let parts = text.split_once('/').and_then(|(first, bits)| Some((first, bits, bits.parse::<u8>().ok()?)));
+    let parsed = parts.and_then(|(first, bits, length)| {
+        let net = ipnet::IpNet::new(loose_ip(first)?, length).ok()?;
+        Some((net, first.parse::<IpAddr>().is_ok() && length.to_string() == bits))
+    });
+    match parsed {
+        None => Some("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"),
+        Some((_, false)) => Some("must not have leading 0s in IP or prefix length"),
+        Some((ipnet::IpNet::V6(net), _)) if net.addr().to_ipv4_mapped().is_some() => {
+            Some("must not have an IPv4-mapped IPv6 address")
+        }
+        Some((net, _)) if net.addr() != net.network() => Some("must not have bits set beyond the prefix length"),
+        Some(_) => None,
+    }
 }
 
 /// An address that may serve as an endpoint: not loopback, link-local or unspecified.
@@ -377,6 +391,27 @@ pub fn immutable(errs: &mut Errors, path: &str, new: &Value, old: &Value) {
     }
 }
 
+/// Warns of an IPv6 address that is not written as it will be compared.
+pub fn warn_ip(out: &mut Vec<String>, path: &Path, text: &str) {
+    if let Ok(address) = text.parse::<Ipv6Addr>()
+        && address.to_string() != text
+    {
+        let (found, canonical) = (quote(text), quote(&address.to_string()));
+        out.push(format!("{path}: IPv6 address {found} should be in RFC 5952 canonical format ({canonical})"));
+    }
+}
+
+/// The same of a range of addresses.
+pub fn warn_cidr(out: &mut Vec<String>, path: &Path, text: &str) {
+    if let Some((first, bits)) = text.split_once('/')
+        && let Ok(address) = first.parse::<Ipv6Addr>()
+        && address.to_string() != first
+    {
+        let (found, canonical) = (quote(text), quote(&format!("{address}/{bits}")));
+        out.push(format!("{path}: IPv6 CIDR value {found} should be in RFC 5952 canonical format ({canonical})"));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -401,5 +436,29 @@ mod tests {
             ip(&mut errs, &path, text);
             assert_eq!(errs.len(), count, "{text}");
         }
+        for (text, expect) in [
+            ("10.0.0.0/8", ""),
+            ("2001:db8::/64", ""),
+            ("10.0.0.1/8", "must not have bits set beyond the prefix length"),
+            ("010.0.0.0/8", "must not have leading 0s in IP or prefix length"),
+            ("10.0.0.0/08", "must not have leading 0s in IP or prefix length"),
+            ("::ffff:10.0.0.0/104", "must not have an IPv4-mapped IPv6 address"),
+            ("10.0.0.0", "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"),
+            ("10.0.0.0/33", "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"),
+        ] {
+            errs.clear();
+            cidr(&mut errs, &path, text);
+            assert_eq!(errs.first().map(|error| error.detail.as_str()).unwrap_or_default(), expect, "{text}");
+        }
+        let mut warned = Vec::new();
+        for text in ["10.0.0.1", "2001:db8::1", "2001:DB8:0:0::1"] {
+            warn_ip(&mut warned, &path, text);
+            warn_cidr(&mut warned, &path, &format!("{text}/128"));
+        }
+        let expect = [
+            "ip: IPv6 address \"2001:DB8:0:0::1\" should be in RFC 5952 canonical format (\"2001:db8::1\")",
+            "ip: IPv6 CIDR value \"2001:DB8:0:0::1/128\" should be in RFC 5952 canonical format (\"2001:db8::1/128\")",
+        ];
+        assert_eq!(warned, expect);
     }
 }

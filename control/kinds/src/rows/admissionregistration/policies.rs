@@ -6,6 +6,8 @@ use kontiki_machinery::Table;
 use serde_json::{Value, json};
 
 use super::{FAILURE_POLICIES, GROUP, REINVOCATION_POLICIES, cel, name_of};
+use crate::apply::Counted;
+use crate::resource::status_alone;
 use crate::{
     FieldError, Path, ResourceDef, Strategy, Verbs, meta,
     rows::{
@@ -43,6 +45,10 @@ struct Policies {
 }
 
 impl Strategy for Policies {
+    fn counted(&self, sub: Option<&str>) -> Option<Counted> {
+        status_alone(sub)
+    }
+
     fn default(&self, obj: &mut Value) {
         let spec = child(obj, "spec");
         default_text(spec, "failurePolicy", "Fail");

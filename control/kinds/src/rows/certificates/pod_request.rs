@@ -4,6 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{DAY, GROUP, HOUR, check_annotations, check_signer, csr::bytes, longest_life, x509};
+use crate::apply::Counted;
+use crate::resource::status_alone;
 use crate::{
     Bad, FieldError, Path, ResourceDef, Strategy, Verbs,
     resource::names,
@@ -39,6 +41,10 @@ const DECIDED: [&str; 3] = ["Issued", "Denied", "Failed"];
 struct PodRequests;
 
 impl Strategy for PodRequests {
+    fn counted(&self, sub: Option<&str>) -> Option<Counted> {
+        status_alone(sub)
+    }
+
     fn default(&self, obj: &mut Value) {
         default_to(child(obj, "spec"), "maxExpirationSeconds", DAY);
     }

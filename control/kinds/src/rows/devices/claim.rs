@@ -9,6 +9,8 @@ use super::{
     GROUP, MAX_CONFIGS, check_binding, check_config, check_driver, check_each, check_expression, check_fully_qualified,
     check_object, check_pool, check_selectors, check_set, check_skipped, check_tolerations, check_uid,
 };
+use crate::apply::Counted;
+use crate::resource::status_alone;
 use crate::{
     Bad, FieldError, Path, ResourceDef, Strategy, Verbs, meta,
     rows::{
@@ -22,23 +24,29 @@ use crate::{
 
 /// The row of claims.
 pub(super) fn def() -> ResourceDef {
-    ResourceDef::new(
-        GROUP,
-        ("resourceclaims", "resourceclaim", "ResourceClaim"),
-        "io.k8s.api.resource.v1.ResourceClaim",
-        Claims,
-    )
+    ResourceDef {
+        delete_returns_object: true,
+        ..ResourceDef::new(
+            GROUP,
+            ("resourceclaims", "resourceclaim", "ResourceClaim"),
+            "io.k8s.api.resource.v1.ResourceClaim",
+            Claims,
+        )
+    }
     .with_part("status", Verbs::PART)
 }
 
 /// The row of templates.
 pub(super) fn template() -> ResourceDef {
-    ResourceDef::new(
-        GROUP,
-        ("resourceclaimtemplates", "resourceclaimtemplate", "ResourceClaimTemplate"),
-        "io.k8s.api.resource.v1.ResourceClaimTemplate",
-        Templates,
-    )
+    ResourceDef {
+        delete_returns_object: true,
+        ..ResourceDef::new(
+            GROUP,
+            ("resourceclaimtemplates", "resourceclaimtemplate", "ResourceClaimTemplate"),
+            "io.k8s.api.resource.v1.ResourceClaimTemplate",
+            Templates,
+        )
+    }
 }
 
 const MAX_REQUESTS: usize = 32;
@@ -67,6 +75,10 @@ fn default_spec(spec: &mut Value) {
 struct Claims;
 
 impl Strategy for Claims {
+    fn counted(&self, sub: Option<&str>) -> Option<Counted> {
+        status_alone(sub)
+    }
+
     fn default(&self, obj: &mut Value) {
         default_spec(child(obj, "spec"));
     }

@@ -17,6 +17,7 @@ use crate::{
 pub(super) fn def() -> ResourceDef {
     ResourceDef {
         scope: Scope::Cluster,
+        delete_returns_object: true,
         ..ResourceDef::new(
             GROUP,
             ("deviceclasses", "deviceclass", "DeviceClass"),

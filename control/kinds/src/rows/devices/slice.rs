@@ -22,6 +22,7 @@ use crate::{
 pub(super) fn def() -> ResourceDef {
     ResourceDef {
         scope: Scope::Cluster,
+        delete_returns_object: true,
         fields: names(&["spec.driver", "spec.nodeName", "spec.pool.name"]),
         ..ResourceDef::new(
             GROUP,

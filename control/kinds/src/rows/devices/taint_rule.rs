@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{GROUP, check_driver, check_pool, check_taint};
+use crate::apply::Counted;
+use crate::resource::status_alone;
 use crate::{
     FieldError, Path, ResourceDef, Scope, Strategy, Verbs,
     resource::Author,
@@ -33,6 +35,10 @@ const MAX_CONDITIONS: usize = 8;
 struct Rules;
 
 impl Strategy for Rules {
+    fn counted(&self, sub: Option<&str>) -> Option<Counted> {
+        status_alone(sub)
+    }
+
     fn prepare_create(&self, obj: &mut Value) {
         set(obj, "status", json!({}));
         set_generation(obj, 1);

@@ -8,6 +8,7 @@ use super::super::value::{
     annotation, carry_generation, copy, get, has, list, num, set, set_generation, some, spec_generation, text,
 };
 use super::super::vocab::{self, Errors};
+use crate::field_error::quote;
 use crate::resource::names;
 use crate::{FieldError, Path, ResourceDef, Strategy, Verbs, meta};
 
@@ -57,6 +58,14 @@ impl Strategy for Ingresses {
             copy(new, old, "status");
             spec_generation(new, old);
         }
+    }
+
+    fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
+        let old_style = annotation(obj, CLASS).is_some() && !has(get(obj, "spec"), "ingressClassName");
+        if old.is_some() || !old_style {
+            return Vec::new();
+        }
+        vec![format!("annotation {} is deprecated, please use 'spec.ingressClassName' instead", quote(CLASS))]
     }
 
     fn validate(&self, obj: &Value) -> Vec<FieldError> {

@@ -10,7 +10,7 @@ use super::super::value::{at, get, some, text};
 use super::super::vocab::{self, Errors};
 use crate::allocation::Pool;
 use crate::resource::names;
-use crate::{Bad, FieldError, Path, ResourceDef, Scope, Strategy, meta};
+use crate::{Bad, FieldError, GroupResource, Path, ResourceDef, Scope, Strategy, meta};
 
 /// The row.
 #[must_use]
@@ -27,6 +27,7 @@ pub fn def() -> ResourceDef {
     }
 }
 
+const ADDRESSES: GroupResource<'static> = GroupResource { group: super::GROUP.0, resource: "ipaddresses" };
 /// Whom an address was given out by, and the name of who does so for Services.
 const MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
 const MANAGER: &str = "ipallocator.k8s.io";
@@ -82,9 +83,12 @@ impl Strategy for IpAddresses {
 
     fn allocate(&self, obj: &mut Value, pool: &mut Pool<'_>) -> Result<(), Vec<FieldError>> {
         for claim in self.claims(obj) {
-            if !pool.is_free(&claim) {
-                let name = get(get(obj, "metadata"), "name").clone();
-                return Err(vec![FieldError::invalid("metadata.name", name, "provided IP is already allocated")]);
+            let name = get(get(obj, "metadata"), "name");
+            let is_it = |known: &Value| get(get(known, "metadata"), "name") == name;
+            // Whoever makes an object that is there is told that it is.
+            if !pool.is_free(&claim) && !pool.objects(ADDRESSES).iter().any(is_it) {
+                let message = "provided IP is already allocated";
+                return Err(vec![FieldError::invalid("metadata.name", name.clone(), message)]);
             }
             pool.take(claim);
         }

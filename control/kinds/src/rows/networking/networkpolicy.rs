@@ -68,6 +68,23 @@ impl Strategy for NetworkPolicies {
         errs
     }
 
+    fn warnings(&self, obj: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut out = Vec::new();
+        for (rules, peers, _) in WAYS {
+            for (i, rule) in list(get(obj, "spec"), rules).iter().enumerate() {
+                let path = Path::new("spec").child(rules).index(i).child(peers);
+                for (j, peer) in list(rule, peers).iter().enumerate() {
+                    let (block, path) = (get(peer, "ipBlock"), path.index(j).child("ipBlock"));
+                    vocab::warn_cidr(&mut out, &path.child("cidr"), text(block, "cidr"));
+                    for (k, except) in texts(block, "except").iter().enumerate() {
+                        vocab::warn_cidr(&mut out, &path.child("except").index(k), except);
+                    }
+                }
+            }
+        }
+        out
+    }
+
     fn managed_generation(&self) -> bool {
         true
     }

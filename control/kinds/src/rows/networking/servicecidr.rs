@@ -4,8 +4,10 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::super::cells::{self, Cell};
-use super::super::value::{copy, get, keep_meta, texts};
+use super::super::value::{copy, get, keep_meta, set, texts};
 use super::super::vocab::{self, Errors};
+use crate::apply::Counted;
+use crate::resource::status_alone;
 use crate::{Bad, FieldError, Path, ResourceDef, Scope, Strategy, Verbs};
 
 /// The row.
@@ -26,10 +28,20 @@ pub fn def() -> ResourceDef {
 struct ServiceCidrs;
 
 impl Strategy for ServiceCidrs {
+    fn counted(&self, sub: Option<&str>) -> Option<Counted> {
+        status_alone(sub)
+    }
+
+    fn prepare_create(&self, obj: &mut Value) {
+        set(obj, "status", json!({}));
+    }
+
     fn prepare_update(&self, new: &mut Value, old: &Value, sub: Option<&str>) {
         if sub == Some("status") {
             copy(new, old, "spec");
             keep_meta(new, old);
+        } else {
+            copy(new, old, "status");
         }
     }
 

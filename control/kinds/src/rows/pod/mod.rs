@@ -103,6 +103,8 @@ impl Strategy for Pods {
 
     fn prepare_create(&self, obj: &mut Value) {
         set_generation(obj, 1);
+        template::scheduling::settle_label_keys(obj);
+        template::profiles::from_annotations(obj);
         let class = qos::class(get(obj, "spec"));
         set(obj, "status", json!({"phase": "Pending", "qosClass": class}));
         if !list(&obj["spec"], "schedulingGates").is_empty() {
@@ -122,7 +124,13 @@ impl Strategy for Pods {
                 keep_but(new, old, |pod, sent| copy(child(pod, "spec"), get(sent, "spec"), "ephemeralContainers"));
             }
             Some("resize") => keep_but(new, old, resize::take),
-            _ => copy(new, old, "status"),
+            _ => {
+                copy(new, old, "status");
+                // Whoever does not know them drops them.
+                if !has(get(new, "spec"), "resources") {
+                    copy(child(new, "spec"), get(old, "spec"), "resources");
+                }
+            }
         }
         let changed = new.get("spec") != old.get("spec");
         carry_generation(new, old, changed);
@@ -166,13 +174,17 @@ impl Strategy for Pods {
 
     fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
         let mut out = Vec::new();
-        let name = text(get(obj, "metadata"), "name");
-        let messages = if old.is_none() { vocab::label_errors(name) } else { Vec::new() };
+        // People seldom change pods themselves, and others do so all the time.
+        if old.is_some() {
+            return out;
+        }
+        let messages = vocab::label_errors(text(get(obj, "metadata"), "name"));
         // A name that cannot be a host name is legal and still surprises.
         if !messages.is_empty() {
             let what = "this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended";
             out.push(format!("metadata.name: {what}: [{}]", messages.join(" ")));
         }
+        out.extend(template::profiles::warnings(obj));
         out.extend(warnings::of(&Path::new(""), obj));
         out
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::super::value::{child, copy, get, list, set, text};
+use super::super::value::{child, copy, get, items_mut, list, num, set, text};
 use super::super::vocab::{self, Errors};
 use super::update;
 use crate::{FieldError, Path};
@@ -17,6 +17,26 @@ pub fn prepare(new: &mut Value, old: &Value) {
     let status = child(new, "status");
     if text(status, "qosClass").is_empty() && !class.is_empty() {
         set(status, "qosClass", class);
+    }
+    keep_generations(status, get(old, "status"));
+}
+
+const GENERATION: &str = "observedGeneration";
+
+/// Of which generation something was said is kept where that is not said anew.
+fn keep_generations(status: &mut Value, before: &Value) {
+    if num(status, GENERATION) == 0 {
+        copy(status, before, GENERATION);
+    }
+    // There may be several conditions of a type.
+    let mut known: Vec<(&str, i64)> =
+        list(before, "conditions").iter().map(|old| (text(old, "type"), num(old, GENERATION))).collect();
+    for condition in items_mut(status, "conditions") {
+        let Some(at) = known.iter().position(|(kind, _)| *kind == text(condition, "type")) else { continue };
+        let (_, generation) = known.remove(at);
+        if generation != 0 && num(condition, GENERATION) == 0 {
+            set(condition, GENERATION, generation);
+        }
     }
 }
 
@@ -105,4 +125,25 @@ fn check_host_addresses(errs: &mut Errors, path: &Path, status: &Value) {
         errs.push(FieldError::invalid(path.index(0).child("ip"), ip, "must be equal to `hostIP`"));
     }
     check_addresses(errs, path, addresses);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn generations_are_kept_until_others_are_said() {
+        let condition = |kind: &str, generation: i64| match generation {
+            0 => json!({"type": kind}),
+            generation => json!({"type": kind, "observedGeneration": generation}),
+        };
+        let old = json!({"status": {"observedGeneration": 2, "conditions": [condition("A", 2), condition("A", 3), condition("B", 2)]}});
+        let mut new = json!({"metadata": {}, "status": {"conditions": [condition("A", 0), condition("A", 4), condition("C", 0)]}});
+        prepare(&mut new, &old);
+        let expect =
+            json!({"observedGeneration": 2, "conditions": [condition("A", 2), condition("A", 4), condition("C", 0)]});
+        assert_eq!(new["status"], expect);
+    }
 }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::super::template::profiles::APP_ARMOR;
 use super::super::value::{annotation, copy, entries, get, has, int, items_mut, list, set, text, unset};
 use super::super::vocab::{self, Errors};
 use super::super::{template, value};
@@ -10,7 +11,6 @@ use crate::{FieldError, Path};
 
 const UPDATABLE: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 const MIRROR: &str = "kubernetes.io/config.mirror";
-const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// Annotations that stick.
 pub fn check_annotations(errs: &mut Errors, new: &Value, old: &Value) {

@@ -18,9 +18,9 @@ use super::value::{
     annotation, child, copy, default_text, default_to, flag, get, has, int, items_mut, list, num, set, text, texts,
     unset,
 };
-use super::vocab::Errors;
+use super::vocab::{self, Errors};
 use crate::field_error::quote;
-use crate::{FieldError, ResourceDef, Strategy, Verbs, allocation::Pool, meta, resource::names};
+use crate::{FieldError, Path, ResourceDef, Strategy, Verbs, allocation::Pool, meta, resource::names};
 
 pub use allocate::{DEFAULT_CIDR, Ranges, ip_claim};
 pub use table::given;
@@ -196,6 +196,13 @@ fn default(obj: &mut Value) {
     }
 }
 
+/// Warns of addresses in spellings of their own.
+fn addresses(out: &mut Vec<String>, spec: &Value, field: &str) {
+    for (i, address) in texts(spec, field).iter().enumerate() {
+        vocab::warn_ip(out, &Path::new("spec").child(field).index(i), address);
+    }
+}
+
 fn warnings(service: &Value) -> Vec<String> {
     let spec = get(service, "spec");
     let external = !list(spec, "externalIPs").is_empty();
@@ -205,20 +212,30 @@ fn warnings(service: &Value) -> Vec<String> {
     if annotation(service, HINTS).is_some() {
         out.push(format!("annotation {HINTS} is deprecated, please use {MODE} instead"));
     }
-    for (wrong, message) in [
-        (headless && has(spec, "loadBalancerIP"), "spec.loadBalancerIP is ignored for headless services"),
-        (headless && external, "spec.externalIPs is ignored for headless services"),
-        (headless && text(spec, "sessionAffinity") != "None", "spec.SessionAffinity is ignored for headless services"),
-        (
-            external && !headless && !named,
-            "spec.externalIPs is deprecated and may no longer be implemented in some clusters",
-        ),
-        (external && named, "spec.externalIPs is ignored when spec.type is \"ExternalName\""),
-        (!named && has(spec, "externalName"), "spec.externalName is ignored when spec.type is not \"ExternalName\""),
+    addresses(&mut out, spec, "clusterIPs");
+    for (wrong, what) in [
+        (has(spec, "loadBalancerIP"), "loadBalancerIP"),
+        (external, "externalIPs"),
+        (text(spec, "sessionAffinity") != "None", "SessionAffinity"),
     ] {
-        if wrong {
-            out.push(message.to_owned());
+        if headless && wrong {
+            out.push(format!("spec.{what} is ignored for headless services"));
         }
+    }
+    addresses(&mut out, spec, "externalIPs");
+    if external && !headless && !named {
+        out.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".into());
+    }
+    let path = Path::new("spec");
+    vocab::warn_ip(&mut out, &path.child("loadBalancerIP"), text(spec, "loadBalancerIP"));
+    for (i, range) in texts(spec, "loadBalancerSourceRanges").iter().enumerate() {
+        vocab::warn_cidr(&mut out, &path.child("loadBalancerSourceRanges").index(i), range);
+    }
+    if external && named {
+        out.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".into());
+    }
+    if !named && has(spec, "externalName") {
+        out.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".into());
     }
     if text(spec, "trafficDistribution") == "PreferClose" {
         let (old, new) = (quote("PreferClose"), quote("PreferSameZone"));

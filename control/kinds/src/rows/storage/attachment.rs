@@ -6,6 +6,8 @@ use super::super::cells::{self, Cell};
 use super::super::value::{at, copy, get, has, keep_meta, num, on, set, some, text, text_entries};
 use super::super::vocab::{self, Errors};
 use super::{check_driver, source, volume};
+use crate::apply::Counted;
+use crate::resource::status_alone;
 use crate::{Bad, FieldError, Path, ResourceDef, Scope, Strategy, Verbs, meta};
 
 /// Most bytes of what an attacher tells, and of an error.
@@ -40,6 +42,10 @@ impl Attachments {
 }
 
 impl Strategy for Attachments {
+    fn counted(&self, sub: Option<&str>) -> Option<Counted> {
+        status_alone(sub)
+    }
+
     fn default(&self, obj: &mut Value) {
         if let Some(inline) = obj.pointer_mut("/spec/source/inlineVolumeSpec").filter(|inline| inline.is_object()) {
             volume::default_spec(inline);

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::super::cells::{self, Cell};
 use super::super::selector;
-use super::super::value::{get, some, text};
+use super::super::template::warnings;
+use super::super::value::{entries, get, some, text};
 use super::super::vocab::{self, Errors};
 use crate::schema::quantity::Amount;
 use crate::{FieldError, Path, ResourceDef, Strategy};
@@ -23,6 +24,17 @@ pub fn def() -> ResourceDef {
 struct Capacities;
 
 impl Strategy for Capacities {
+    fn warnings(&self, obj: &Value, _old: Option<&Value>) -> Vec<String> {
+        let (mut out, path, topology) = (Vec::new(), Path::new("nodeTopology"), get(obj, "nodeTopology"));
+        warnings::expressions(&mut out, &path, topology);
+        for (key, _) in entries(topology, "matchLabels") {
+            if let Some(message) = warnings::deprecated_label(key) {
+                out.push(format!("{path}.matchLabels.{key}: {message}"));
+            }
+        }
+        out
+    }
+
     fn validate(&self, obj: &Value) -> Vec<FieldError> {
         let mut errs = Errors::new();
         selector::check(&mut errs, &Path::new("nodeTopology"), get(obj, "nodeTopology"));

@@ -105,11 +105,7 @@ impl Strategy for Claims {
             let path = Path::new("metadata").child("annotations").key(CLASS);
             out.push(format!("{path}: {CLASS_DEPRECATED}"));
         }
-        let path = Path::new("spec").child("resources");
-        for kind in ["requests", "limits"] {
-            let amount = at(obj, &["spec", "resources", kind, "storage"]);
-            warnings::fraction(&mut out, &path.child(kind).key("storage"), amount);
-        }
+        warnings::claim(&mut out, &Path::new("spec"), get(obj, "spec"));
         out
     }
 

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::super::cells::{self, Cell};
+use super::super::template::warnings;
 use super::super::value::{annotation, default_text, get, list, on, text, texts};
 use super::super::vocab::{self, Errors};
 use super::{check_parameters, check_provisioner, fixed};
@@ -53,6 +54,18 @@ impl Strategy for StorageClasses {
     fn default(&self, obj: &mut Value) {
         default_text(obj, "reclaimPolicy", "Delete");
         default_text(obj, "volumeBindingMode", "Immediate");
+    }
+
+    fn warnings(&self, obj: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut out = Vec::new();
+        for (i, term) in list(obj, "allowedTopologies").iter().enumerate() {
+            for (j, expression) in list(term, "matchLabelExpressions").iter().enumerate() {
+                if let Some(message) = warnings::deprecated_label(text(expression, "key")) {
+                    out.push(format!("allowedTopologies[{i}].matchLabelExpressions[{j}].key: {message}"));
+                }
+            }
+        }
+        out
     }
 
     fn validate(&self, obj: &Value) -> Vec<FieldError> {

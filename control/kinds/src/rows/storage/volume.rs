@@ -65,6 +65,10 @@ impl Strategy for Volumes {
         let told = before.is_some_and(|before| has(status, FIELD) && get(status, FIELD) != get(before, FIELD));
         if changed && !told && (old.is_none() || sub == Some("status")) {
             set(child(new, "status"), FIELD, by.now);
+        } else if let (false, true, Some(before)) = (changed, sub == Some("status"), before)
+            && !has(status, FIELD)
+        {
+            copy(child(new, "status"), before, FIELD);
         }
     }
 

@@ -12,9 +12,25 @@ use super::super::value::{
 use super::resources;
 use crate::schema::quantity::Amount;
 
+/// Annotations that said what is a field since 1.6; the field alone counts.
+const INIT_CONTAINERS: [&str; 4] = [
+    "pod.alpha.kubernetes.io/init-container-statuses",
+    "pod.alpha.kubernetes.io/init-containers",
+    "pod.beta.kubernetes.io/init-container-statuses",
+    "pod.beta.kubernetes.io/init-containers",
+];
+
 /// Defaults of a template: those of its spec.
 pub fn template(template: &mut Value) {
+    annotations(template);
     spec(child(template, "spec"));
+}
+
+fn annotations(pod: &mut Value) {
+    let found = some_mut(pod, "metadata").and_then(|meta| some_mut(meta, "annotations"));
+    if let Some(Value::Object(annotations)) = found {
+        annotations.retain(|key, _| !INIT_CONTAINERS.contains(&key.as_str()));
+    }
 }
 
 /// Defaults of a spec.
@@ -220,6 +236,7 @@ pub fn persistent(volume: &mut Value) {
 
 /// Defaults that only Pods get.
 pub fn pod(pod: &mut Value) {
+    annotations(pod);
     let spec = child(pod, "spec");
     for name in ["containers", "initContainers"] {
         items_mut(spec, name).for_each(requests_from_limits);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::value::{entries, get, has, int, list, num, some, text, texts};
 use super::super::vocab::{self, Errors};
@@ -137,11 +137,12 @@ fn check_pod_term(errs: &mut Errors, path: &Path, term: &Value) {
     vocab::qualified_name(errs, &path.child("topologyKey"), key);
 }
 
+/// Checks keys whose values in the pod's own labels narrow a selector, of an affinity's term or a spread constraint.
 fn check_label_keys(errs: &mut Errors, path: &Path, term: &Value) {
+    let selector = get(term, "labelSelector");
     for name in ["matchLabelKeys", "mismatchLabelKeys"] {
-        let keys = texts(term, name);
-        let path = path.child(name);
-        if !keys.is_empty() && !has(term, "labelSelector") {
+        let (keys, path) = (texts(term, name), path.child(name));
+        if !keys.is_empty() && selector.is_null() {
             errs.push(FieldError::forbidden(&path, "must not be specified when labelSelector is not set"));
             continue;
         }
@@ -149,13 +150,49 @@ fn check_label_keys(errs: &mut Errors, path: &Path, term: &Value) {
             vocab::qualified_name(errs, &path.index(i), key);
         }
     }
-    let mismatch = texts(term, "mismatchLabelKeys");
-    for (i, key) in texts(term, "matchLabelKeys").iter().enumerate() {
-        if mismatch.contains(key) {
-            let path = path.child("matchLabelKeys").index(i);
-            errs.push(FieldError::invalid(path, *key, "exists in both matchLabelKeys and mismatchLabelKeys"));
+    let (matched, mismatched) = (texts(term, "matchLabelKeys"), texts(term, "mismatchLabelKeys"));
+    // What the keys came to is in the selector already: a key that is there twice was there before.
+    let mut selected: BTreeSet<&str> = entries(selector, "matchLabels").map(|(key, _)| key.as_str()).collect();
+    for expression in list(selector, "matchExpressions") {
+        let key = text(expression, "key");
+        if let (false, Some(i)) = (selected.insert(key), matched.iter().rposition(|known| *known == key)) {
+            // Upstream leaves out the list's name here.
+            errs.push(FieldError::invalid(path.index(i), key, "exists in both matchLabelKeys and labelSelector"));
         }
     }
+    for (i, key) in matched.iter().enumerate().filter(|(_, key)| mismatched.contains(key)) {
+        let path = path.child("matchLabelKeys").index(i);
+        errs.push(FieldError::invalid(path, *key, "exists in both matchLabelKeys and mismatchLabelKeys"));
+    }
+}
+
+/// Writes what label keys come to, by the pod's own labels, into the selectors beside them (KEP-3633, KEP-3243).
+pub fn settle_label_keys(pod: &mut Value) {
+    let labels = get(get(pod, "metadata"), "labels").clone();
+    let spec = value::child(pod, "spec");
+    if let Some(affinity) = value::some_mut(spec, "affinity") {
+        for kind in ["podAffinity", "podAntiAffinity"] {
+            let Some(terms) = value::some_mut(affinity, kind) else { continue };
+            value::items_mut(terms, REQUIRED).for_each(|term| settle(term, &labels));
+            for weighted in value::items_mut(terms, PREFERRED) {
+                settle(value::child(weighted, "podAffinityTerm"), &labels);
+            }
+        }
+    }
+    value::items_mut(spec, "topologySpreadConstraints").for_each(|constraint| settle(constraint, &labels));
+}
+
+fn settle(term: &mut Value, labels: &Value) {
+    let mut found = Vec::new();
+    for (field, operator) in [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")] {
+        let known = texts(term, field).into_iter().filter_map(|key| Some((key, labels.get(key)?)));
+        found.extend(known.map(|(key, value)| json!({"key": key, "operator": operator, "values": [value]})));
+    }
+    // Nothing selects nothing: there is nothing to narrow.
+    let Some(selector) = value::some_mut(term, "labelSelector").filter(|_| !found.is_empty()) else { return };
+    let mut expressions = list(selector, "matchExpressions").to_vec();
+    expressions.extend(found);
+    value::set(selector, "matchExpressions", expressions);
 }
 
 /// Checks tolerations.
@@ -218,7 +255,7 @@ pub fn check_spread(errs: &mut Errors, path: &Path, constraints: &[Value]) {
                 vocab::known_value(errs, &path.child(name), text(constraint, name), &["Honor", "Ignore"]);
             }
         }
-        check_spread_keys(errs, &path.child("matchLabelKeys"), constraint);
+        check_label_keys(errs, &path, constraint);
         selector::check(errs, &path.child("labelSelector"), get(constraint, "labelSelector"));
     }
 }
@@ -234,25 +271,6 @@ fn check_min_domains(errs: &mut Errors, path: &Path, domains: Option<i64>, actio
     }
 }
 
-fn check_spread_keys(errs: &mut Errors, path: &Path, constraint: &Value) {
-    let keys = texts(constraint, "matchLabelKeys");
-    if keys.is_empty() {
-        return;
-    }
-    let wanted = get(constraint, "labelSelector");
-    if wanted.is_null() {
-        errs.push(FieldError::forbidden(path, "must not be specified when labelSelector is not set"));
-    }
-    let mut selected: BTreeSet<&str> = entries(wanted, "matchLabels").map(|(key, _)| key.as_str()).collect();
-    selected.extend(list(wanted, "matchExpressions").iter().map(|expression| text(expression, "key")));
-    for (i, key) in keys.iter().enumerate() {
-        vocab::qualified_name(errs, &path.index(i), key);
-        if selected.contains(key) {
-            errs.push(FieldError::invalid(path.index(i), *key, "exists in both matchLabelKeys and labelSelector"));
-        }
-    }
-}
-
 /// Checks scheduling gates.
 pub fn check_gates(errs: &mut Errors, path: &Path, gates: &[Value]) {
     let mut seen = BTreeSet::new();
@@ -262,5 +280,76 @@ pub fn check_gates(errs: &mut Errors, path: &Path, gates: &[Value]) {
         if !seen.insert(name) {
             errs.push(FieldError::duplicate(path.index(i), name));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spread(selector: Value, keys: &[&str]) -> Value {
+        let mut constraint = json!({"topologyKey": "zone", "matchLabelKeys": keys});
+        if !selector.is_null() {
+            constraint["labelSelector"] = selector;
+        }
+        constraint
+    }
+
+    fn wrong(term: &Value) -> Vec<String> {
+        let mut errs = Errors::new();
+        check_label_keys(&mut errs, &Path::new("c"), term);
+        errs.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn label_keys_become_expressions() {
+        let term = json!({"labelSelector": {"matchLabels": {"x": "y"}}, "matchLabelKeys": ["a", "none"], "mismatchLabelKeys": ["b"]});
+        let mut pod = json!({"metadata": {"labels": {"a": "1", "b": "2"}}, "spec": {
+            "affinity": {"podAffinity": {REQUIRED: [term]}, "podAntiAffinity": {PREFERRED: [{"weight": 1, "podAffinityTerm": term}]}},
+            "topologySpreadConstraints": [spread(json!({}), &["a"]), spread(Value::Null, &["a"])],
+        }});
+        settle_label_keys(&mut pod);
+        let (is, is_not) = (
+            json!({"key": "a", "operator": "In", "values": ["1"]}),
+            json!({"key": "b", "operator": "NotIn", "values": ["2"]}),
+        );
+        let spec = &pod["spec"];
+        for term in [
+            &spec["affinity"]["podAffinity"][REQUIRED][0],
+            &spec["affinity"]["podAntiAffinity"][PREFERRED][0]["podAffinityTerm"],
+        ] {
+            assert_eq!(term["labelSelector"]["matchExpressions"], json!([is, is_not]));
+        }
+        let constraints = &spec["topologySpreadConstraints"];
+        assert_eq!(constraints[0]["labelSelector"]["matchExpressions"], json!([is]));
+        assert!(constraints[1].get("labelSelector").is_none());
+    }
+
+    #[test]
+    fn label_keys_are_checked_after_that() {
+        let expression = |key: &str| json!({"key": key, "operator": "In", "values": ["1"]});
+        for (selector, keys, expect) in [
+            (json!({"matchExpressions": [expression("a")]}), &["a"][..], vec![]),
+            (
+                Value::Null,
+                &["a"],
+                vec!["c.matchLabelKeys: Forbidden: must not be specified when labelSelector is not set"],
+            ),
+            (
+                json!({"matchLabels": {"a": "1"}, "matchExpressions": [expression("a")]}),
+                &["b", "a"],
+                vec!["c[1]: Invalid value: \"a\": exists in both matchLabelKeys and labelSelector"],
+            ),
+            (
+                json!({"matchExpressions": [expression("a"), expression("a")]}),
+                &["a"],
+                vec!["c[0]: Invalid value: \"a\": exists in both matchLabelKeys and labelSelector"],
+            ),
+        ] {
+            assert_eq!(wrong(&spread(selector.clone(), keys)), expect, "{selector}");
+        }
+        let both = json!({"labelSelector": {}, "matchLabelKeys": ["a"], "mismatchLabelKeys": ["a"]});
+        let expect = "c.matchLabelKeys[0]: Invalid value: \"a\": exists in both matchLabelKeys and mismatchLabelKeys";
+        assert_eq!(wrong(&both), [expect]);
     }
 }
