@@ -51,11 +51,17 @@ impl NodeProxy for NoNodes {
     }
 }
 
-struct NoAuthority;
+/// Signs everything alike.
+struct Stamp;
 
-impl Signer for NoAuthority {
+impl Signer for Stamp {
     fn sign(&self, _: &str, _: &[String], _: Duration) -> Result<String, String> {
-        Err("nothing is signed here".to_owned())
+        static CERTIFICATE: OnceLock<String> = OnceLock::new();
+        let make = || {
+            let key = rcgen::KeyPair::generate()?;
+            Ok::<_, rcgen::Error>(rcgen::CertificateParams::default().self_signed(&key)?.pem())
+        };
+        Ok(CERTIFICATE.get_or_init(|| make().unwrap_or_default()).clone())
     }
 }
 
@@ -165,17 +171,21 @@ impl Cluster {
             self.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await?;
         }
         for name in NODES {
-            let labels = json!({"kubernetes.io/hostname": name});
-            let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}});
-            self.create(node).await?;
-            let amounts = json!({"cpu": "4", "memory": "8Gi", "pods": "110"});
-            let status = json!({
-                "capacity": amounts, "allocatable": amounts,
-                "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}],
-            });
-            self.patch_status(on_cluster("", "nodes", name), json!({ "status": status })).await?;
+            self.add_node(name).await?;
         }
         Ok(())
+    }
+
+    /// Adds a node that is ready.
+    pub async fn add_node(&self, name: &str) -> Result<()> {
+        let labels = json!({"kubernetes.io/hostname": name});
+        self.create(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})).await?;
+        let amounts = json!({"cpu": "4", "memory": "8Gi", "pods": "110"});
+        let status = json!({
+            "capacity": amounts, "allocatable": amounts,
+            "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}],
+        });
+        self.patch_status(on_cluster("", "nodes", name), json!({ "status": status })).await.map(drop)
     }
 
     /// Makes an object, in the namespace `default` if it names none and needs one.
@@ -228,9 +238,10 @@ impl Cluster {
         }
     }
 
-    /// Lets time pass.
-    pub async fn pass(&self, seconds: u64) {
-        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    /// Waits until so many seconds have passed since the beginning of time, which is a full minute.
+    pub async fn until(&self, seconds: u64) {
+        let passed = machine::passed();
+        tokio::time::sleep(Duration::from_secs(seconds).saturating_sub(passed)).await;
     }
 
     /// The objects of a kind, as of now.
@@ -275,7 +286,7 @@ async fn lead(api: Api, term: Term, accomplice: Arc<Accomplice>, led: Arc<Mutex<
             // The dead are not told.
             stop: CancellationToken::new(),
             settings: settings.clone(),
-            signer: Arc::new(NoAuthority),
+            signer: Arc::new(Stamp),
         };
         let mut work = JoinSet::new();
         work.spawn(kontiki_controllers::run(context.clone()));

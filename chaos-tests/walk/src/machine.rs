@@ -11,6 +11,7 @@
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_uint, c_void};
+use std::time::Duration;
 
 use libc::{clockid_t, epoll_event, size_t, ssize_t, timespec};
 
@@ -46,6 +47,11 @@ pub fn virtually<T: Send>(seed: u64, work: impl FnOnce() -> T + Send) -> T {
         let ended = thread.expect("there are threads").join();
         ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// What has passed for this thread since the beginning.
+pub fn passed() -> Duration {
+    Duration::from_nanos(MACHINE.get().map_or(0, |machine| machine.now))
 }
 
 /// Any number.
@@ -120,7 +126,7 @@ pub unsafe extern "C" fn epoll_wait(queue: c_int, events: *mut epoll_event, most
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-    use std::time::{Duration, Instant, SystemTime};
+    use std::time::{Instant, SystemTime};
 
     use super::*;
 

@@ -18,6 +18,9 @@ pub struct Picture {
 const UNORDERED: &[&str] =
     &["endpoints", "active", "conditions", "ownerReferences", "finalizers", "succeeded", "failed", "addresses"];
 
+/// How the volume with a pod's token is called, before what is random in it.
+const TOKENS: &str = "kube-api-access-";
+
 struct Painter<'a> {
     history: &'a History,
     generation: Value,
@@ -36,6 +39,10 @@ impl Painter<'_> {
         }
         if text.parse::<std::net::IpAddr>().is_ok() {
             return "an address".to_owned();
+        }
+        // What admission gives each pod.
+        if text.starts_with(TOKENS) {
+            return TOKENS.to_owned();
         }
         let mut out = text.to_owned();
         for (name, plain) in self.history.names.iter().filter(|(name, _)| text.contains(name.as_str())) {

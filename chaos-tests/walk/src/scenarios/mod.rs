@@ -4,6 +4,7 @@ mod collection;
 mod jobs;
 mod network;
 mod nodes;
+mod policy;
 mod sets;
 mod volumes;
 
@@ -40,9 +41,15 @@ pub static SCENARIOS: &[Scenario] = &[
     scenario!("collection", collection::owners),
     scenario!("namespace", collection::namespace),
     scenario!("service", network::service),
+    scenario!("mirror", network::mirrored),
     scenario!("budget", network::budget),
     scenario!("volumes", volumes::claimed),
+    scenario!("ephemeral", volumes::ephemeral),
+    scenario!("quota", policy::quota),
+    scenario!("autoscaler", policy::autoscaler),
+    scenario!("odds", policy::odds),
     scenario!("taints", nodes::taints),
+    scenario!("new-node", nodes::new),
     scenario!("lost-node", nodes::lost),
 ];
 

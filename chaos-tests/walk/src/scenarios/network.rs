@@ -24,6 +24,31 @@ pub async fn service(cluster: &Cluster) -> Result<()> {
     cluster.expect("endpoints", 0, |_| true)
 }
 
+/// What people list as a Service's endpoints is shown as slices, until they take it away.
+pub async fn mirrored(cluster: &Cluster) -> Result<()> {
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "far"},
+                         "spec": {"ports": [{"port": 80}]}});
+    cluster.create(service).await?;
+    let subsets = |ip: &str| json!([{"addresses": [{"ip": ip}], "ports": [{"port": 80}]}]);
+    let endpoints =
+        json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "far"}, "subsets": subsets("192.0.2.1")});
+    cluster.create(endpoints).await?;
+    cluster.settle().await?;
+    cluster.expect("endpointslices", 1, |slice| slice["endpoints"][0]["addresses"][0] == "192.0.2.1")?;
+    let far = at("", "endpoints", "far");
+    cluster.patch(far, json!({"subsets": subsets("192.0.2.2")})).await?;
+    cluster.settle().await?;
+    cluster.expect("endpointslices", 1, |slice| slice["endpoints"][0]["addresses"][0] == "192.0.2.2")?;
+    let two = json!({"addresses": [{"ip": "2001:db8::1"}], "ports": [{"port": 81}]});
+    let both = json!([{"addresses": [{"ip": "192.0.2.2"}], "ports": [{"port": 80}]}, two]);
+    cluster.patch(far, json!({"subsets": both})).await?;
+    cluster.settle().await?;
+    cluster.expect("endpointslices", 2, |_| true)?;
+    cluster.delete(far, None).await?;
+    cluster.settle().await?;
+    cluster.expect("endpointslices", 0, |_| true)
+}
+
 /// A budget lets one pod be evicted, and another when the first is replaced.
 pub async fn budget(cluster: &Cluster) -> Result<()> {
     cluster.create(workload("ReplicaSet", "web", json!({"replicas": 3}))).await?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::{is_ready, workload};
@@ -19,6 +19,21 @@ pub async fn taints(cluster: &Cluster) -> Result<()> {
     cluster.patch(node, json!({"spec": {"taints": null}})).await?;
     cluster.patch(on_cluster("", "nodes", "n2"), json!({"spec": {"unschedulable": true}})).await?;
     cluster.settle().await?;
+    cluster.expect("pods", 2, |_| true)
+}
+
+/// A node comes, gets addresses for its pods, and a pod of each set that wants one.
+pub async fn new(cluster: &Cluster) -> Result<()> {
+    cluster.create(workload("DaemonSet", "log", json!({}))).await?;
+    cluster.settle().await?;
+    cluster.add_node("n3").await?;
+    cluster.settle().await?;
+    cluster.expect("pods", 3, is_ready)?;
+    let ranges: std::collections::BTreeSet<String> =
+        cluster.objects("nodes").iter().map(|(_, node)| node["spec"]["podCIDR"].to_string()).collect();
+    ensure!(ranges.len() == 3, "{ranges:?}");
+    cluster.delete(on_cluster("", "nodes", "n3"), None).await?;
+    cluster.rest(Duration::from_secs(90)).await?;
     cluster.expect("pods", 2, |_| true)
 }
 
