@@ -59,11 +59,10 @@ fmt:
 bench: install peers
 	deploy/bench.sh
 
-# Faults for as long as wanted: simulated ones (SIM seeds), the leader's death around each of its writes, real ones on groups of three and of five store
-# processes (MINUTES each, SEED), upgrades and downgrades of three under faults (MINUTES), members killed over and
-# over (KILLS), mistakes planted in the members; then
-# leaders killed, frozen and cut off and nodes lost under a whole cluster, the agent against a real
-# containerd, full disks.
+# Faults for as long as wanted: simulated ones (SIM seeds), the leader killed around each of its writes, real ones on
+# groups of three and of five store processes (MINUTES each, SEED), upgrades and downgrades of three under faults
+# (MINUTES), members killed over and over (KILLS), mistakes planted in the members; then leaders killed, frozen and cut
+# off and nodes lost under a whole cluster, the agent against a real containerd, full disks.
 SIM ?= 2000
 MINUTES ?= 30
 SEED ?= 1
