@@ -59,11 +59,10 @@ fmt:
 bench: install peers
 	deploy/bench.sh
 
-# Faults for as long as wanted: simulated ones (SIM seeds), real ones on groups of three and of five store
-# processes (MINUTES each, SEED), upgrades and downgrades of three under faults (MINUTES), members killed over and
-# over (KILLS), mistakes planted in the members; then
-# leaders killed, frozen and cut off and nodes lost under a whole cluster, the agent against a real
-# containerd, full disks.
+# Faults for as long as wanted: simulated ones (SIM seeds), the leader killed around each of its writes, real ones on
+# groups of three and of five store processes (MINUTES each, SEED), upgrades and downgrades of three under faults
+# (MINUTES), members killed over and over (KILLS), mistakes planted in the members; then leaders killed, frozen and cut
+# off and nodes lost under a whole cluster, the agent against a real containerd, full disks.
 SIM ?= 2000
 MINUTES ?= 30
 SEED ?= 1
@@ -71,6 +70,7 @@ KILLS ?= 500
 NEMESIS = $(CARGO_TARGET_DIR)/debug/nemesis
 chaos: install build
 	SIM=$(SIM) cargo test --workspace --test simulation -- --nocapture
+	WALK=all cargo test --workspace --test walk -- --nocapture
 	$(NEMESIS) run --members 3 --minutes $(MINUTES) --seed $(SEED)
 	$(NEMESIS) run --members 5 --minutes $(MINUTES) --seed $(SEED)
 	$(NEMESIS) upgrade --members 3 --minutes $(MINUTES) --seed $(SEED)

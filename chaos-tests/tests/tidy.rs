@@ -83,6 +83,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kontiki-etcd-tests", &["kontiki-proto", "kontiki-test-ports"]),
     ("kontiki-api-load", &["kontiki-etcd-tests", "kontiki-test-ports"]),
     ("kontiki-nemesis", &["kontiki-proto", "kontiki-etcd-tests"]),
+    (
+        "kontiki-walk",
+        &[
+            "kontiki-model",
+            "kontiki-proto",
+            "kontiki-store",
+            "kontiki-kinds",
+            "kontiki-api",
+            "kontiki-plan",
+            "kontiki-controllers",
+            "kontiki-scheduler",
+        ],
+    ),
 ];
 
 /// Crates that decide and never act: no runtime, no I/O, no clock. `deploy/touched.py` reads their names here.

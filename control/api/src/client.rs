@@ -1,5 +1,6 @@
 //! The in-process client: the same pipeline as HTTP, without the HTTP.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ use serde_json::Value;
 use crate::call::{Answer, Call, Input, Notes};
 use crate::params::Params;
 use crate::verbs::delete::Request;
+use crate::witness::{Witness, Write};
 use crate::writes::{Effect, Writer};
 use crate::{Api, DeleteOptions, PatchKind, Status, Target, User, deadline};
 
@@ -28,13 +30,14 @@ pub struct Client {
     user: User,
     fence: Option<Term>,
     writer: Writer,
+    witness: Option<Arc<dyn Witness>>,
 }
 
 impl Api {
     /// A client that skips HTTP and nothing else.
     #[must_use]
     pub fn client(&self, user: User) -> Client {
-        Client { api: self.clone(), writer: Writer::of(&user.groups), user, fence: None }
+        Client { api: self.clone(), writer: Writer::of(&user.groups), user, fence: None, witness: None }
     }
 }
 
@@ -60,6 +63,12 @@ impl Client {
     #[must_use]
     pub fn fenced(&self, term: Term) -> Self {
         Self { fence: Some(term), ..self.clone() }
+    }
+
+    /// The same client, whose writes `witness` looks on at.
+    #[must_use]
+    pub fn witnessed_by(&self, witness: Arc<dyn Witness>) -> Self {
+        Self { witness: Some(witness), ..self.clone() }
     }
 
     /// Reads one object, or a `scale`.
@@ -96,56 +105,90 @@ impl Client {
         object: Value,
     ) -> Result<Value, Status> {
         let target = Target { resource, namespace, name: "", subresource: None };
-        let mut call = self.call(target, Verb::Create).await?;
-        value_of(call.post(Input::Value(object)).await?)
+        self.create_sub(target, object).await
     }
 
     /// Creates through a subresource: `binding`, `eviction`, `token`.
     pub async fn create_sub(&self, target: Target<'_>, object: Value) -> Result<Value, Status> {
-        let mut call = self.call(target, Verb::Create).await?;
-        value_of(call.post(Input::Value(object)).await?)
+        let write = Box::pin(async {
+            let mut call = self.call(target, Verb::Create).await?;
+            value_of(call.post(Input::Value(object)).await?)
+        });
+        self.witnessed(target, Verb::Create, write).await
     }
 
     /// Replaces an object, or its `status` or `scale`. A `resourceVersion` in it is a precondition.
     pub async fn update(&self, target: Target<'_>, object: Value) -> Result<Value, Status> {
-        let mut call = self.call(target, Verb::Update).await?;
-        value_of(call.update(Input::Value(object)).await?)
+        let write = Box::pin(async {
+            let mut call = self.call(target, Verb::Update).await?;
+            value_of(call.update(Input::Value(object)).await?)
+        });
+        self.witnessed(target, Verb::Update, write).await
     }
 
     /// The same, for callers that want to know only whether that changed anything.
     pub async fn update_effect(&self, target: Target<'_>, object: Value) -> Result<Effect, Status> {
-        let mut call = self.call(target, Verb::Update).await?;
-        call.update(Input::Value(object)).await?;
-        Ok(call.effect)
+        let write = Box::pin(async {
+            let mut call = self.call(target, Verb::Update).await?;
+            call.update(Input::Value(object)).await?;
+            Ok(call.effect)
+        });
+        self.witnessed(target, Verb::Update, write).await
     }
 
     /// Patches an object or a subresource. A `resourceVersion` in the patch is a precondition.
     pub async fn patch(&self, target: Target<'_>, kind: PatchKind, patch: Value) -> Result<Value, Status> {
-        let mut call = self.call(target, Verb::Patch).await?;
-        let bytes = serde_json::to_vec(&patch).map_err(Status::internal)?;
-        value_of(call.patch(kind, bytes.into()).await?)
+        let write = Box::pin(async {
+            let mut call = self.call(target, Verb::Patch).await?;
+            let bytes = serde_json::to_vec(&patch).map_err(Status::internal)?;
+            value_of(call.patch(kind, bytes.into()).await?)
+        });
+        self.witnessed(target, Verb::Patch, write).await
     }
 
     /// The same, for callers that want to know only whether that changed anything.
     pub async fn patch_effect(&self, target: Target<'_>, kind: PatchKind, patch: Value) -> Result<Effect, Status> {
-        let mut call = self.call(target, Verb::Patch).await?;
-        let bytes = serde_json::to_vec(&patch).map_err(Status::internal)?;
-        call.patch(kind, bytes.into()).await?;
-        Ok(call.effect)
+        let write = Box::pin(async {
+            let mut call = self.call(target, Verb::Patch).await?;
+            let bytes = serde_json::to_vec(&patch).map_err(Status::internal)?;
+            call.patch(kind, bytes.into()).await?;
+            Ok(call.effect)
+        });
+        self.witnessed(target, Verb::Patch, write).await
     }
 
     /// Deletes an object. Returns the object as it was last, or as it is on its way out, or a
     /// Success status.
     pub async fn delete(&self, target: Target<'_>, options: DeleteOptions) -> Result<Value, Status> {
-        let mut call = self.call(target, Verb::Delete).await?;
-        value_of(call.delete(&Request { options, ..Request::default() }).await?)
+        let write = Box::pin(async {
+            let mut call = self.call(target, Verb::Delete).await?;
+            value_of(call.delete(&Request { options, ..Request::default() }).await?)
+        });
+        self.witnessed(target, Verb::Delete, write).await
     }
 
     /// The same, for callers that want to know only whether that changed anything.
     pub async fn delete_effect(&self, target: Target<'_>, options: DeleteOptions) -> Result<Effect, Status> {
-        let mut call = self.call(target, Verb::Delete).await?;
-        call.delete(&Request { options, ..Request::default() }).await?;
-        Ok(call.effect)
+        let write = Box::pin(async {
+            let mut call = self.call(target, Verb::Delete).await?;
+            call.delete(&Request { options, ..Request::default() }).await?;
+            Ok(call.effect)
+        });
+        self.witnessed(target, Verb::Delete, write).await
+    }
+
+    /// Makes a write, before the witness if there is one. It comes in a box: whoever holds clients' futures holds little.
+    async fn witnessed<T>(
+        &self,
+        target: Target<'_>,
+        verb: Verb,
+        write: Pin<Box<impl Future<Output = Result<T, Status>>>>,
+    ) -> Result<T, Status> {
+        let Some(witness) = &self.witness else { return write.await };
+        let number = witness.before(Write { writer: self.writer, verb, target }).await;
+        let result = write.await;
+        witness.after(number).await;
+        result
     }
 
     /// A call to `target`, authorized.

@@ -65,6 +65,7 @@ mod trail;
 pub mod usage;
 mod verbs;
 mod websocket;
+pub mod witness;
 pub mod writes;
 
 pub use aggregate::Looked;

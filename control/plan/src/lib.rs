@@ -26,6 +26,8 @@ pub mod lifecycle;
 pub mod network;
 pub mod nodes;
 pub mod object;
+#[doc(hidden)]
+pub mod planted;
 pub mod pod;
 pub mod policy;
 pub mod scheduler;

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::action::{Action, DeleteHow, Patch, Plan, Propagation, to_value};
 use crate::key::Uid;
+use crate::planted::{self, Bug};
 
 /// Finalizer: dependents lose their owner before it goes.
 pub const ORPHAN: &str = "orphan";
@@ -178,7 +179,11 @@ fn orphan(view: &View<'_>) -> Vec<Action> {
             dependent.owners.iter().filter(|owner| owner.uid != view.item.uid).cloned().collect();
         dependent.with_owners(&left)
     };
-    view.dependents.iter().map(release).collect()
+    let mut actions: Vec<Action> = view.dependents.iter().map(release).collect();
+    if planted::is(Bug::HastyOwner) {
+        actions.insert(0, view.item.without_finalizer(ORPHAN));
+    }
+    actions
 }
 
 /// What becomes of an object, given its owners.

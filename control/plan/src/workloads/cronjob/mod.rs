@@ -24,9 +24,12 @@ use kontiki_model::cron::{Schedule, load_zone};
 
 use self::due::Due;
 use super::job::{is_finished, is_true};
-use crate::action::{Action, Announce, DeleteHow, EventRecord, Plan, Propagation, create, delete, patch_to, reference};
+use crate::action::{
+    Action, Announce, DeleteHow, EventRecord, Plan, Propagation, Verb, create, delete, patch_to, reference,
+};
 use crate::key::NamespacedName;
 use crate::object::{self, annotation, controller, controller_reference, deleting, name, namespace, time, uid};
+use crate::planted::{self, Bug};
 
 /// Who speaks in its events.
 const COMPONENT: &str = "cronjob-controller";
@@ -61,7 +64,10 @@ pub fn plan(view: &View, now: Timestamp) -> Plan {
     let known = Cron { view, spec, status: status.clone() };
     let next = known.next(now);
     let mut plan = Plan::rest(next.why);
-    let status = known.without_replaced(status, &next);
+    let mut status = known.without_replaced(status, &next);
+    if planted::is(Bug::EagerSchedule) && next.actions.iter().any(|action| action.verb() == Verb::Create) {
+        status.last_schedule_time = Some(time(now));
+    }
     // A CronJob without a status has nothing to say.
     let status = Some(status).filter(|status| view.cron.status.is_some() || *status != CronJobStatus::default());
     let changed = CronJob { status, ..view.cron.as_ref().clone() };

@@ -32,8 +32,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kontiki_model::indexes::Indexes;
 use kontiki_model::selector::Selector;
 
-use crate::action::{Action, EventRecord, Plan, patch_to, reference};
+use crate::action::{Action, EventRecord, Plan, Verb, patch_to, reference};
 use crate::object::{controlled_by, deleting, uid};
+use crate::planted::{self, Bug};
 use crate::pod;
 use crate::selection::Selects;
 
@@ -97,6 +98,9 @@ fn run(view: &View, state: &State<'_>, now: Timestamp) -> Plan {
     plan.extend(write(state.job, status, events));
     let free: Vec<Action> = counted.free.iter().map(|pod| release(pod)).collect();
     plan.extend(Plan::new("pods have been counted", free));
+    if planted::is(Bug::UncountedPods) {
+        plan.actions.sort_by_key(|action| action.verb() == Verb::PatchStatus);
+    }
     plan.extend(match end {
         Some(_) => pods::delete_all(state),
         None => pods::manage(view, state, now),
