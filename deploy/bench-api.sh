@@ -7,9 +7,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/kontiki/target}"
 
-# Without the simulation, which compiles planted mistakes into the store.
+# Without the simulations, which compile planted mistakes into the store and the plans.
 if [ -z "${KONTIKI_BIN:-}" ]; then
-  cargo build --release --workspace --exclude kontiki-sim --bins
+  cargo build --release --workspace --exclude kontiki-sim --exclude kontiki-walk --bins
   export KONTIKI_BIN="$CARGO_TARGET_DIR/release/kontiki"
 else
   cargo build --release --package kontiki-api-load

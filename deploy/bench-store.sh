@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/kontiki/target}"
 
-# Without the simulation, which compiles planted mistakes into the store.
-cargo build --release --workspace --exclude kontiki-sim --bins
+# Without the simulations, which compile planted mistakes into the store and the plans.
+cargo build --release --workspace --exclude kontiki-sim --exclude kontiki-walk --bins
 export KONTIKI_BIN="$CARGO_TARGET_DIR/release/kontiki"
 exec "$CARGO_TARGET_DIR/release/store-load" compare "$@"

@@ -8,6 +8,6 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/kontiki/target}"
 
 deploy/bench-store.sh
 deploy/bench-api.sh
-# Without the simulation, which compiles planted mistakes into the store.
-cargo bench --workspace --exclude kontiki-sim --benches
+# Without the simulations, which compile planted mistakes into the store and the plans.
+cargo bench --workspace --exclude kontiki-sim --exclude kontiki-walk --benches
 KONTIKI_BIN="$CARGO_TARGET_DIR/release/kontiki" cargo test --release --package kontiki-chaos-tests --test cluster -- figures
