@@ -256,9 +256,9 @@ impl Cluster {
         let objects = self.objects(resource);
         let found = objects.iter().filter(|(_, object)| good(object)).count();
         if found != wanted {
-            let shown: Vec<String> =
-                objects.iter().map(|(key, object)| format!("{key} {}", object["status"])).collect();
-            bail!("{found} of the {resource} are as expected, {wanted} should be: {shown:#?}");
+            let status = |object: &Value| object["status"].to_string().chars().take(200).collect::<String>();
+            let shown: Vec<String> = objects.iter().map(|(key, object)| format!("{key} {}", status(object))).collect();
+            bail!("{found} of the {resource} are as expected, {wanted} should be: {}", shown.join(", "));
         }
         Ok(())
     }

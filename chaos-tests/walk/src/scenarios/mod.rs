@@ -46,7 +46,6 @@ pub static SCENARIOS: &[Scenario] = &[
     scenario!("volumes", volumes::claimed),
     scenario!("ephemeral", volumes::ephemeral),
     scenario!("quota", policy::quota),
-    scenario!("autoscaler", policy::autoscaler),
     scenario!("odds", policy::odds),
     scenario!("taints", nodes::taints),
     scenario!("new-node", nodes::new),

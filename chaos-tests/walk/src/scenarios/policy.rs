@@ -1,4 +1,4 @@
-//! What the cluster itself keeps in order: quotas, roles, tokens, certificates, sizes.
+//! What the cluster itself keeps in order: quotas, roles, tokens, certificates.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -31,23 +31,6 @@ pub async fn quota(cluster: &Cluster) -> Result<()> {
     cluster.patch(at("apps", "replicasets", "web"), json!({"spec": {"replicas": 0}})).await?;
     cluster.settle().await?;
     cluster.expect("resourcequotas", 1, used("0"))
-}
-
-/// An autoscaler that gets no metrics keeps its target within its bounds.
-pub async fn autoscaler(cluster: &Cluster) -> Result<()> {
-    cluster.create(workload("ReplicaSet", "web", json!({"replicas": 1}))).await?;
-    cluster.settle().await?;
-    let target = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web"});
-    let metric = json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}});
-    let scaler = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "web"},
-        "spec": {"minReplicas": 2, "maxReplicas": 3, "scaleTargetRef": target, "metrics": [metric]}});
-    cluster.create(scaler).await?;
-    cluster.rest(RETRIES).await?;
-    cluster.expect("pods", 2, is_ready)?;
-    let smaller = json!({"spec": {"minReplicas": 1, "maxReplicas": 1}});
-    cluster.patch(at("autoscaling", "horizontalpodautoscalers", "web"), smaller).await?;
-    cluster.rest(RETRIES).await?;
-    cluster.expect("pods", 1, is_ready)
 }
 
 /// A request of a node's, made once: making it is slow, and it is the same in all runs then.
