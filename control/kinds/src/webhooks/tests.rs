@@ -76,7 +76,7 @@ fn judged(
     }
     let stored = json!({"webhooks": [hook]}).to_string();
     webhooks.changed(&ObjectKey::new(MUTATING[0], None, "c"), Some(stored.as_bytes()));
-    let table = webhooks.world.registry.table();
+    let table = webhooks.context.registry.table();
     let def = table.find("autoscaling", "v2", "horizontalpodautoscalers").unwrap();
     let user = User::new("somebody", &["friends"]);
     let (namespace, name) = (Some("n"), "h");
@@ -276,7 +276,7 @@ fn webhooks_stand_in_the_order_of_their_configurations() {
         webhooks.changed(&ObjectKey::new(MUTATING[0], None, name), Some(stored.as_bytes()));
     };
     let order = |group: &str, version: &str, plural: &str| {
-        let table = webhooks.world.registry.table();
+        let table = webhooks.context.registry.table();
         let (user, def) = (User::default(), table.find(group, version, plural).unwrap());
         let (operation, namespace, name) = (Operation::Create, None, "x");
         let request = Request { operation, user: &user, def, sub: None, namespace, name, old: None, dry_run: false };
@@ -334,7 +334,7 @@ fn meets(conditions: &[&str], ignored: bool) -> Result<bool, String> {
     let webhooks = Webhooks::new(Phase::Validating, registry(), says);
     let stored = json!({"webhooks": [hook]}).to_string();
     webhooks.changed(&ObjectKey::new(VALIDATING[0], None, "c"), Some(stored.as_bytes()));
-    let table = webhooks.world.registry.table();
+    let table = webhooks.context.registry.table();
     let def = table.find("autoscaling", "v2", "horizontalpodautoscalers").unwrap();
     let (user, operation) = (User::new("somebody", &["friends"]), Operation::Create);
     let (namespace, name) = (Some("n"), "h");
