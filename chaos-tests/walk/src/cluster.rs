@@ -20,13 +20,13 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::accomplice::Accomplice;
 use crate::history::{History, follow};
+use crate::killer::Killer;
 use crate::machine;
 use crate::nodes::Nodes;
 
 /// How long the cluster is without a leader.
-const INTERREGNUM: Duration = Duration::from_secs(1);
+const ELECTION: Duration = Duration::from_secs(1);
 /// How long nothing changes when all is done.
 const QUIET: Duration = Duration::from_secs(12);
 /// How long anything may take.
@@ -35,9 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(1200);
 /// The nodes of every cluster.
 const NODES: [&str; 2] = ["n1", "n2"];
 
-struct Dice;
+struct Drawn;
 
-impl Entropy for Dice {
+impl Entropy for Drawn {
     fn draw(&self) -> u64 {
         machine::draw()
     }
@@ -52,9 +52,9 @@ impl NodeProxy for NoNodes {
 }
 
 /// Signs everything alike.
-struct Stamp;
+struct NoSigner;
 
-impl Signer for Stamp {
+impl Signer for NoSigner {
     fn sign(&self, _: &str, _: &[String], _: Duration) -> Result<String, String> {
         static CERTIFICATE: OnceLock<String> = OnceLock::new();
         let make = || {
@@ -105,7 +105,7 @@ fn api_config() -> kontiki_api::Config {
         tokens: Vec::new(),
         anonymous: Default::default(),
         clock: Arc::new(System),
-        entropy: Arc::new(Dice),
+        entropy: Arc::new(Drawn),
         version: "0.0.0".into(),
         service_account_key_pem: account_key(),
         issuer: "https://kubernetes.default.svc.cluster.local".into(),
@@ -138,35 +138,35 @@ fn settings() -> Settings {
 pub struct Cluster {
     pub client: Client,
     pub history: Arc<Mutex<History>>,
-    pub accomplice: Arc<Accomplice>,
+    pub killer: Arc<Killer>,
     /// Since when there is a leader.
     led: Arc<Mutex<Option<Instant>>>,
     tasks: JoinSet<()>,
 }
 
 impl Cluster {
-    /// One that is furnished and at rest.
+    /// One that is set up and at rest.
     pub async fn start() -> Result<Self> {
         let store = Store::open(store_config()).await?;
         store.bootstrap().await?;
         let term = store.status().wait_for(|status| status.is_leader).await?.term;
         let api = Api::new(store.clone(), api_config()).map_err(|error| anyhow!("{error}"))?;
         let client = api.client(User::new("walk", &["system:masters"]));
-        let (accomplice, history) = (Arc::<Accomplice>::default(), Arc::<Mutex<History>>::default());
+        let (killer, history) = (Arc::<Killer>::default(), Arc::<Mutex<History>>::default());
         let led = Arc::<Mutex<Option<Instant>>>::default();
         kontiki_controllers::warm(&api);
         kontiki_scheduler::warm(&api);
         let mut tasks = JoinSet::new();
         tasks.spawn(follow(store, history.clone()));
         tasks.spawn(Nodes::new(client.clone()).run(api.clone()));
-        tasks.spawn(lead(api, term, accomplice.clone(), led.clone()));
-        let cluster = Self { client, history, accomplice, led, tasks };
-        cluster.furnish().await?;
+        tasks.spawn(lead(api, term, killer.clone(), led.clone()));
+        let cluster = Self { client, history, killer, led, tasks };
+        cluster.set_up().await?;
         cluster.settle().await?;
         Ok(cluster)
     }
 
-    async fn furnish(&self) -> Result<()> {
+    async fn set_up(&self) -> Result<()> {
         for name in ["default", "kube-system", "kube-node-lease"] {
             self.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await?;
         }
@@ -274,11 +274,11 @@ fn told(what: &str, status: &Status) -> anyhow::Error {
 }
 
 /// One leader after the other, until the run ends.
-async fn lead(api: Api, term: Term, accomplice: Arc<Accomplice>, led: Arc<Mutex<Option<Instant>>>) {
+async fn lead(api: Api, term: Term, killer: Arc<Killer>, led: Arc<Mutex<Option<Instant>>>) {
     let settings = Arc::new(settings());
     loop {
         let user = User::new("system:kontiki-leader", &["system:masters", "system:authenticated"]);
-        let client = api.client(user).fenced(term).counted_for(Writer::Server).witnessed_by(accomplice.clone());
+        let client = api.client(user).fenced(term).counted_for(Writer::Server).witnessed_by(killer.clone());
         let context = LeaderContext {
             api: api.clone(),
             client,
@@ -286,17 +286,17 @@ async fn lead(api: Api, term: Term, accomplice: Arc<Accomplice>, led: Arc<Mutex<
             // The dead are not told.
             stop: CancellationToken::new(),
             settings: settings.clone(),
-            signer: Arc::new(Stamp),
+            signer: Arc::new(NoSigner),
         };
         let mut work = JoinSet::new();
         work.spawn(kontiki_controllers::run(context.clone()));
         work.spawn(kontiki_scheduler::run(context));
         *led.lock() = Some(Instant::now());
-        accomplice.doom().await;
+        killer.due().await;
         *led.lock() = None;
         work.shutdown().await;
-        tokio::time::sleep(INTERREGNUM).await;
-        accomplice.buried();
+        tokio::time::sleep(ELECTION).await;
+        killer.killed();
     }
 }
 

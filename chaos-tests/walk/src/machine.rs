@@ -36,7 +36,7 @@ thread_local! {
 ///
 /// # Panics
 /// If `work` does.
-pub fn virtually<T: Send>(seed: u64, work: impl FnOnce() -> T + Send) -> T {
+pub fn on_virtual_time<T: Send>(seed: u64, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let begin = move || {
             MACHINE.set(Some(Machine { now: 0, chance: seed }));
@@ -138,7 +138,7 @@ mod tests {
     fn a_day_passes_at_once() {
         let day = Duration::from_secs(86_400);
         let real = Instant::now();
-        let passed = virtually(1, || {
+        let passed = on_virtual_time(1, || {
             let (began, wall) = (Instant::now(), SystemTime::now());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async { tokio::time::sleep(day).await });
@@ -150,8 +150,8 @@ mod tests {
 
     #[test]
     fn a_seed_decides_the_order_of_hash_maps() {
-        assert_eq!(virtually(1, order), virtually(1, order));
-        assert_ne!(virtually(1, order), virtually(2, order));
-        assert_ne!(order(), virtually(1, order));
+        assert_eq!(on_virtual_time(1, order), on_virtual_time(1, order));
+        assert_ne!(on_virtual_time(1, order), on_virtual_time(2, order));
+        assert_ne!(order(), on_virtual_time(1, order));
     }
 }

@@ -8,22 +8,22 @@ use kontiki_plan::planted::{Bug, plant};
 use kontiki_store::simulation;
 use tokio::runtime::Builder;
 
-use crate::accomplice::Plot;
 use crate::cluster::Cluster;
-use crate::ground::Ground;
-use crate::machine::virtually;
-use crate::picture::{Picture, paint};
+use crate::end_state::{EndState, end_state};
+use crate::environment::Environment;
+use crate::killer::Kill;
+use crate::machine::on_virtual_time;
 use crate::scenarios::Scenario;
 
 /// What came of a run.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// The leaders' writes, in words.
-    pub acts: Vec<String>,
+    pub writes: Vec<String>,
     /// Leaders that died.
-    pub deaths: usize,
+    pub kills: usize,
     /// What there is at the end.
-    pub picture: Picture,
+    pub end_state: EndState,
     /// Rules that were broken, and why the scenario did not come to its end.
     pub broken: Vec<String>,
     /// A digest of all that was written, in order.
@@ -32,38 +32,38 @@ pub struct Outcome {
     pub seconds: u64,
 }
 
-/// Plays a scenario; with a plot, its leader dies; with a bug, plans make that mistake.
+/// Plays a scenario; with a kill, its leader dies; with a bug, plans make that mistake.
 #[must_use]
-pub fn play(scenario: &Scenario, plot: Option<Plot>, seed: u64, bug: Option<Bug>) -> Outcome {
-    virtually(seed, || {
+pub fn play(scenario: &Scenario, kill: Option<Kill>, seed: u64, bug: Option<Bug>) -> Outcome {
+    on_virtual_time(seed, || {
         plant(bug);
-        simulation::install(Some(Arc::new(Ground::default())));
+        simulation::install(Some(Arc::new(Environment::default())));
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let outcome = runtime.block_on(run(scenario, plot));
+        let outcome = runtime.block_on(run(scenario, kill));
         drop(runtime);
         simulation::install(None);
         outcome.unwrap_or_else(|error| Outcome { broken: vec![format!("{error:#}")], ..Outcome::default() })
     })
 }
 
-async fn run(scenario: &Scenario, plot: Option<Plot>) -> Result<Outcome> {
+async fn run(scenario: &Scenario, kill: Option<Kill>) -> Result<Outcome> {
     let cluster = Cluster::start().await?;
     cluster.history.lock().begin();
-    cluster.accomplice.begin(plot);
+    cluster.killer.begin(kill);
     let began = Instant::now();
     let mut played = (scenario.play)(&cluster).await;
     if played.is_ok() {
         played = cluster.settle().await;
     }
     let mut outcome = Outcome {
-        acts: cluster.accomplice.acts(),
-        deaths: cluster.accomplice.deaths(),
+        writes: cluster.killer.writes(),
+        kills: cluster.killer.kills(),
         seconds: began.elapsed().as_secs(),
         ..Outcome::default()
     };
     {
         let history = cluster.history.lock();
-        outcome.picture = paint(&history);
+        outcome.end_state = end_state(&history);
         outcome.broken.clone_from(&history.broken);
         outcome.trace = history.trace;
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use kontiki_plan::planted::Bug;
 use parking_lot::Mutex;
 
-use crate::accomplice::{Plot, When};
+use crate::killer::{Kill, When};
 use crate::play::{Outcome, play};
 use crate::scenarios::Scenario;
 
@@ -19,16 +19,16 @@ pub enum Share {
     /// One of so many, another one for each seed.
     OneOf(usize),
     /// One alone.
-    Only(Plot),
+    Only(Kill),
 }
 
-/// A run with a death that ended in another way than the one without.
+/// A run with a kill that ended in another way than the one without.
 #[derive(Clone, Debug)]
 pub struct Difference {
     /// The scenario.
     pub scenario: &'static str,
     /// Where its leader died; `None`: nobody did.
-    pub plot: Option<Plot>,
+    pub kill: Option<Kill>,
     /// That write, in words.
     pub act: String,
     /// What is different.
@@ -37,9 +37,9 @@ pub struct Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.plot {
+        match self.kill {
             None => write!(f, "{}: nobody died", self.scenario)?,
-            Some(Plot { write, when }) => {
+            Some(Kill { write, when }) => {
                 let when = format!("{when:?}").to_lowercase();
                 write!(f, "WALK={}:{write}:{when} (at `{}`)", self.scenario, self.act)?;
             }
@@ -61,17 +61,17 @@ pub struct Report {
     pub kills: usize,
     /// See [`Difference`].
     pub differences: Vec<Difference>,
-    /// Runs that went another way before the death.
+    /// Runs that went another way before the kill.
     pub strayed: usize,
     /// Real seconds.
     pub seconds: f64,
 }
 
-fn plots(share: Share, actions: usize, seed: u64) -> Vec<Plot> {
-    let all = (0..actions).flat_map(|write| When::ALL.map(|when| Plot { write, when }));
+fn kills(share: Share, actions: usize, seed: u64) -> Vec<Kill> {
+    let all = (0..actions).flat_map(|write| When::ALL.map(|when| Kill { write, when }));
     match share {
         Share::All => all.collect(),
-        Share::Only(plot) => vec![plot],
+        Share::Only(kill) => vec![kill],
         Share::OneOf(most) => {
             let skip = usize::try_from(seed % most as u64).unwrap_or(0);
             all.skip(skip).step_by(most).collect()
@@ -79,13 +79,13 @@ fn plots(share: Share, actions: usize, seed: u64) -> Vec<Plot> {
     }
 }
 
-/// What differs between a run with a death and the one without.
-fn compare(plot: Plot, outcome: &Outcome, expected: &Outcome) -> Vec<String> {
+/// What differs between a run with a kill and the one without.
+fn compare(kill: Kill, outcome: &Outcome, expected: &Outcome) -> Vec<String> {
     let mut what = outcome.broken.clone();
-    if outcome.deaths != 1 {
-        what.push(format!("{} leaders died around write {}", outcome.deaths, plot.write));
+    if outcome.kills != 1 {
+        what.push(format!("{} leaders died around write {}", outcome.kills, kill.write));
     }
-    what.extend(outcome.picture.differences(&expected.picture));
+    what.extend(outcome.end_state.differences(&expected.end_state));
     what
 }
 
@@ -95,34 +95,34 @@ fn compare(plot: Plot, outcome: &Outcome, expected: &Outcome) -> Vec<String> {
 pub fn walk(scenario: &Scenario, share: Share, seed: u64, bug: Option<Bug>) -> Report {
     let began = Instant::now();
     let expected = play(scenario, None, seed, None);
-    let actions = expected.acts.len();
-    let difference = |plot, act: &str, what| Difference { scenario: scenario.name, plot, act: act.to_owned(), what };
+    let actions = expected.writes.len();
+    let difference = |kill, act: &str, what| Difference { scenario: scenario.name, kill, act: act.to_owned(), what };
     let mut report =
         Report { scenario: scenario.name, actions, kills: 0, differences: Vec::new(), strayed: 0, seconds: 0.0 };
     if !expected.broken.is_empty() {
         report.differences.push(difference(None, "", expected.broken.clone()));
     }
-    let plots = plots(share, actions, seed);
+    let kills = kills(share, actions, seed);
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
-                while let Some(plot) = plots.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let outcome = play(scenario, Some(*plot), seed, bug);
-                    let strayed = outcome.acts.get(..=plot.write) != expected.acts.get(..=plot.write);
-                    let act = outcome.acts.get(plot.write).cloned().unwrap_or_default();
-                    found.lock().push((*plot, act, strayed, compare(*plot, &outcome, &expected)));
+                while let Some(kill) = kills.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let outcome = play(scenario, Some(*kill), seed, bug);
+                    let strayed = outcome.writes.get(..=kill.write) != expected.writes.get(..=kill.write);
+                    let act = outcome.writes.get(kill.write).cloned().unwrap_or_default();
+                    found.lock().push((*kill, act, strayed, compare(*kill, &outcome, &expected)));
                 }
             });
         }
     });
     let mut found = found.into_inner();
-    found.sort_by_key(|(plot, ..)| (plot.write, plot.when as u8));
-    for (plot, act, strayed, what) in found {
+    found.sort_by_key(|(kill, ..)| (kill.write, kill.when as u8));
+    for (kill, act, strayed, what) in found {
         report.kills += 1;
         report.strayed += usize::from(strayed);
         if !what.is_empty() {
-            report.differences.push(difference(Some(plot), &act, what));
+            report.differences.push(difference(Some(kill), &act, what));
         }
     }
     report.seconds = began.elapsed().as_secs_f64();
@@ -146,7 +146,7 @@ pub fn table(reports: &[Report]) -> String {
     line(&all, sum(|r| r.actions), sum(|r| r.kills), sum(|r| r.differences.len()), seconds);
     let strayed = sum(|r| r.strayed);
     if strayed > 0 {
-        out += &format!("{strayed} runs went another way before the death\n");
+        out += &format!("{strayed} runs went another way before the kill\n");
     }
     out
 }

@@ -6,7 +6,7 @@
 use std::env;
 
 use kontiki_plan::planted::Bug;
-use kontiki_walk::{Plot, Report, SCENARIOS, Scenario, Share, When, play, table, walk};
+use kontiki_walk::{Kill, Report, SCENARIOS, Scenario, Share, When, play, table, walk};
 
 fn seed() -> u64 {
     let text = env::var("SEED").unwrap_or_else(|_| "1".to_owned());
@@ -37,7 +37,7 @@ fn asked() -> Vec<(&'static Scenario, Share)> {
         [name] => vec![(scenario(name), Share::All)],
         [name, write, word] => {
             let write = write.parse().unwrap_or_else(|_| panic!("{write} is not the number of a write"));
-            vec![(scenario(name), Share::Only(Plot { write, when: when(word) }))]
+            vec![(scenario(name), Share::Only(Kill { write, when: when(word) }))]
         }
         _ => panic!("WALK={asked}: all, scenario, or scenario:write:when"),
     }
@@ -61,13 +61,13 @@ fn every_kill_ends_as_no_kill() {
 #[test]
 fn one_run_plays_the_same_again() {
     let job = scenario("job-counted");
-    let plot = Some(Plot { write: 7, when: When::Unheard });
+    let kill = Some(Kill { write: 7, when: When::Unheard });
     // The first run in a process makes what all others find.
     let _ = play(job, None, 7, None);
-    let (one, other) = (play(job, plot, 7, None), play(job, plot, 7, None));
-    assert_eq!(one.acts, other.acts);
+    let (one, other) = (play(job, kill, 7, None), play(job, kill, 7, None));
+    assert_eq!(one.writes, other.writes);
     assert_eq!((one.trace, one.seconds), (other.trace, other.seconds));
-    assert_ne!(one.trace, play(job, plot, 8, None).trace, "chance has no part in it");
+    assert_ne!(one.trace, play(job, kill, 8, None).trace, "chance has no part in it");
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn planted_mistakes_are_found() {
         [(Bug::UncountedPods, "job-counted"), (Bug::EagerSchedule, "cronjob"), (Bug::HastyOwner, "collection")]
     {
         let report = walk(scenario(name), Share::All, seed(), Some(bug));
-        let found = report.differences.iter().find(|difference| difference.plot.is_some());
+        let found = report.differences.iter().find(|difference| difference.kill.is_some());
         match found {
             Some(difference) => {
                 eprintln!("{bug:?}: {} of {} kills, first {difference}", report.differences.len(), report.kills)

@@ -25,7 +25,7 @@ pub async fn owners(cluster: &Cluster) -> Result<()> {
     cluster.expect("pods", 2, |_| true)
 }
 
-/// A namespace is furnished, loses its account, and goes when what somebody holds in it is let go.
+/// A namespace is set up, loses its account, and goes when what somebody holds in it is let go.
 pub async fn namespace(cluster: &Cluster) -> Result<()> {
     cluster.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})).await?;
     cluster.settle().await?;

@@ -12,11 +12,11 @@ use crate::disk::Disk;
 use crate::machine;
 
 #[derive(Default)]
-pub struct Ground {
+pub struct Environment {
     disk: Disk,
 }
 
-impl simulation::World for Ground {
+impl simulation::World for Environment {
     fn now(&self) -> Instant {
         Instant::now()
     }

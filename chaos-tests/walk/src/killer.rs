@@ -2,7 +2,7 @@
 //!
 //! Invariants
 //! - One write of the leader is under way at a time: the next begins when the one before was heard of.
-//! - A leader that is to die makes no more writes, and hears of none but as the plot has it.
+//! - A leader that is to die makes no more writes, and hears of none beyond that.
 //! - Events for people are not numbered, nor held up: they are beside the work.
 
 use std::time::Duration;
@@ -35,7 +35,7 @@ impl When {
 
 /// When the leader dies: around which of its writes, the first being 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Plot {
+pub struct Kill {
     /// The write.
     pub write: usize,
     /// Where around it.
@@ -44,24 +44,24 @@ pub struct Plot {
 
 #[derive(Default)]
 struct State {
-    /// What the leader did since [`Accomplice::begin`], in words.
-    acts: Vec<String>,
+    /// What the leader did since [`Killer::begin`], in words.
+    writes: Vec<String>,
     begun: bool,
     under_way: Option<u64>,
     next: u64,
-    plot: Option<Plot>,
+    kill: Option<Kill>,
     dying: bool,
-    deaths: usize,
+    kills: usize,
 }
 
 /// See the module.
 #[derive(Default)]
-pub struct Accomplice {
+pub struct Killer {
     state: Mutex<State>,
     /// A write is over.
     over: Notify,
     /// The leader is to die.
-    strike: Notify,
+    signal: Notify,
 }
 
 fn words(write: &Write<'_>) -> String {
@@ -71,45 +71,45 @@ fn words(write: &Write<'_>) -> String {
     format!("{} {} {}{sub} {namespace}{}", write.writer.name(), write.verb.as_str(), target.resource, target.name)
 }
 
-impl Accomplice {
+impl Killer {
     /// From now on writes are numbered.
-    pub fn begin(&self, plot: Option<Plot>) {
+    pub fn begin(&self, kill: Option<Kill>) {
         let mut state = self.state.lock();
         state.begun = true;
-        state.plot = plot;
+        state.kill = kill;
     }
 
     /// What the leader did.
-    pub fn acts(&self) -> Vec<String> {
-        self.state.lock().acts.clone()
+    pub fn writes(&self) -> Vec<String> {
+        self.state.lock().writes.clone()
     }
 
     /// How many leaders died.
-    pub fn deaths(&self) -> usize {
-        self.state.lock().deaths
+    pub fn kills(&self) -> usize {
+        self.state.lock().kills
     }
 
     /// Waits until the leader is to die.
-    pub async fn doom(&self) {
-        self.strike.notified().await;
+    pub async fn due(&self) {
+        self.signal.notified().await;
     }
 
     /// The leader is dead, with all that was under way.
-    pub fn buried(&self) {
+    pub fn killed(&self) {
         let mut state = self.state.lock();
         state.dying = false;
         state.under_way = None;
-        state.deaths += 1;
-        state.plot = None;
+        state.kills += 1;
+        state.kill = None;
     }
 
-    fn strike(&self, state: &mut State, number: u64, when: When) -> bool {
-        let struck = state.plot.is_some_and(|plot| plot.when == when && plot.write as u64 == number);
-        if struck {
+    fn die_if_due(&self, state: &mut State, number: u64, when: When) -> bool {
+        let is_due = state.kill.is_some_and(|kill| kill.when == when && kill.write as u64 == number);
+        if is_due {
             state.dying = true;
-            self.strike.notify_one();
+            self.signal.notify_one();
         }
-        struck
+        is_due
     }
 
     /// Begins a write, if none is under way. `None`: not yet. `Some(None)`: never.
@@ -127,8 +127,8 @@ impl Accomplice {
         }
         let number = state.next;
         state.next += 1;
-        state.acts.push(words.to_owned());
-        if self.strike(&mut state, number, When::Before) {
+        state.writes.push(words.to_owned());
+        if self.die_if_due(&mut state, number, When::Before) {
             return Some(None);
         }
         state.under_way = Some(number);
@@ -149,18 +149,18 @@ impl Accomplice {
 
     fn leave(&self, number: u64) -> bool {
         let mut state = self.state.lock();
-        if state.dying || self.strike(&mut state, number, When::Unheard) {
+        if state.dying || self.die_if_due(&mut state, number, When::Unheard) {
             return false;
         }
         if state.under_way == Some(number) {
             state.under_way = None;
         }
-        self.strike(&mut state, number, When::After);
+        self.die_if_due(&mut state, number, When::After);
         true
     }
 }
 
-impl Witness for Accomplice {
+impl Witness for Killer {
     fn before(&self, write: Write<'_>) -> BoxFuture<'_, u64> {
         if write.target.resource.resource == "events" {
             return Box::pin(std::future::ready(ASIDE));

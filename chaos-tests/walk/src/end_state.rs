@@ -1,4 +1,4 @@
-//! What there is at the end of a run, without what differs by chance or by the time that a death costs: generated names,
+//! What there is at the end of a run, without what differs by chance or by the time that a kill costs: generated names,
 //! uids, times, versions, addresses, and which node a pod went to that may go to any.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use crate::history::{History, aside};
 
 /// The objects, in words, by kind and name; and how often each was made and removed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Picture {
+pub struct EndState {
     objects: BTreeMap<String, Vec<String>>,
     made: BTreeMap<String, [usize; 2]>,
 }
@@ -21,14 +21,14 @@ const UNORDERED: &[&str] =
 /// How the volume with a pod's token is called, before what is random in it.
 const TOKENS: &str = "kube-api-access-";
 
-struct Painter<'a> {
+struct Normalizer<'a> {
     history: &'a History,
     generation: Value,
     /// Its node was chosen by chance.
     anywhere: bool,
 }
 
-impl Painter<'_> {
+impl Normalizer<'_> {
     fn text(&self, text: &str) -> String {
         let plain = |known: Option<&String>| known.cloned();
         if let Some(known) = plain(self.history.uids.get(text)).or_else(|| plain(self.history.names.get(text))) {
@@ -86,16 +86,16 @@ fn manager(object: &Value) -> Option<&str> {
     owners.iter().find(|owner| owner["controller"] == true)?["kind"].as_str()
 }
 
-/// The picture of what a run left.
-pub fn paint(history: &History) -> Picture {
+/// What a run left.
+pub fn end_state(history: &History) -> EndState {
     let mut objects: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (key, object) in history.objects.iter().filter(|(key, _)| !aside(key)) {
         let generation = object["metadata"]["generation"].clone();
-        let painter = Painter { history, generation, anywhere: manager(object) != Some("DaemonSet") };
-        objects.entry(history.plain(key)).or_default().push(painter.value("", object).to_string());
+        let normalizer = Normalizer { history, generation, anywhere: manager(object) != Some("DaemonSet") };
+        objects.entry(history.plain(key)).or_default().push(normalizer.value("", object).to_string());
     }
     objects.values_mut().for_each(|alike| alike.sort());
-    Picture { objects, made: history.made.clone() }
+    EndState { objects, made: history.made.clone() }
 }
 
 /// Where two texts begin to differ, with what is around.
@@ -109,8 +109,8 @@ fn around(expected: &str, found: &str) -> String {
     format!("…{}…\n      and not …{}…", cut(found), cut(expected))
 }
 
-impl Picture {
-    /// What differs from the picture of a run without a death.
+impl EndState {
+    /// What differs from the end of a run without a kill.
     pub fn differences(&self, expected: &Self) -> Vec<String> {
         let mut out = Vec::new();
         let keys: std::collections::BTreeSet<&String> = self.objects.keys().chain(expected.objects.keys()).collect();
@@ -118,7 +118,7 @@ impl Picture {
             let none = Vec::new();
             let (found, wanted) = (self.objects.get(key).unwrap_or(&none), expected.objects.get(key).unwrap_or(&none));
             if found.len() != wanted.len() {
-                out.push(format!("{key}: {} at the end, {} without a death", found.len(), wanted.len()));
+                out.push(format!("{key}: {} at the end, {} without a kill", found.len(), wanted.len()));
             }
             let unlike = found.iter().zip(wanted).find(|(found, wanted)| found != wanted);
             out.extend(unlike.map(|(found, wanted)| format!("{key}: {}", around(wanted, found))));
@@ -128,7 +128,7 @@ impl Picture {
             let (found, wanted) = (self.made.get(key).unwrap_or(&[0; 2]), expected.made.get(key).unwrap_or(&[0; 2]));
             if found != wanted {
                 out.push(format!(
-                    "{key}: made {} and removed {} times, {} and {} without a death",
+                    "{key}: made {} and removed {} times, {} and {} without a kill",
                     found[0], found[1], wanted[0], wanted[1]
                 ));
             }
