@@ -4,7 +4,7 @@
 //! - Every server is asked by itself and at once; one that does not answer is shown as such, so
 //!   the command tells what is down even when all are.
 //! - The exit code is 0 only if some server answered.
-//! - How far behind a server is, is by what is shown of the others: the two columns never contradict each other.
+//! - How far servers are, is what one of them knew at one moment: answers of several would be of several moments.
 //! - Writes are the sum over the servers, each of which knows its own only; who did not answer is named.
 
 use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, process::ExitCode, time::Duration};
@@ -151,17 +151,7 @@ fn merge(known: &[Known], answers: Vec<Result<Value>>) -> Value {
             Err(error) => member["error"] = json!(format!("{error:#}")),
         }
     }
-    count_lags(&mut document);
     document
-}
-
-/// How many entries each member is behind the furthest.
-fn count_lags(document: &mut Value) {
-    let Some(members) = document["members"].as_array_mut() else { return };
-    let furthest = members.iter().filter_map(|member| member["applied"].as_u64()).max().unwrap_or_default();
-    for member in members {
-        member["lag"] = json!(member["applied"].as_u64().map(|applied| furthest - applied));
-    }
 }
 
 /// The writes of the cluster: those of all servers that answered together, a second over the last minute.
@@ -185,10 +175,11 @@ fn writes<'a>(answers: impl Iterator<Item = &'a Value>) -> Value {
     json!({"per_second": rounded(shares.values().sum()), "busiest": busiest, "servers": servers})
 }
 
-/// What a member says of itself is newer than what others know of it.
+/// What a member says of itself is newer than what others know of it. How far it is, it says where nobody else knows.
 fn tell(member: &mut Value, itself: &Value) {
     let own = itself["members"].as_array().into_iter().flatten().find(|m| m["name"] == member["name"]);
-    for key in ["term", "applied"] {
+    let keys = if member["applied"].is_number() { &["term"][..] } else { &["term", "applied"] };
+    for key in keys.iter().copied() {
         if let Some(value) = own.map(|own| &own[key]).filter(|value| value.is_number()) {
             member[key] = value.clone();
         }
@@ -285,26 +276,25 @@ mod tests {
     }
 
     #[test]
-    fn how_far_behind_one_is_fits_what_it_has_applied() {
-        let with = |applied: [Option<u64>; 2]| {
-            let mut document = document("leader", 3);
-            for (at, applied) in applied.into_iter().enumerate() {
+    fn how_far_members_are_is_of_one_moment() {
+        let with = |role: &str, members: [(Option<u64>, Option<u64>); 2]| {
+            let mut document = document(role, 3);
+            for (at, (applied, lag)) in members.into_iter().enumerate() {
                 document["members"][at]["applied"] = json!(applied);
+                document["members"][at]["lag"] = json!(lag);
             }
             document
         };
-        let gone = || Err(anyhow::anyhow!("gone"));
-        for (one, two, expect) in [
-            // The leader knows what is durable on the other, which says itself what it has applied.
-            (Ok(with([Some(20), Some(20)])), Ok(with([None, Some(12)])), [json!(0), json!(8)]),
-            (Ok(with([Some(20), Some(20)])), Ok(with([None, Some(23)])), [json!(3), json!(0)]),
-            (Ok(with([Some(20), Some(19)])), gone(), [json!(0), json!(1)]),
-            (Ok(with([Some(20), None])), gone(), [json!(0), json!(null)]),
-        ] {
-            let merged = merge(&known(), vec![one, two]);
-            let lags = [0, 1].map(|at| merged["members"][at]["lag"].clone());
-            assert_eq!(lags, expect, "{merged}");
-        }
+        // The leader's answer is a moment older than the other's.
+        let mut one = with("leader", [(Some(20), Some(0)), (Some(19), Some(1))]);
+        (one["server"], one["leader"]) = (json!("s1"), json!("s1"));
+        let two = with("follower", [(Some(20), Some(0)), (Some(90), Some(0))]);
+        let merged = merge(&known(), vec![Ok(one), Ok(two)]);
+        assert_eq!((&merged["members"][1]["applied"], &merged["members"][1]["lag"]), (&json!(19), &json!(1)));
+        let alone = with("follower", [(Some(20), None), (None, None)]);
+        let other = with("follower", [(None, None), (Some(12), None)]);
+        let merged = merge(&known(), vec![Ok(alone), Ok(other)]);
+        assert_eq!((&merged["members"][1]["applied"], &merged["members"][1]["lag"]), (&json!(12), &json!(null)));
     }
 
     #[test]
