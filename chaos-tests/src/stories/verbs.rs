@@ -36,7 +36,7 @@ const FILES: &[(&str, &str)] = &[
     ),
     (
         "role",
-        "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: reconciled}\n\
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: reconciled, namespace: story-verbs}\n\
          rules: [{apiGroups: [''], resources: [pods], verbs: [get]}]\n",
     ),
     (

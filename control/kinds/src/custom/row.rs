@@ -92,7 +92,9 @@ fn row(stored: &Bytes, definition: &Value, version: &Value) -> ResourceDef {
     with_subresources(def, version)
 }
 
-fn with_subresources(mut def: ResourceDef, version: &Value) -> ResourceDef {
+/// In upstream's order, which discovery shows.
+fn with_subresources(def: ResourceDef, version: &Value) -> ResourceDef {
+    let mut def = if has_status(version) { def.with_part("status", Verbs::PART) } else { def };
     if let Some(scale) = scale_of(version) {
         let selector = place(scale, "labelSelectorPath");
         def = def.with(scale::of_places(Places {
@@ -102,7 +104,7 @@ fn with_subresources(mut def: ResourceDef, version: &Value) -> ResourceDef {
             judged: true,
         }));
     }
-    if has_status(version) { def.with_part("status", Verbs::PART) } else { def }
+    def
 }
 
 fn has_status(version: &Value) -> bool {
