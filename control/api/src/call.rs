@@ -58,8 +58,8 @@ pub(crate) enum Input {
 
 /// One object on its way out.
 pub(crate) enum Object {
-    /// As it lies in the store, in the form it is served in.
-    Stored { bytes: Bytes, revision: Revision },
+    /// As it lies in the store, in the form it is served in; the same as a value, if there is one already.
+    Stored { bytes: Bytes, revision: Revision, value: Option<Value> },
     /// Made for this answer.
     Built(Value),
 }
@@ -70,19 +70,28 @@ impl Object {
             return Ok(Self::Built(served(def, entry)?));
         }
         corrupt::check(entry)?;
-        Ok(Self::Stored { bytes: entry.value.clone(), revision: entry.mod_revision })
+        Ok(Self::Stored { bytes: entry.value.clone(), revision: entry.mod_revision, value: None })
+    }
+
+    /// One that was written at `revision`: `bytes` to the store, if it was not removed.
+    pub fn of_write(def: &ResourceDef, bytes: Option<Bytes>, mut value: Value, revision: Revision) -> Self {
+        object::set_resource_version(&mut value, Some(revision));
+        match bytes {
+            Some(bytes) if !def.is_view() => Self::Stored { bytes, revision, value: Some(value) },
+            _ => Self::Built(value),
+        }
     }
 
     pub fn value(&self) -> Result<Value, Status> {
         match self {
-            Self::Stored { bytes, revision } => object::decode_at(bytes, *revision),
-            Self::Built(value) => Ok(value.clone()),
+            Self::Stored { bytes, revision, value: None } => object::decode_at(bytes, *revision),
+            Self::Stored { value: Some(value), .. } | Self::Built(value) => Ok(value.clone()),
         }
     }
 
     pub fn json(&self) -> Bytes {
         match self {
-            Self::Stored { bytes, revision } => object::splice(bytes, *revision),
+            Self::Stored { bytes, revision, .. } => object::splice(bytes, *revision),
             Self::Built(value) => object::to_json(value),
         }
     }

@@ -76,9 +76,13 @@ pub(crate) fn decode_object(call: &mut Call, input: Input, validation: FieldVali
     let unrecognized = |error: DecodeError| Status::unrecognized(&wanted.gvk.kind, error);
     let decoded = decode(&input)?.and_then(Decoded::into_object).map_err(unrecognized)?;
     check_type(&decoded, &wanted)?;
-    let findings = decoded.findings(&wanted.schema);
+    let problems = wanted.schema.check(&decoded.value);
+    let findings = decoded.findings(&wanted.schema, &problems);
+    if let Some(error) = problems.error {
+        return Err(undecodable(&wanted, error));
+    }
     let mut value = decoded.value;
-    finish(&call.def, &wanted, &mut value)?;
+    settle(&call.def, &wanted, &mut value);
     judge(call, findings, validation, |detail| undecodable(&wanted, detail))?;
     Ok(value)
 }

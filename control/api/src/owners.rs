@@ -94,14 +94,16 @@ pub(crate) fn unchanged(new: &Value, old: &Value) -> bool {
 fn differ_in_times(new: &Value, old: &Value) -> Option<bool> {
     let (new, old) = (new.as_object()?, old.as_object()?);
     let (new_meta, old_meta) = (new.get("metadata")?.as_object()?, old.get("metadata")?.as_object()?);
-    if !same_but_times(new_meta.get("managedFields")?, old_meta.get("managedFields")?) {
-        return Some(false);
-    }
     let rest = |name: &str, meta: bool| name != if meta { "managedFields" } else { "metadata" };
     let equal = |a: &serde_json::Map<String, Value>, b: &serde_json::Map<String, Value>, meta: bool| {
         a.iter().filter(|(name, _)| rest(name, meta)).eq(b.iter().filter(|(name, _)| rest(name, meta)))
     };
-    Some(equal(new, old, false) && equal(new_meta, old_meta, true))
+    // Owners last: they are compared entry by entry.
+    Some(
+        equal(new, old, false)
+            && equal(new_meta, old_meta, true)
+            && same_but_times(new_meta.get("managedFields")?, old_meta.get("managedFields")?),
+    )
 }
 
 #[cfg(test)]

@@ -395,10 +395,8 @@ pub fn validate_object_meta_update(new: &Value, old: &Value) -> Vec<FieldError> 
 
 /// What the kinds' own validation of metadata adds on update.
 #[must_use]
-pub fn validate_kind_meta_update(new: &Value, old: &Value) -> Vec<FieldError> {
-    let mut out = validate_object_meta_update(new, old);
-    out.extend(validate_finalizer_domains(&new["metadata"]["finalizers"], &Path::new("metadata").child("finalizers")));
-    out
+pub fn validate_kind_meta_update(new: &Value) -> Vec<FieldError> {
+    validate_finalizer_domains(&new["metadata"]["finalizers"], &Path::new("metadata").child("finalizers"))
 }
 
 fn validate_no_new_finalizers(new: &Value, old: &Value, path: &Path) -> Option<FieldError> {

@@ -481,11 +481,10 @@ pub fn validate_create(def: &ResourceDef, obj: &Value) -> Vec<FieldError> {
 #[must_use]
 pub fn validate_update(def: &ResourceDef, new: &Value, old: &Value, sub: Option<&str>) -> Vec<FieldError> {
     let mut errors = meta::validate_object_meta_update(new, old);
-    errors.extend(if def.strategy.any_finalizers() {
-        meta::validate_object_meta_update(new, old)
-    } else {
-        meta::validate_kind_meta_update(new, old)
-    });
+    errors.extend(errors.clone());
+    if !def.strategy.any_finalizers() {
+        errors.extend(meta::validate_kind_meta_update(new));
+    }
     errors.extend(def.strategy.validate_update(new, old, sub));
     errors
 }

@@ -66,7 +66,7 @@ fn none() -> Status {
 /// An answer of one object.
 pub(super) fn object(def: &ResourceDef, object: &Object, shape: &Shape) -> Result<Bytes, Status> {
     let (json, revision) = match object {
-        Object::Stored { bytes, revision } => (bytes.clone(), Some(*revision)),
+        Object::Stored { bytes, revision, .. } => (bytes.clone(), Some(*revision)),
         Object::Built(built) if *shape == Shape::Full => return value(built),
         Object::Built(_) => (object.json(), None),
     };

@@ -29,7 +29,7 @@ struct Applying {
 
 impl Decide for Applying {
     async fn decide(&self, call: &Call, round: Round<'_>) -> Result<Decision, Status> {
-        let (new, warning) = call.applied(self, Some(round.current), round.memo.now).await?;
+        let (new, warning) = call.applied(self, Some(&*round.current), round.memo.now).await?;
         let mut decision = call.decide_owned(round, new).await?;
         decision.warnings.splice(0..0, warning);
         Ok(decision)

@@ -55,7 +55,7 @@ impl From<Next> for Decision {
 pub(crate) struct Round<'a> {
     pub state: &'a Snapshot,
     /// The object in its served form, with its `resourceVersion`.
-    pub current: &'a Value,
+    pub current: &'a mut Value,
     pub dry_run: bool,
     pub memo: &'a mut Memo,
 }
@@ -137,7 +137,7 @@ impl Call {
         memo: &mut Memo,
     ) -> Result<Decision, Status> {
         let entry = entry.ok_or_else(|| self.not_found())?;
-        let current = &served(&self.def, entry)?;
+        let current = &mut served(&self.def, entry)?;
         wish.decide(self, Round { state, current, dry_run, memo }).await
     }
 
@@ -163,23 +163,23 @@ impl Call {
 
     async fn write(&self, current: &Arc<Entry>, next: Next, form: Option<Form>) -> Result<Written, Status> {
         let key = current.key.clone();
-        let (op, mut value, extra, removed) = match next {
+        let (op, bytes, value, extra) = match next {
             Next::Put(value, extra) => {
-                let (bytes, read) = match form {
+                let (bytes, value) = match form {
                     Some(form) => (form.stored, form.read),
                     None => (stored(&self.def, &value), as_read(&self.def, value)),
                 };
-                (put(&self.def, key.clone(), bytes, self.api.now()), read, extra, false)
+                (put(&self.def, key.clone(), bytes.clone(), self.api.now()), Some(bytes), value, extra)
             }
-            Next::Remove(value, extra) => (Op::delete(key.clone()), value, extra, true),
+            Next::Remove(value, extra) => (Op::delete(key.clone()), None, value, extra),
             Next::Keep => unreachable!("nothing is written for Keep"),
         };
         let result = self.commit(Compare::unchanged(key, current.mod_revision), op, extra).await?;
         if !result.succeeded {
             return Ok(Written::Moved(result.current(0).cloned()));
         }
-        set_resource_version(&mut value, Some(result.revision));
-        Ok(Written::Done { object: Object::Built(value), removed })
+        let removed = bytes.is_none();
+        Ok(Written::Done { object: Object::of_write(&self.def, bytes, value, result.revision), removed })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use kontiki_cache::Snapshot;
 use kontiki_store::{Compare, Op};
 use serde_json::Value;
@@ -12,7 +13,7 @@ use crate::clock::between;
 use crate::codec;
 use crate::convert::Form;
 use crate::ledger::{Commit, Handed};
-use crate::object::{deleting, meta_str, set_resource_version};
+use crate::object::{deleting, meta_str};
 use crate::pipeline::{self, Draft, Memo};
 use crate::state::{Extra, as_read, object_key, put, stored};
 
@@ -79,25 +80,30 @@ impl Call {
         fresh: bool,
     ) -> Result<(Inserted, Vec<String>), Status> {
         let mut draft = Draft::create(self, state.clone(), object.clone(), dry_run, memo);
-        let mut form = None;
+        let (mut form, mut bytes) = (None, Bytes::new());
         let started = match pipeline::run(&mut draft, &pipeline::CREATE).await {
             Ok(()) => {
                 form = self.api.form(&self.def, &draft.object, self.deadline).await?;
-                self.hand_over(&mut draft, form.as_ref())
+                self.hand_over(&mut draft, form.as_ref(), &mut bytes)
             }
             Err(status) => Err(status),
         };
         let Draft { object: made, warnings, .. } = draft;
         let inserted = match started {
-            Ok(started) => self.inserted((made, form), started, state).await?,
+            Ok(started) => self.inserted((made, form, bytes), started, state).await?,
             Err(status) if fresh => return Err(status),
             Err(_) => Inserted::Moved,
         };
         Ok((inserted, warnings))
     }
 
-    /// Charges a draft that is ready and hands its transaction to the store.
-    fn hand_over<'s>(&'s self, draft: &mut Draft<'_>, form: Option<&Form>) -> Result<Started<'s>, Status> {
+    /// Charges a draft that is ready and hands its transaction to the store. `bytes` becomes what is written.
+    fn hand_over<'s>(
+        &'s self,
+        draft: &mut Draft<'_>,
+        form: Option<&Form>,
+        bytes: &mut Bytes,
+    ) -> Result<Started<'s>, Status> {
         pipeline::charge::run(draft, None)?;
         if draft.dry_run {
             return Ok(Started::Dry);
@@ -105,25 +111,25 @@ impl Call {
         if !meta_str(&draft.object, "resourceVersion").is_empty() {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
+        *bytes = form.map_or_else(|| stored(&self.def, &draft.object), |form| form.stored.clone());
         let namespace = self.namespace().filter(|_| !draft.extra.along.is_empty());
         let Some(namespace) = namespace else {
-            return Ok(Started::Alone(self.put_new(&draft.object, form), std::mem::take(&mut draft.extra)));
+            return Ok(Started::Alone(self.put_new(&draft.object, bytes.clone()), std::mem::take(&mut draft.extra)));
         };
         let turn = self.api.inner.ledger.lock(namespace);
         if pipeline::charge::run(draft, Some(turn.tips())).is_err() {
             // There is enough as far as is known, and not if all that is under way succeeds: that decides.
             return Ok(Started::Behind);
         }
-        let (guard, put) = self.put_new(&draft.object, form);
+        let (guard, put) = self.put_new(&draft.object, bytes.clone());
         let along = draft.extra.along.clone();
         let extra = std::mem::take(&mut draft.extra);
         let commit: Commit<'s> = Box::pin(self.commit(guard, put, extra));
         Ok(Started::Chained(turn.hand_over(commit, &along, draft.state.revision())))
     }
 
-    fn put_new(&self, object: &Value, form: Option<&Form>) -> (Compare, Op) {
+    fn put_new(&self, object: &Value, bytes: Bytes) -> (Compare, Op) {
         let key = object_key(&self.def, self.namespace(), meta_str(object, "name"));
-        let bytes = form.map_or_else(|| stored(&self.def, object), |form| form.stored.clone());
         let put = put(&self.def, key.clone(), bytes, self.api.now());
         (Compare::absent(key), put)
     }
@@ -144,7 +150,7 @@ impl Call {
     /// What became of an object that was handed to the store.
     async fn inserted(
         &self,
-        (object, form): (Value, Option<Form>),
+        (object, form, bytes): (Value, Option<Form>, Bytes),
         started: Started<'_>,
         state: &mut Snapshot,
     ) -> Result<Inserted, Status> {
@@ -171,9 +177,8 @@ impl Call {
             }
         };
         if result.succeeded {
-            let mut object = form.map_or_else(|| as_read(&self.def, object), |form| form.read);
-            set_resource_version(&mut object, Some(result.revision));
-            return Ok(Inserted::Done(Object::Built(object)));
+            let object = form.map_or_else(|| as_read(&self.def, object), |form| form.read);
+            return Ok(Inserted::Done(Object::of_write(&self.def, Some(bytes), object, result.revision)));
         }
         Ok(match result.current(0) {
             Some(entry) => Inserted::exists(name, &entry.value),

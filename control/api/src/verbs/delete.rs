@@ -45,14 +45,14 @@ pub(crate) struct Request {
 impl Decide for Request {
     async fn decide(&self, call: &Call, round: Round<'_>) -> Result<Decision, Status> {
         call.check_delete_preconditions(round.current, &self.options)?;
-        let mut old = round.current.clone();
-        set_resource_version(&mut old, None);
+        let old = round.current;
+        set_resource_version(old, None);
         let now = round.memo.now;
-        let mut draft = Draft::removal(call, round.state.clone(), &old, round.dry_run, round.memo);
+        let mut draft = Draft::removal(call, round.state.clone(), old, round.dry_run, round.memo);
         pipeline::run(&mut draft, &pipeline::REMOVAL).await?;
         let Draft { extra, mut warnings, .. } = draft;
         warnings.extend(call.orphan_warning(self));
-        Ok(Decision { next: call.decide_delete(&old, self, extra, now), warnings })
+        Ok(Decision { next: call.decide_delete(old, self, extra, now), warnings })
     }
 }
 

@@ -58,7 +58,7 @@ impl Call {
     pub async fn decide_replacement(&self, round: Round<'_>, mut new: Value) -> Result<Decision, Status> {
         match self.view() {
             Some(view) => self.track_view(&*view, round.current, &mut new, round.memo.now).await?,
-            None => new = self.track(Some(round.current), new, round.memo.now).await?,
+            None => new = self.track(Some(&*round.current), new, round.memo.now).await?,
         }
         self.decide_owned(round, new).await
     }
@@ -83,8 +83,8 @@ impl Call {
         if !version.is_empty() {
             metadata_mut(&mut sent).insert("resourceVersion".into(), version.into());
         }
+        let new = self.through(view, current, &sent, memo.now).await?;
         let round = Round { state, current, dry_run, memo };
-        let new = self.through(view, current, &sent, round.memo.now).await?;
         let mut decision = self.on_object().decide_update(round, new, &pipeline::VIEWED).await?;
         decision.warnings.splice(0..0, warnings);
         if let Next::Put(_, more) | Next::Remove(_, more) = &mut decision.next {
@@ -141,16 +141,16 @@ impl Call {
     /// What becomes of the object if a client wants it to be `new`.
     async fn decide_update(&self, round: Round<'_>, mut new: Value, phases: &[Phase]) -> Result<Decision, Status> {
         self.check_version(round.current, &new)?;
-        let mut old = round.current.clone();
-        set_resource_version(&mut old, None);
+        let old = round.current;
+        set_resource_version(old, None);
         set_resource_version(&mut new, None);
-        let mut draft = Draft::update(self, round.state.clone(), &old, new, round.dry_run, round.memo);
+        let mut draft = Draft::update(self, round.state.clone(), old, new, round.dry_run, round.memo);
         pipeline::run(&mut draft, phases).await?;
         let Draft { object: new, mut extra, warnings, .. } = draft;
-        let next = if gone_with(self, &new, &old) {
-            extra.append(release(&self.def, &old));
+        let next = if gone_with(self, &new, old) {
+            extra.append(release(&self.def, old));
             Next::Remove(new, extra)
-        } else if unchanged(&new, &old) {
+        } else if unchanged(&new, old) {
             Next::Keep
         } else {
             Next::Put(new, extra)

@@ -124,9 +124,12 @@ pub fn encode(managers: &Managers) -> Value {
     sorted.into_iter().map(|(manager, owned)| entry(manager, owned)).collect()
 }
 
-/// Times in their canonical form are ordered as texts; no time is as old as can be.
+/// No time is as old as can be.
+pub(super) const NO_TIME: &str = "1970-01-01T00:00:00Z";
+
+/// Times in their canonical form are ordered as texts.
 fn seconds(time: Option<&str>) -> &str {
-    time.unwrap_or("1970-01-01T00:00:00Z")
+    time.unwrap_or(NO_TIME)
 }
 
 fn entry(manager: &Manager, owned: &Owned) -> Value {
@@ -260,17 +263,14 @@ pub(super) fn cap(managers: &mut Managers) {
 /// Whether two lists of entries are the same but for their times.
 #[must_use]
 pub fn same_but_times(a: &Value, b: &Value) -> bool {
-    let entries = |value: &Value| value.as_array().map(Vec::len);
-    let timeless = |entry: &Value| -> Vec<(String, Value)> {
-        let fields = entry.as_object().into_iter().flatten().filter(|(field, _)| *field != "time");
-        fields.map(|(field, value)| (field.clone(), value.clone())).collect()
+    let timeless = |entry| {
+        let fields = Value::as_object(entry).into_iter().flatten();
+        fields.filter(|(field, _)| *field != "time")
     };
-    entries(a) == entries(b)
-        && a.as_array()
-            .into_iter()
-            .flatten()
-            .zip(b.as_array().into_iter().flatten())
-            .all(|(a, b)| timeless(a) == timeless(b))
+    match (a.as_array(), b.as_array()) {
+        (Some(a), Some(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| timeless(a).eq(timeless(b))),
+        (a, b) => a.is_none() && b.is_none(),
+    }
 }
 
 #[cfg(test)]

@@ -5,10 +5,12 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value};
 
 use super::{
+    compare::compare,
     conflict::{self, Conflict},
     element::Element,
     last_applied,
     managed::{self, Manager, Managers, Owned},
+    renew::renewed,
     set::Set,
     typed::validate,
     update::{Counted, Refusal, Updater},
@@ -96,6 +98,9 @@ impl FieldManager<'_> {
     pub fn update(&self, live: Option<&Value>, new: &mut Value, manager: &str) {
         let sent = take_entries(new);
         let before = live.map_or(&Value::Null, |live| &live["metadata"]["managedFields"]);
+        if let Some(renewed) = live.and_then(|live| self.renewed(live, new, (before, &sent), manager)) {
+            return put_entries(new, renewed);
+        }
         let managers = self.start(before, &sent);
         if managers.is_empty() && live.is_some() {
             // Nobody has been told apart here, and nobody is until somebody applies.
@@ -106,6 +111,22 @@ impl FieldManager<'_> {
             None => self.updated(&self.nothing(), new, managers, manager),
         };
         put_entries(new, updated.map_or_else(|_| before.clone(), |managers| managed::encode(&managers)));
+    }
+
+    /// The entries after an update that leaves everybody what they own, if it is one.
+    fn renewed(&self, live: &Value, new: &Value, (before, sent): (&Value, &Value), manager: &str) -> Option<Value> {
+        if self.subresource.is_empty() && !sent.is_null() && sent != before {
+            return None;
+        }
+        let compared = compare(live, new, self.schema.shape()).ok()?.map(|set| self.counted.of(set));
+        let owned = compared.changed().difference(&NEVER_OWNED);
+        let manager = self.updates_as(manager);
+        renewed(before, &compared, &owned, &manager, self.now)
+    }
+
+    fn updates_as(&self, manager: &str) -> Manager {
+        let name = if manager.is_empty() { UNKNOWN } else { manager };
+        Manager::updater(name, &self.gvk.api_version(), self.subresource)
     }
 
     /// Who owns what before an update: as it says itself, if it makes sense.
@@ -128,8 +149,7 @@ impl FieldManager<'_> {
         let (changed, mut managers) = self.updater(&api_version).update(live, new, managers)?;
         let changed = changed.difference(&NEVER_OWNED);
         if !changed.is_empty() {
-            let manager = if manager.is_empty() { UNKNOWN } else { manager };
-            let manager = Manager::updater(manager, &api_version, self.subresource);
+            let manager = self.updates_as(manager);
             let time = Some(self.now.to_owned());
             let set = managers.remove(&manager).map_or_else(|| changed.clone(), |owned| changed.union(&owned.set));
             managers.insert(manager, Owned { set, api_version, time });

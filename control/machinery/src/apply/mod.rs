@@ -5,6 +5,7 @@
 //! manager      a write and metadata.managedFields        view    the same through a scale
 //!    │
 //! update       who owns what after an update or apply    managed  the entries     conflict  what others own
+//! renew        the same where nobody owns more or less
 //!    │
 //! merge, remove, compare, fields, reconcile, typed       values beside their shape (schema::shape)
 //!    │
@@ -29,6 +30,7 @@ mod manager;
 mod merge;
 mod reconcile;
 mod remove;
+mod renew;
 mod set;
 mod typed;
 mod update;

@@ -18,7 +18,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::schema::Schema;
+use crate::schema::{Problems, Schema};
 pub(crate) use cbor::half;
 pub(crate) use yaml::is_special as yaml_resolves;
 
@@ -157,26 +157,27 @@ impl Decoded {
         Ok((version, kind))
     }
 
-    /// What strict validation against `schema` finds: repeated and unknown fields.
+    /// What strict validation against `schema` finds: repeated and unknown fields. `problems`: what the schema has said of
+    /// the value.
     #[must_use]
-    pub fn findings(&self, schema: &Schema) -> Findings {
+    pub fn findings(&self, schema: &Schema, problems: &Problems) -> Findings {
         if schema.structural().is_some() {
             // Such a type says what is unknown after everything has been read.
             let mut findings = self.duplicate_findings();
-            findings.extend(Findings::of_fields(schema.unknown_fields(&self.value)));
+            findings.extend(Findings::of_fields(problems.unknown_fields()));
             return findings;
         }
+        let unknown = || problems.unknown_fields();
         match &self.source {
-            Source::Yaml => Findings { yaml: self.duplicates.clone(), fields: schema.unknown_fields(&self.value) },
+            Source::Yaml => Findings { yaml: self.duplicates.clone(), fields: unknown() },
             Source::Protobuf => Findings::default(),
-            Source::Cbor => Findings { yaml: Vec::new(), fields: schema.unknown_fields(&self.value) },
+            Source::Cbor => Findings { yaml: Vec::new(), fields: unknown() },
             Source::Json(text) => {
-                let unknown = schema.unknown_fields(&self.value);
-                let fields = match (unknown.len(), self.duplicates.is_empty()) {
+                let fields = match (problems.unknown.len(), self.duplicates.is_empty()) {
                     (0, true) => Vec::new(),
-                    (1, true) => unknown,
+                    (1, true) => unknown(),
                     // Several findings are listed as they stand in the text, which a map forgets.
-                    _ => json::parse(text).map_or(unknown, |tree| tree.findings(schema)),
+                    _ => json::parse(text).map_or_else(|_| unknown(), |tree| tree.findings(schema)),
                 };
                 Findings { yaml: Vec::new(), fields }
             }

@@ -1,6 +1,6 @@
 //! Walking a value along its type: what is wrong with it, and what upstream would make of it.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
@@ -19,6 +19,14 @@ pub struct Problems {
     pub unknown: Vec<String>,
     /// The first value of a wrong type.
     pub error: Option<TypeError>,
+}
+
+impl Problems {
+    /// `unknown field "spec.foo"` for each.
+    #[must_use]
+    pub fn unknown_fields(&self) -> Vec<String> {
+        self.unknown.iter().map(|path| format!("unknown field {}", crate::field_error::quote(path))).collect()
+    }
 }
 
 /// A value that does not fit its type.
@@ -91,16 +99,16 @@ pub(super) fn check(value: &Value, schema: &Schema) -> Problems {
     walk.problems
 }
 
-struct Check {
+struct Check<'a> {
     /// With indices, as strict validation names fields.
     path: String,
     /// Names only, as Go's decoder names fields.
-    names: Vec<String>,
+    names: Vec<&'a str>,
     problems: Problems,
 }
 
-impl Check {
-    fn fields(&mut self, map: &Map<String, Value>, schema: &Schema) {
+impl<'a> Check<'a> {
+    fn fields(&mut self, map: &'a Map<String, Value>, schema: &Schema) {
         for (key, value) in map {
             let keep = self.path.len();
             if keep > 0 {
@@ -111,7 +119,7 @@ impl Check {
                 None if self.problems.unknown.len() >= MAX_UNKNOWN => {}
                 None => self.problems.unknown.push(self.path[..self.path.floor_char_boundary(MAX_PATH)].to_owned()),
                 Some(field) => {
-                    self.names.push(key.clone());
+                    self.names.push(key);
                     self.value(value, &field.ty, schema.short_name());
                     self.names.pop();
                 }
@@ -120,7 +128,7 @@ impl Check {
         }
     }
 
-    fn value(&mut self, value: &Value, ty: &Type, owner: &str) {
+    fn value(&mut self, value: &'a Value, ty: &Type, owner: &str) {
         match (value, ty) {
             (Value::Null, _) | (_, Type::Any) => {}
             (Value::Object(map), Type::Struct(schema)) => self.fields(map, schema),
@@ -128,7 +136,7 @@ impl Check {
             (Value::Array(items), Type::List(item)) => {
                 let keep = self.path.len();
                 for (index, value) in items.iter().enumerate() {
-                    self.path.push_str(&format!("[{index}]"));
+                    let _ = write!(self.path, "[{index}]"); // a String takes all
                     self.value(value, item, owner);
                     self.path.truncate(keep);
                 }

@@ -239,11 +239,7 @@ impl Schema {
     /// `unknown field "spec.foo"` for each field that the type does not have.
     #[must_use]
     pub fn unknown_fields(&self, value: &Value) -> Vec<String> {
-        self.check(value)
-            .unknown
-            .iter()
-            .map(|path| format!("unknown field {}", crate::field_error::quote(path)))
-            .collect()
+        self.check(value).unknown_fields()
     }
 
     /// Brings `value` into the form in which upstream would print it: unknown fields, nulls and

@@ -138,7 +138,8 @@ impl Strategy for Pods {
 
     fn validate(&self, obj: &Value) -> Vec<FieldError> {
         let mut errs = Errors::new();
-        check(&mut errs, obj);
+        check_annotations(&mut errs, obj);
+        check_spec(&mut errs, obj);
         let spec = get(obj, "spec");
         let path = Path::new("spec");
         if !list(spec, "ephemeralContainers").is_empty() {
@@ -156,7 +157,11 @@ impl Strategy for Pods {
             return status::check(new, old);
         }
         let mut errs = meta::validate_object_meta(new, true, &|name, prefix| self.name_errors(name, prefix));
-        check(&mut errs, new);
+        check_annotations(&mut errs, new);
+        // What it was is legal: most updates change the metadata alone.
+        if new.get("spec") != old.get("spec") {
+            check_spec(&mut errs, new);
+        }
         if sub != Some("resize") {
             update::check_annotations(&mut errs, new, old);
         }
@@ -225,11 +230,15 @@ impl OnNode for Pods {
     }
 }
 
-/// What holds for a pod at any time: annotations, spec, and what templates are spared.
-fn check(errs: &mut Errors, obj: &Value) {
+fn check_annotations(errs: &mut Errors, obj: &Value) {
+    let (meta, spec) = (get(obj, "metadata"), get(obj, "spec"));
+    template::check_annotations(errs, &Path::new("metadata").child("annotations"), meta, spec);
+}
+
+/// What holds for a pod's spec at any time, and what templates are spared.
+fn check_spec(errs: &mut Errors, obj: &Value) {
     let (meta, spec) = (get(obj, "metadata"), get(obj, "spec"));
     let path = Path::new("spec");
-    template::check_annotations(errs, &Path::new("metadata").child("annotations"), meta, spec);
     template::spec::check(errs, &path, spec, Context { is_pod: true, pod_name: text(meta, "name") });
     if text(spec, "serviceAccountName").is_empty() {
         check_tokens(errs, &path.child("volumes"), spec);
