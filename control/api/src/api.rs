@@ -40,6 +40,8 @@ pub struct Api {
 pub(crate) struct Inner {
     pub store: Backend,
     pub config: Config,
+    /// When this server began.
+    pub started: Timestamp,
     pub keys: Keys,
     /// Who may allow what now.
     authorizers: RwLock<Arc<[Member]>>,
@@ -90,6 +92,7 @@ impl Api {
                 fairness: Fairness::new(config.limits),
                 budget: Budget::new(config.limits.bytes_in_flight),
                 store,
+                started: config.clock.now(),
                 config,
                 keys,
                 pages: Pages::default(),

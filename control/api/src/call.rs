@@ -43,6 +43,8 @@ pub(crate) struct Call {
     pub effect: Effect,
     /// Texts for `Warning` headers.
     pub warnings: Vec<String>,
+    /// What is to be warned of as well, if it is refused: what was to be said when it was.
+    pub refused: Arc<Mutex<Vec<String>>>,
     /// What the audit log is to say of it.
     pub notes: Notes,
 }
@@ -186,6 +188,7 @@ impl Call {
             writer: self.writer,
             effect: Effect::default(),
             warnings: Vec::new(),
+            refused: Arc::clone(&self.refused),
             notes: Arc::clone(&self.notes),
         }
     }

@@ -78,7 +78,7 @@ pub(crate) async fn answer(api: &Api, endpoint: &str, check: Option<&str>, param
     let checks = if endpoint == "livez" { LIVE } else { READY };
     if let Some(name) = check {
         return match checks.iter().find(|(known, _)| *known == name) {
-            None => text(404, "404 page not found\n".into()),
+            None => nothing(),
             Some((name, check)) => match check.run(api).await {
                 Ok(()) => text(200, "ok".into()),
                 Err(why) => text(500, format!("internal server error: {name}: {why}\n")),
@@ -113,6 +113,11 @@ pub(crate) async fn answer(api: &Api, endpoint: &str, check: Option<&str>, param
         Some(_) => text(200, format!("{lines}{endpoint} check passed\n")),
         None => text(200, "ok".into()),
     }
+}
+
+/// The answer where there is nothing at all.
+pub(crate) fn nothing() -> Response<Body> {
+    text(404, "404 page not found\n".into())
 }
 
 pub(crate) fn text(code: u16, body: String) -> Response<Body> {
