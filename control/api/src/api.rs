@@ -21,6 +21,7 @@ use crate::auth::keys::{KeyError, Keys};
 use crate::budget::Budget;
 use crate::clock::Entropy;
 use crate::fairness::Fairness;
+use crate::health::Looks;
 use crate::kinds;
 use crate::ledger::Ledger;
 use crate::metrics::{Metrics, Source};
@@ -56,6 +57,8 @@ pub(crate) struct Inner {
     /// Of the memory for bodies.
     pub budget: Budget,
     pub metrics: Metrics,
+    /// What the health paths have found.
+    pub looks: Looks,
     /// Who records requests, if anybody does.
     pub audit: OnceLock<Auditor>,
     /// What servers behind say that they serve, by group and version.
@@ -99,6 +102,7 @@ impl Api {
                 recent: Recent::default(),
                 ledger: Ledger::default(),
                 metrics: Metrics::default(),
+                looks: Looks::default(),
                 audit: OnceLock::new(),
                 behind: Mutex::default(),
                 specs: Specs::default(),

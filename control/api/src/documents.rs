@@ -89,6 +89,7 @@ pub(crate) async fn plain(
         Route::OpenIdConfiguration => Ok(public("application/json", &openid_configuration(api))),
         Route::OpenIdKeys => Ok(public("application/jwk-set+json", &json!({"keys": [api.inner.keys.public]}))),
         Route::Metrics => Ok(health::text(200, api.metrics_text())),
+        Route::Looks => Ok(health::text(200, api.inner.looks.text())),
         Route::Page(page) => zpages::answer(api, page, accept),
         Route::Root => encode::json_document(&root(table), accept, &params),
         Route::Resource(_) | Route::NoPart(_) | Route::Unknown | Route::UnknownInApi => Err(Status::no_such_resource()),
@@ -131,8 +132,8 @@ async fn extra(api: &Api, user: &User, head: &Parts, body: &mut Option<Body>) ->
 
 /// What upstream serves by handlers of its own, which look at no method.
 fn any_method(route: &Route) -> bool {
-    use Route::{Group, Groups, Health, Metrics, OpenApiV2, OpenApiV3, Page, Root};
-    matches!(route, Groups | Group(_) | OpenApiV2 | OpenApiV3(_) | Health(..) | Metrics | Page(_) | Root)
+    use Route::{Group, Groups, Health, Looks, Metrics, OpenApiV2, OpenApiV3, Page, Root};
+    matches!(route, Groups | Group(_) | OpenApiV2 | OpenApiV3(_) | Health(..) | Looks | Metrics | Page(_) | Root)
 }
 
 /// The format in which discovery is asked for as one document. Clauses for the plain one do not count, wherever they stand.
@@ -192,6 +193,7 @@ fn root(table: &Table) -> Value {
             "/healthz",
             "/livez",
             "/metrics",
+            "/metrics/slis",
             "/openapi/v2",
             "/openapi/v3",
             "/openid/v1/jwks",

@@ -4,13 +4,16 @@
 //! - Alive is who would not be helped by a restart: a member without a leader is, one whose store has stopped is not.
 //! - Ready is who answers. So the store is asked, for no longer than [`PATIENCE`].
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::Response;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Response};
 use kontiki_machinery::measured::Health;
+use kontiki_model::metrics::{Kind, heading, sample};
+use parking_lot::Mutex;
 
 use crate::Api;
 use crate::params::Params;
@@ -66,6 +69,46 @@ impl Check {
     }
 }
 
+/// What came of all looks so far, by the name of what was looked at and the path.
+#[derive(Default)]
+pub(crate) struct Looks(Mutex<BTreeMap<(&'static str, &'static str), Tally>>);
+
+#[derive(Default)]
+struct Tally {
+    well: bool,
+    successes: u64,
+    errors: u64,
+}
+
+impl Looks {
+    fn count(&self, name: &'static str, endpoint: &'static str, well: bool) {
+        let mut tallies = self.0.lock();
+        let tally = tallies.entry((name, endpoint)).or_default();
+        tally.well = well;
+        *(if well { &mut tally.successes } else { &mut tally.errors }) += 1;
+    }
+
+    /// As upstream's `/metrics/slis` shows them.
+    pub fn text(&self) -> String {
+        const LAST: &str = "kubernetes_healthcheck";
+        const ALL: &str = "kubernetes_healthchecks_total";
+        let (tallies, mut out) = (self.0.lock(), String::new());
+        heading(&mut out, LAST, Kind::Gauge, "[STABLE] This metric records the result of a single healthcheck.");
+        for ((name, endpoint), tally) in &*tallies {
+            sample(&mut out, LAST, &[("name", name), ("type", endpoint)], u8::from(tally.well));
+        }
+        heading(&mut out, ALL, Kind::Counter, "[STABLE] This metric records the results of all healthcheck.");
+        for ((name, endpoint), tally) in &*tallies {
+            for (status, count) in [("error", tally.errors), ("success", tally.successes)] {
+                if count > 0 {
+                    sample(&mut out, ALL, &[("name", name), ("status", status), ("type", endpoint)], count);
+                }
+            }
+        }
+        out
+    }
+}
+
 /// How this server fares. Who leads is what a quorum says: a leader that nobody hears runs nothing.
 pub(crate) async fn of(api: &Api) -> Health {
     let store = Check::Reads.run(api).await;
@@ -74,7 +117,7 @@ pub(crate) async fn of(api: &Api) -> Health {
 }
 
 /// Answers one of the health paths, or one check below it.
-pub(crate) async fn answer(api: &Api, endpoint: &str, check: Option<&str>, params: &Params) -> Response<Body> {
+pub(crate) async fn answer(api: &Api, endpoint: &'static str, check: Option<&str>, params: &Params) -> Response<Body> {
     let checks = if endpoint == "livez" { LIVE } else { READY };
     if let Some(name) = check {
         return match checks.iter().find(|(known, _)| *known == name) {
@@ -90,7 +133,11 @@ pub(crate) async fn answer(api: &Api, endpoint: &str, check: Option<&str>, param
     for (name, check) in checks {
         if excluded.contains(name) {
             let _ = writeln!(lines, "[+]{name} excluded: ok");
-        } else if let Err(why) = check.run(api).await {
+            continue;
+        }
+        let found = check.run(api).await;
+        api.inner.looks.count(name, endpoint, found.is_ok());
+        if let Err(why) = found {
             let _ = writeln!(lines, "[-]{name} failed: {why}");
             failed = true;
         } else {
@@ -123,6 +170,7 @@ pub(crate) fn nothing() -> Response<Body> {
 pub(crate) fn text(code: u16, body: String) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or_default();
-    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

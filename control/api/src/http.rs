@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use axum::body::Body;
 use futures::FutureExt;
-use http::header::{ACCEPT, CONTENT_TYPE, UPGRADE, USER_AGENT};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, UPGRADE, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use kontiki_cache::Filter;
@@ -32,7 +32,7 @@ use crate::negotiate::{self, Form, Offer};
 use crate::params::{Params, of_agent};
 use crate::route::{ResourcePath, Route, route};
 use crate::select;
-use crate::trail::Trail;
+use crate::trail::{self, Trail};
 use crate::writes::{Effect, Writer};
 use crate::{Api, PatchKind, User, aggregate, deadline};
 
@@ -93,6 +93,8 @@ pub(crate) async fn handle(api: &Api, peer: &Peer, request: Request<Body>) -> Re
         }
     };
     encode::add_warnings(&mut response, &label.warnings);
+    // Everything here is for who is allowed to see it.
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     if let Some(flow) = &label.flow {
         tell_flow(&mut response, flow);
     }
@@ -105,7 +107,12 @@ pub(crate) async fn handle(api: &Api, peer: &Peer, request: Request<Body>) -> Re
     }
     match &label.trail {
         Some(trail) => trail.close(response, label.long),
-        None => response,
+        None => {
+            if let Ok(id) = HeaderValue::from_str(&trail::id(api, &head)) {
+                response.headers_mut().entry(&trail::ID).or_insert(id);
+            }
+            response
+        }
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) enum Route {
     /// `/livez`, `/readyz`, `/healthz`, and one check below them
     Health(&'static str, Option<String>),
     Metrics,
+    /// `/metrics/slis`
+    Looks,
     /// `/statusz`, `/flagz`
     Page(Page),
     Root,
@@ -70,6 +72,7 @@ pub(crate) fn route(table: &Table, path: &str) -> Route {
         "/apis" => return Route::Groups,
         "/version" => return Route::Version,
         "/metrics" => return Route::Metrics,
+        "/metrics/slis" => return Route::Looks,
         "/.well-known/openid-configuration" => return Route::OpenIdConfiguration,
         "/openid/v1/jwks" => return Route::OpenIdKeys,
         "/statusz" => return Route::Page(Page::Status),

@@ -154,6 +154,60 @@ async fn pages_tell_those_who_watch_over_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_health_paths_found_is_counted() {
+    let world = World::new().await;
+    for path in ["/livez", "/livez", "/readyz?exclude=etcd"] {
+        assert_eq!(tell(&world.api, "GET", path, Value::Null).await.code, 200, "{path}");
+    }
+    let text = tell(&world.api, "GET", "/metrics/slis", Value::Null).await.text;
+    for line in [
+        "kubernetes_healthcheck{name=\"etcd\",type=\"livez\"} 1",
+        "kubernetes_healthchecks_total{name=\"etcd\",status=\"success\",type=\"livez\"} 2",
+        "kubernetes_healthchecks_total{name=\"ping\",status=\"success\",type=\"readyz\"} 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
+    assert!(!text.contains("name=\"etcd\",status=\"success\",type=\"readyz\""), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_answer_has_an_id_and_is_kept_by_nobody() {
+    let world = World::new().await;
+    for (path, given) in
+        [("/livez", None), ("/nothing", Some("i-1")), ("/api/v1/namespaces/a", None), ("/version", None)]
+    {
+        let request = http::Request::get(path);
+        let request = given.map_or(http::Request::get(path), |id| request.header("audit-id", id));
+        let response = world.api.answer(Some(admin()), request.body(Body::empty()).unwrap()).await;
+        let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+        assert_eq!(header("cache-control"), "no-cache, private", "{path}");
+        match given {
+            Some(given) => assert_eq!(header("audit-id"), given),
+            None => assert_eq!(header("audit-id").len(), 36, "{path}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_has_no_name() {
+    const GROUP: &str = "/apis/authorization.k8s.io/v1";
+    let world = World::new().await;
+    let question = |name: &str| json!({"metadata": {"name": name}, "spec": {"user": "u", "nonResourceAttributes": {"path": "/", "verb": "get"}}});
+    let told =
+        tell(&world.api, "POST", &format!("{GROUP}/subjectaccessreviews?fieldManager=oracle"), question("x")).await;
+    let message = told.body()["message"].as_str().unwrap().to_owned();
+    let expect = ".authorization.k8s.io \"\" is invalid: metadata: Invalid value: {\"name\":\"x\",\"managedFields\":[{\
+        \"manager\":\"oracle\",\"operation\":\"Update\",\"apiVersion\":\"authorization.k8s.io/v1\",\"time\":\"";
+    assert!(told.code == 422 && message.starts_with(expect), "{message}");
+    let fields = "\"fieldsType\":\"FieldsV1\",\"fieldsV1\":{\"f:spec\":{\"f:nonResourceAttributes\":{\".\":{},\
+        \"f:path\":{},\"f:verb\":{}},\"f:user\":{}}}}]}: must be empty";
+    assert!(message.ends_with(fields), "{message}");
+    let local = format!("{GROUP}/namespaces/a/localsubjectaccessreviews");
+    let told = tell(&world.api, "POST", &local, question("x")).await;
+    assert!(told.code == 422 && told.text.contains("must be empty except for namespace"), "{}", told.text);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_large_is_packed_for_who_can_unpack_it() {
     let world = World::new().await;
     world.post(MAPS, json!({"metadata": {"name": "small"}, "data": {"a": "b"}})).await;
