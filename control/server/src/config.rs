@@ -476,6 +476,26 @@ mod tests {
     }
 
     #[test]
+    fn flags_show_every_key_but_no_secret() {
+        let (token, hash) = ("token: abcdef.0123456789abcdef", format!("ca_hash: 'sha256:{}'", "0".repeat(64)));
+        let text = format!(
+            "{BASE}api: {{max_requests_inflight: 7}}\njoin: {{servers: ['10.0.0.12:6444'], {token}, {hash}}}\n"
+        );
+        let flags = Config::from_yaml(&text).and_then(|c| c.validate()).expect("valid").flags;
+        for (key, value) in [
+            ("name", "s1"),
+            ("api_port", "6443"),
+            ("api.max_requests_inflight", "7"),
+            ("max_feature_level", ""),
+            ("join.servers", "[\"10.0.0.12:6444\"]"),
+            ("join.token", "CLASSIFIED"),
+        ] {
+            assert_eq!(flags.get(key).map(String::as_str), Some(value), "{key}");
+        }
+        assert!(!flags.values().any(|value| value.contains("0123456789abcdef")));
+    }
+
+    #[test]
     fn a_joining_server_may_not_contradict_the_cluster() {
         let cluster = ClusterOptions::default().settle().expect("defaults are valid");
         let with =
