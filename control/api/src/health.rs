@@ -4,7 +4,6 @@
 //! - Alive is who would not be helped by a restart: a member without a leader is, one whose store has stopped is not.
 //! - Ready is who answers. So the store is asked, for no longer than [`PATIENCE`].
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -12,8 +11,6 @@ use axum::body::Body;
 use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Response};
 use kontiki_machinery::measured::Health;
-use kontiki_model::metrics::{Kind, heading, sample};
-use parking_lot::Mutex;
 
 use crate::Api;
 use crate::params::Params;
@@ -66,46 +63,6 @@ impl Check {
             Self::Leader => fail(api.store().status().borrow().leader.is_none(), "no leader is known"),
             Self::Stays => fail(api.inner.stop.is_cancelled(), "the process is shutting down"),
         }
-    }
-}
-
-/// What came of all looks so far, by the name of what was looked at and the path.
-#[derive(Default)]
-pub(crate) struct Looks(Mutex<BTreeMap<(&'static str, &'static str), Tally>>);
-
-#[derive(Default)]
-struct Tally {
-    well: bool,
-    successes: u64,
-    errors: u64,
-}
-
-impl Looks {
-    fn count(&self, name: &'static str, endpoint: &'static str, well: bool) {
-        let mut tallies = self.0.lock();
-        let tally = tallies.entry((name, endpoint)).or_default();
-        tally.well = well;
-        *(if well { &mut tally.successes } else { &mut tally.errors }) += 1;
-    }
-
-    /// As upstream's `/metrics/slis` shows them.
-    pub fn text(&self) -> String {
-        const LAST: &str = "kubernetes_healthcheck";
-        const ALL: &str = "kubernetes_healthchecks_total";
-        let (tallies, mut out) = (self.0.lock(), String::new());
-        heading(&mut out, LAST, Kind::Gauge, "[STABLE] This metric records the result of a single healthcheck.");
-        for ((name, endpoint), tally) in &*tallies {
-            sample(&mut out, LAST, &[("name", name), ("type", endpoint)], u8::from(tally.well));
-        }
-        heading(&mut out, ALL, Kind::Counter, "[STABLE] This metric records the results of all healthcheck.");
-        for ((name, endpoint), tally) in &*tallies {
-            for (status, count) in [("error", tally.errors), ("success", tally.successes)] {
-                if count > 0 {
-                    sample(&mut out, ALL, &[("name", name), ("status", status), ("type", endpoint)], count);
-                }
-            }
-        }
-        out
     }
 }
 
