@@ -10,7 +10,7 @@ use kontiki_api::clock::{Entropy, System};
 use kontiki_api::leader::{LeaderContext, Settings, Signer};
 use kontiki_api::{
     Api, Client, DeleteOptions, NodeProxy, NodeProxyError, NodeStream, PatchKind, Propagation, Status, Target, User,
-    Writer,
+    Writer, Written,
 };
 use kontiki_kinds::rows::service::Ranges;
 use kontiki_model::{GroupResource, ObjectKey};
@@ -116,6 +116,7 @@ fn api_config() -> kontiki_api::Config {
         aggregation: None,
         limits: kontiki_api::fairness::Limits::default(),
         writes: kontiki_api::Writes::default(),
+        flags: Default::default(),
         extra_routes: axum::Router::new(),
     }
 }
@@ -205,7 +206,7 @@ impl Cluster {
     /// Changes an object.
     pub async fn patch(&self, target: Target<'_>, body: Value) -> Result<Value> {
         let patched = self.client.patch(target, PatchKind::Merge, body).await;
-        patched.map_err(|status| told(target.name, &status))
+        patched.and_then(Written::value).map_err(|status| told(target.name, &status))
     }
 
     /// Changes what an object says of itself.

@@ -164,6 +164,7 @@ fn config(args: &Args) -> Result<Config> {
         aggregation: None,
         limits: kontiki_api::fairness::Limits::default(),
         writes: kontiki_api::Writes::default(),
+        flags: Default::default(),
         extra_routes: axum::Router::new(),
     })
 }

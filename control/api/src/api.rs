@@ -23,7 +23,7 @@ use crate::clock::Entropy;
 use crate::fairness::Fairness;
 use crate::kinds;
 use crate::ledger::Ledger;
-use crate::metrics::{Metrics, Source};
+use crate::metrics::{Looks, Metrics, Source};
 use crate::pages::Pages;
 use crate::recent::Recent;
 use crate::specs::Specs;
@@ -40,6 +40,8 @@ pub struct Api {
 pub(crate) struct Inner {
     pub store: Backend,
     pub config: Config,
+    /// When this server began.
+    pub started: Timestamp,
     pub keys: Keys,
     /// Who may allow what now.
     authorizers: RwLock<Arc<[Member]>>,
@@ -54,6 +56,8 @@ pub(crate) struct Inner {
     /// Of the memory for bodies.
     pub budget: Budget,
     pub metrics: Metrics,
+    /// What the health paths have found.
+    pub looks: Looks,
     /// Who records requests, if anybody does.
     pub audit: OnceLock<Auditor>,
     /// What servers behind say that they serve, by group and version.
@@ -90,12 +94,14 @@ impl Api {
                 fairness: Fairness::new(config.limits),
                 budget: Budget::new(config.limits.bytes_in_flight),
                 store,
+                started: config.clock.now(),
                 config,
                 keys,
                 pages: Pages::default(),
                 recent: Recent::default(),
                 ledger: Ledger::default(),
                 metrics: Metrics::default(),
+                looks: Looks::default(),
                 audit: OnceLock::new(),
                 behind: Mutex::default(),
                 specs: Specs::default(),

@@ -43,6 +43,8 @@ pub(crate) struct Call {
     pub effect: Effect,
     /// Texts for `Warning` headers.
     pub warnings: Vec<String>,
+    /// What is to be warned of as well, if it is refused: what was to be said when it was.
+    pub refused: Arc<Mutex<Vec<String>>>,
     /// What the audit log is to say of it.
     pub notes: Notes,
 }
@@ -86,6 +88,13 @@ impl Object {
         match self {
             Self::Stored { bytes, revision, value: None } => object::decode_at(bytes, *revision),
             Self::Stored { value: Some(value), .. } | Self::Built(value) => Ok(value.clone()),
+        }
+    }
+
+    pub fn into_value(self) -> Result<Value, Status> {
+        match self {
+            Self::Stored { value: Some(value), .. } | Self::Built(value) => Ok(value),
+            object => object.value(),
         }
     }
 
@@ -195,6 +204,7 @@ impl Call {
             writer: self.writer,
             effect: Effect::default(),
             warnings: Vec::new(),
+            refused: Arc::clone(&self.refused),
             notes: Arc::clone(&self.notes),
         }
     }

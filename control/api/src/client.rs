@@ -1,6 +1,5 @@
 //! The in-process client: the same pipeline as HTTP, without the HTTP.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,6 +30,42 @@ pub struct Client {
     fence: Option<Term>,
     writer: Writer,
     witness: Option<Arc<dyn Witness>>,
+}
+
+/// What a client wants to be written.
+enum Wish {
+    Create(Value),
+    Update(Value),
+    Patch(PatchKind, Value),
+    Delete(DeleteOptions),
+}
+
+impl Wish {
+    fn verb(&self) -> Verb {
+        match self {
+            Self::Create(_) => Verb::Create,
+            Self::Update(_) => Verb::Update,
+            Self::Patch(..) => Verb::Patch,
+            Self::Delete(_) => Verb::Delete,
+        }
+    }
+}
+
+/// What came of a write.
+pub struct Written {
+    /// Whether it changed anything. Of a creation nothing is said.
+    pub effect: Effect,
+    answer: Answer,
+}
+
+impl Written {
+    /// What was answered, read.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn value(self) -> Result<Value, Status> {
+        value_of(self.answer)
+    }
 }
 
 impl Api {
@@ -110,80 +145,40 @@ impl Client {
 
     /// Creates through a subresource: `binding`, `eviction`, `token`.
     pub async fn create_sub(&self, target: Target<'_>, object: Value) -> Result<Value, Status> {
-        let write = Box::pin(async {
-            let mut call = self.call(target, Verb::Create).await?;
-            value_of(call.post(Input::Value(object)).await?)
-        });
-        self.witnessed(target, Verb::Create, write).await
+        self.write(target, Wish::Create(object)).await?.value()
     }
 
     /// Replaces an object, or its `status` or `scale`. A `resourceVersion` in it is a precondition.
-    pub async fn update(&self, target: Target<'_>, object: Value) -> Result<Value, Status> {
-        let write = Box::pin(async {
-            let mut call = self.call(target, Verb::Update).await?;
-            value_of(call.update(Input::Value(object)).await?)
-        });
-        self.witnessed(target, Verb::Update, write).await
-    }
-
-    /// The same, for callers that want to know only whether that changed anything.
-    pub async fn update_effect(&self, target: Target<'_>, object: Value) -> Result<Effect, Status> {
-        let write = Box::pin(async {
-            let mut call = self.call(target, Verb::Update).await?;
-            call.update(Input::Value(object)).await?;
-            Ok(call.effect)
-        });
-        self.witnessed(target, Verb::Update, write).await
+    pub async fn update(&self, target: Target<'_>, object: Value) -> Result<Written, Status> {
+        self.write(target, Wish::Update(object)).await
     }
 
     /// Patches an object or a subresource. A `resourceVersion` in the patch is a precondition.
-    pub async fn patch(&self, target: Target<'_>, kind: PatchKind, patch: Value) -> Result<Value, Status> {
-        let write = Box::pin(async {
-            let mut call = self.call(target, Verb::Patch).await?;
-            let bytes = serde_json::to_vec(&patch).map_err(Status::internal)?;
-            value_of(call.patch(kind, bytes.into()).await?)
-        });
-        self.witnessed(target, Verb::Patch, write).await
+    pub async fn patch(&self, target: Target<'_>, kind: PatchKind, patch: Value) -> Result<Written, Status> {
+        self.write(target, Wish::Patch(kind, patch)).await
     }
 
-    /// The same, for callers that want to know only whether that changed anything.
-    pub async fn patch_effect(&self, target: Target<'_>, kind: PatchKind, patch: Value) -> Result<Effect, Status> {
-        let write = Box::pin(async {
-            let mut call = self.call(target, Verb::Patch).await?;
-            let bytes = serde_json::to_vec(&patch).map_err(Status::internal)?;
-            call.patch(kind, bytes.into()).await?;
-            Ok(call.effect)
-        });
-        self.witnessed(target, Verb::Patch, write).await
+    /// Deletes an object. What came of it is the object as it was last, or as it is on its way out, or a Success status.
+    pub async fn delete(&self, target: Target<'_>, options: DeleteOptions) -> Result<Written, Status> {
+        self.write(target, Wish::Delete(options)).await
     }
 
-    /// Deletes an object. Returns the object as it was last, or as it is on its way out, or a
-    /// Success status.
-    pub async fn delete(&self, target: Target<'_>, options: DeleteOptions) -> Result<Value, Status> {
+    /// Makes a write, before the witness if there is one. What makes it is in a box: whoever holds clients' futures holds
+    /// little.
+    async fn write(&self, target: Target<'_>, wish: Wish) -> Result<Written, Status> {
+        let verb = wish.verb();
         let write = Box::pin(async {
-            let mut call = self.call(target, Verb::Delete).await?;
-            value_of(call.delete(&Request { options, ..Request::default() }).await?)
+            let mut call = self.call(target, verb).await?;
+            let answer = match wish {
+                Wish::Create(object) => call.post(Input::Value(object)).await,
+                Wish::Update(object) => call.update(Input::Value(object)).await,
+                Wish::Patch(kind, patch) => {
+                    call.patch(kind, serde_json::to_vec(&patch).map_err(Status::internal)?.into()).await
+                }
+                Wish::Delete(options) => call.delete(&Request { options, ..Request::default() }).await,
+            };
+            Ok(Written { answer: answer?, effect: call.effect })
         });
-        self.witnessed(target, Verb::Delete, write).await
-    }
-
-    /// The same, for callers that want to know only whether that changed anything.
-    pub async fn delete_effect(&self, target: Target<'_>, options: DeleteOptions) -> Result<Effect, Status> {
-        let write = Box::pin(async {
-            let mut call = self.call(target, Verb::Delete).await?;
-            call.delete(&Request { options, ..Request::default() }).await?;
-            Ok(call.effect)
-        });
-        self.witnessed(target, Verb::Delete, write).await
-    }
-
-    /// Makes a write, before the witness if there is one. It comes in a box: whoever holds clients' futures holds little.
-    async fn witnessed<T>(
-        &self,
-        target: Target<'_>,
-        verb: Verb,
-        write: Pin<Box<impl Future<Output = Result<T, Status>>>>,
-    ) -> Result<T, Status> {
         let Some(witness) = &self.witness else { return write.await };
         let number = witness.before(Write { writer: self.writer, verb, target }).await;
         let result = write.await;
@@ -219,6 +214,7 @@ impl Client {
             writer: self.writer,
             effect: Effect::default(),
             warnings: Vec::new(),
+            refused: Arc::default(),
             notes: Notes::default(),
         };
         self.api.authorize(&self.user, &call.attributes(verb.as_str(), &[]), call.deadline).await?;
@@ -238,7 +234,7 @@ fn as_stored<'t>(table: &'t Table, def: &'t Arc<ResourceDef>, sub: Option<&str>)
 
 fn value_of(answer: Answer) -> Result<Value, Status> {
     match answer {
-        Answer::Object { object, .. } => object.value(),
+        Answer::Object { object, .. } => object.into_value(),
         Answer::Status { status, .. } => serde_json::to_value(status).map_err(Status::internal),
         Answer::List(_) | Answer::Made(_) | Answer::Raw(_) => Err(Status::internal("this answer has no value")),
     }

@@ -1,11 +1,14 @@
 //! Bodies into objects: format, type, unknown fields, canonical form, defaults.
 
+use std::sync::Arc;
+
 use kontiki_machinery::decode::{
     DecodeError, Decoded, Findings, decode_cbor, decode_json, decode_protobuf, decode_yaml,
 };
+use kontiki_machinery::schema::structural::Structural;
 use kontiki_machinery::schema::{self, Schema};
 use kontiki_machinery::{FieldError, GroupVersionKind, ResourceDef, apply};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Status;
 use crate::call::{Call, Input};
@@ -75,7 +78,16 @@ pub(crate) fn decode_object(call: &mut Call, input: Input, validation: FieldVali
     }
     let unrecognized = |error: DecodeError| Status::unrecognized(&wanted.gvk.kind, error);
     let decoded = decode(&input)?.and_then(Decoded::into_object).map_err(unrecognized)?;
-    check_type(&decoded, &wanted)?;
+    let fits = check_type(&decoded, &wanted);
+    if fits.is_err()
+        && let Some((gvk, schema)) = other_version(call, &decoded, &wanted)
+    {
+        // What such an object says is read before its version is looked at.
+        let kind = &wanted.gvk.kind;
+        let refuse = |detail: String| Status::undecodable(&gvk.kind, &gvk.version, kind, detail);
+        judge(call, decoded.findings(&schema, &schema.check(&decoded.value)), validation, refuse)?;
+    }
+    fits?;
     let problems = wanted.schema.check(&decoded.value);
     let findings = decoded.findings(&wanted.schema, &problems);
     if let Some(error) = problems.error {
@@ -123,6 +135,21 @@ fn check_type(decoded: &Decoded, wanted: &Wanted) -> Result<(), Status> {
     }
     let detail = format!("no kind \"{kind}\" is registered for version \"{version}\" as a {}", wanted.gvk.kind);
     Err(Status::undecodable(kind, &got.version, &wanted.gvk.kind, detail))
+}
+
+/// The type of an object that is of another version of a kind that came at run time. Of a version that is not served
+/// nothing is known.
+fn other_version(call: &Call, decoded: &Decoded, wanted: &Wanted) -> Option<(GroupVersionKind, Schema)> {
+    wanted.schema.structural()?;
+    let (version, kind) = decoded.type_meta().ok()?;
+    let gvk = GroupVersionKind::new(version, kind);
+    if gvk.group != wanted.gvk.group || gvk.kind != wanted.gvk.kind || gvk.version == wanted.gvk.version {
+        return None;
+    }
+    let table = call.api.registry().table();
+    let known = table.find_kind(&gvk.group, &gvk.version, &gvk.kind).map(|def| def.schema.clone());
+    let nothing = || Schema::custom("", Structural::new(Arc::new(|| json!({"type": "object"}))), 0);
+    Some((gvk, known.unwrap_or_else(nothing)))
 }
 
 /// Of a kind that came at run time anything is read, and then compared.

@@ -1,5 +1,6 @@
 //! What an [`Api`](crate::Api) is built from, and the plain types of its in-process client.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kontiki_machinery::Registry;
@@ -55,6 +56,8 @@ pub struct Config {
     pub limits: Limits,
     /// Where committed writes are counted.
     pub writes: Writes,
+    /// What `/flagz` shows: how the server is configured, without secrets.
+    pub flags: BTreeMap<String, String>,
     /// Routes outside the Kubernetes API, reached after authentication by `system:masters` only.
     pub extra_routes: axum::Router,
 }

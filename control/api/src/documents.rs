@@ -21,7 +21,7 @@ use crate::encode;
 use crate::negotiate::{Media, clauses};
 use crate::params::Params;
 use crate::route::Route;
-use crate::{Api, User, aggregate, behind, discovery, health, openapi};
+use crate::{Api, User, aggregate, behind, discovery, health, openapi, zpages};
 
 /// Everything that is not a resource.
 pub(crate) async fn plain(
@@ -89,8 +89,10 @@ pub(crate) async fn plain(
         Route::OpenIdConfiguration => Ok(public("application/json", &openid_configuration(api))),
         Route::OpenIdKeys => Ok(public("application/jwk-set+json", &json!({"keys": [api.inner.keys.public]}))),
         Route::Metrics => Ok(health::text(200, api.metrics_text())),
+        Route::Looks => Ok(health::text(200, api.inner.looks.text())),
+        Route::Page(page) => zpages::answer(api, page, accept),
         Route::Root => encode::json_document(&root(table), accept, &params),
-        Route::Resource(_) | Route::Unknown | Route::UnknownInApi => Err(Status::no_such_resource()),
+        Route::Resource(_) | Route::NoPart(_) | Route::Unknown | Route::UnknownInApi => Err(Status::no_such_resource()),
     }
 }
 
@@ -116,7 +118,7 @@ async fn aggregated(
 /// Routes of the server that assembles us, for administrators; else 404 in plain text.
 async fn extra(api: &Api, user: &User, head: &Parts, body: &mut Option<Body>) -> Result<Response<Body>, Status> {
     if !user.in_group(MASTERS) {
-        return Ok(health::text(404, "404 page not found\n".into()));
+        return Ok(health::nothing());
     }
     let router = api.inner.config.extra_routes.clone();
     let mut charge = api.inner.budget.open();
@@ -125,13 +127,13 @@ async fn extra(api: &Api, user: &User, head: &Parts, body: &mut Option<Body>) ->
     let answered = router.oneshot(request).await;
     let response = answered.unwrap_or_else(|never| match never {});
     let unknown = response.status() == http::StatusCode::NOT_FOUND && !response.headers().contains_key(CONTENT_TYPE);
-    Ok(if unknown { health::text(404, "404 page not found\n".into()) } else { response })
+    Ok(if unknown { health::nothing() } else { response })
 }
 
 /// What upstream serves by handlers of its own, which look at no method.
 fn any_method(route: &Route) -> bool {
-    use Route::{Group, Groups, Health, Metrics, OpenApiV2, OpenApiV3, Root};
-    matches!(route, Groups | Group(_) | OpenApiV2 | OpenApiV3(_) | Health(..) | Metrics | Root)
+    use Route::{Group, Groups, Health, Looks, Metrics, OpenApiV2, OpenApiV3, Page, Root};
+    matches!(route, Groups | Group(_) | OpenApiV2 | OpenApiV3(_) | Health(..) | Looks | Metrics | Page(_) | Root)
 }
 
 /// The format in which discovery is asked for as one document. Clauses for the plain one do not count, wherever they stand.
@@ -187,13 +189,16 @@ fn root(table: &Table) -> Value {
     paths.extend(
         [
             "/.well-known/openid-configuration",
+            "/flagz",
             "/healthz",
             "/livez",
             "/metrics",
+            "/metrics/slis",
             "/openapi/v2",
             "/openapi/v3",
             "/openid/v1/jwks",
             "/readyz",
+            "/statusz",
             "/version",
         ]
         .map(str::to_owned),

@@ -8,8 +8,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::Response;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Response};
 use kontiki_machinery::measured::Health;
 
 use crate::Api;
@@ -74,11 +74,11 @@ pub(crate) async fn of(api: &Api) -> Health {
 }
 
 /// Answers one of the health paths, or one check below it.
-pub(crate) async fn answer(api: &Api, endpoint: &str, check: Option<&str>, params: &Params) -> Response<Body> {
+pub(crate) async fn answer(api: &Api, endpoint: &'static str, check: Option<&str>, params: &Params) -> Response<Body> {
     let checks = if endpoint == "livez" { LIVE } else { READY };
     if let Some(name) = check {
         return match checks.iter().find(|(known, _)| *known == name) {
-            None => text(404, "404 page not found\n".into()),
+            None => nothing(),
             Some((name, check)) => match check.run(api).await {
                 Ok(()) => text(200, "ok".into()),
                 Err(why) => text(500, format!("internal server error: {name}: {why}\n")),
@@ -90,7 +90,11 @@ pub(crate) async fn answer(api: &Api, endpoint: &str, check: Option<&str>, param
     for (name, check) in checks {
         if excluded.contains(name) {
             let _ = writeln!(lines, "[+]{name} excluded: ok");
-        } else if let Err(why) = check.run(api).await {
+            continue;
+        }
+        let found = check.run(api).await;
+        api.inner.looks.count(name, endpoint, found.is_ok());
+        if let Err(why) = found {
             let _ = writeln!(lines, "[-]{name} failed: {why}");
             failed = true;
         } else {
@@ -115,9 +119,15 @@ pub(crate) async fn answer(api: &Api, endpoint: &str, check: Option<&str>, param
     }
 }
 
+/// The answer where there is nothing at all.
+pub(crate) fn nothing() -> Response<Body> {
+    text(404, "404 page not found\n".into())
+}
+
 pub(crate) fn text(code: u16, body: String) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or_default();
-    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use axum::body::Body;
 use futures::FutureExt;
-use http::header::{ACCEPT, CONTENT_TYPE, UPGRADE, USER_AGENT};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, UPGRADE, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use kontiki_cache::Filter;
@@ -15,7 +15,7 @@ use kontiki_machinery::access::Attributes;
 use kontiki_machinery::encode::protobuf;
 use kontiki_machinery::resource::Creation;
 use kontiki_machinery::subresource::NodeCall;
-use kontiki_machinery::{Handler, Name, Status, Subresource, Verb};
+use kontiki_machinery::{Handler, Name, ResourceDef, Status, Subresource, Verb};
 use serde_json::Value;
 use tokio::sync::Notify;
 use tracing::instrument;
@@ -27,11 +27,12 @@ use crate::documents::plain;
 use crate::encode;
 use crate::fairness::{Asked, Flow, Permit};
 use crate::forwarded::Remote;
+use crate::health::nothing;
 use crate::negotiate::{self, Form, Offer};
 use crate::params::{Params, of_agent};
 use crate::route::{ResourcePath, Route, route};
 use crate::select;
-use crate::trail::Trail;
+use crate::trail::{self, Trail};
 use crate::writes::{Effect, Writer};
 use crate::{Api, PatchKind, User, aggregate, deadline};
 
@@ -76,7 +77,7 @@ pub(crate) async fn handle(api: &Api, peer: &Peer, request: Request<Body>) -> Re
     }
     let mut body = Some(body);
     let accept = header(&head.headers, &ACCEPT);
-    let mut label = Label { verb: "other", resource: Name::default(), started, flow: None, trail: None, long: false };
+    let mut label = Label::new(started);
     let answered =
         AssertUnwindSafe(Box::pin(dispatch(api, peer, &mut head, &mut body, &mut label))).catch_unwind().await;
     let mut response = match answered {
@@ -91,6 +92,9 @@ pub(crate) async fn handle(api: &Api, peer: &Peer, request: Request<Body>) -> Re
             encode::error(&Status::internal("the request could not be handled"), accept.as_deref())
         }
     };
+    encode::add_warnings(&mut response, &label.warnings);
+    // Everything here is for who is allowed to see it.
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     if let Some(flow) = &label.flow {
         tell_flow(&mut response, flow);
     }
@@ -103,7 +107,12 @@ pub(crate) async fn handle(api: &Api, peer: &Peer, request: Request<Body>) -> Re
     }
     match &label.trail {
         Some(trail) => trail.close(response, label.long),
-        None => response,
+        None => {
+            if let Ok(id) = HeaderValue::from_str(&trail::id(api, &head)) {
+                response.headers_mut().entry(&trail::ID).or_insert(id);
+            }
+            response
+        }
     }
 }
 
@@ -117,6 +126,20 @@ struct Label {
     trail: Option<Arc<Trail>>,
     /// Whether its answer goes on until somebody ends it.
     long: bool,
+    /// What the client is warned of, whatever it is answered.
+    warnings: Vec<String>,
+}
+
+impl Label {
+    fn new(started: Instant) -> Self {
+        let (verb, resource) = ("other", Name::default());
+        Self { verb, resource, started, flow: None, trail: None, long: false, warnings: Vec::new() }
+    }
+
+    /// The version may be an old one.
+    fn warn_of(&mut self, def: &ResourceDef) {
+        self.warnings.extend(def.deprecation.as_ref().map(ToString::to_string));
+    }
 }
 
 /// Says in which flow a request was.
@@ -159,6 +182,11 @@ async fn dispatch(
     };
     match found {
         Route::Resource(path) => resource(api, peer, user, wanted, path, head, body, label).await,
+        Route::NoPart(path) => {
+            let (_user, _permit) = admit(api, peer, user, wanted, &Route::UnknownInApi, head, label).await?;
+            label.warn_of(&path.def);
+            Err(Status::not_found(path.def.group_resource(), path.name.as_deref().unwrap_or_default()))
+        }
         other => {
             let (user, _permit) = admit(api, peer, user, wanted, &other, head, label).await?;
             plain(api, &table, peer.local, &user, other, head, body).await
@@ -168,7 +196,7 @@ async fn dispatch(
 
 /// Whether what a path names may have come just now.
 fn may_be_new(route: &Route, path: &str) -> bool {
-    matches!(route, Route::Unknown | Route::UnknownInApi) && path.starts_with("/apis/")
+    matches!(route, Route::Unknown | Route::UnknownInApi | Route::NoPart(_)) && path.starts_with("/apis/")
 }
 
 /// Who acts, if they may do what is asked of a path that is no resource's.
@@ -272,12 +300,14 @@ async fn resource(
         }
     };
     api.authorize(&call.user, &call.attributes(asked, &call.fields()), call.deadline).await?;
-    let verb = found.ok_or_else(Status::method_not_allowed)?;
+    if found.is_some() || call.def.is_custom() {
+        label.warn_of(&call.def);
+    }
+    let Some(verb) = found else { return no_verb(&call, asked) };
     if verb == Verb::Get && call.sub.as_deref().is_some_and(acts) {
         // A WebSocket begins with a GET, which must not make a stream of one who may only look (KEP-4006).
         api.authorize(&call.user, &call.attributes(Verb::Create.as_str(), &[]), call.deadline).await?;
     }
-    call.warnings.extend(call.def.deprecation.as_ref().map(ToString::to_string));
     let (accept, gzip) = (header(&head.headers, &ACCEPT), encode::accepts_gzip(&head.headers));
     let form = form(&call, verb, &head.headers, accept.as_deref())?;
     let trail = label.trail.clone();
@@ -291,13 +321,31 @@ async fn resource(
         }
         Err(status) => Err(status),
     };
+    label.warnings.append(&mut call.warnings);
+    if encoded.is_err() {
+        label.warnings.append(&mut call.refused.lock());
+    }
     trail.iter().for_each(|trail| trail.noted(std::mem::take(&mut *call.notes.lock())));
     if let (Some(trail), Err(status)) = (&trail, &encoded) {
         trail.failed(status);
     }
-    let mut response = encoded.unwrap_or_else(|status| encode::error(&status, accept.as_deref()));
-    encode::add_warnings(&mut response, &call.warnings);
-    Ok(response)
+    Ok(encoded.unwrap_or_else(|status| encode::error(&status, accept.as_deref())))
+}
+
+/// What is answered where a path does not have what is `asked` of it.
+fn no_verb(call: &Call, asked: &str) -> Result<Response<Body>, Status> {
+    if !call.def.is_custom() {
+        return Err(Status::method_not_allowed());
+    }
+    if call.def.namespaced() && call.namespace.is_none() {
+        return Ok(nothing());
+    }
+    let mut status = Status::method_not_supported(call.def.group_resource(), asked);
+    if asked == Verb::Create.as_str() && call.name.is_none() {
+        // Whatever is served can be made, until its definition goes.
+        status.message = format!("{asked} not allowed while custom resource definition is terminating");
+    }
+    Err(status)
 }
 
 /// The call that a request makes, not authorized yet. `verb`: `None` if the path has no such method.
@@ -334,6 +382,7 @@ fn call(
         fence: None,
         manager,
         warnings: Vec::new(),
+        refused: Arc::default(),
         notes: Notes::default(),
     })
 }

@@ -67,11 +67,12 @@ mod verbs;
 mod websocket;
 pub mod witness;
 pub mod writes;
+mod zpages;
 
 pub use aggregate::Looked;
 pub use api::Api;
 pub use auth::keys::KeyError;
-pub use client::Client;
+pub use client::{Client, Written};
 pub use config::{Aggregation, Config, DeleteOptions, PatchKind, Propagation, Target};
 pub use kontiki_machinery::access::User;
 pub use kontiki_machinery::x509;

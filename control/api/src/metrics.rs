@@ -40,6 +40,47 @@ fn method(verb: &str) -> &'static str {
     }
 }
 
+/// What the health paths have found so far, by the name of what was looked at and the path.
+#[derive(Default)]
+pub(crate) struct Looks(Mutex<BTreeMap<(&'static str, &'static str), Tally>>);
+
+#[derive(Default)]
+struct Tally {
+    well: bool,
+    successes: u64,
+    errors: u64,
+}
+
+impl Looks {
+    /// Adds what a look has found.
+    pub fn count(&self, name: &'static str, endpoint: &'static str, well: bool) {
+        let mut tallies = self.0.lock();
+        let tally = tallies.entry((name, endpoint)).or_default();
+        tally.well = well;
+        *(if well { &mut tally.successes } else { &mut tally.errors }) += 1;
+    }
+
+    /// As upstream's `/metrics/slis` shows them.
+    pub fn text(&self) -> String {
+        const LAST: &str = "kubernetes_healthcheck";
+        const ALL: &str = "kubernetes_healthchecks_total";
+        let (tallies, mut out) = (self.0.lock(), String::new());
+        heading(&mut out, LAST, Kind::Gauge, "[STABLE] This metric records the result of a single healthcheck.");
+        for ((name, endpoint), tally) in &*tallies {
+            sample(&mut out, LAST, &[("name", name), ("type", endpoint)], u8::from(tally.well));
+        }
+        heading(&mut out, ALL, Kind::Counter, "[STABLE] This metric records the results of all healthcheck.");
+        for ((name, endpoint), tally) in &*tallies {
+            for (status, count) in [("error", tally.errors), ("success", tally.successes)] {
+                if count > 0 {
+                    sample(&mut out, ALL, &[("name", name), ("status", status), ("type", endpoint)], count);
+                }
+            }
+        }
+        out
+    }
+}
+
 /// Writes series of its own, in the text form.
 pub type Source = Arc<dyn Fn(&mut String) + Send + Sync>;
 

@@ -12,6 +12,8 @@ use percent_encoding::percent_decode_str;
 /// What a path names.
 pub(crate) enum Route {
     Resource(ResourcePath),
+    /// A part that the object of a custom kind does not have: 404 as a Status that names the object.
+    NoPart(ResourcePath),
     /// `/api`, `/apis`
     Versions,
     Groups,
@@ -29,11 +31,24 @@ pub(crate) enum Route {
     /// `/livez`, `/readyz`, `/healthz`, and one check below them
     Health(&'static str, Option<String>),
     Metrics,
+    /// `/metrics/slis`
+    Looks,
+    /// `/statusz`, `/flagz`
+    Page(Page),
     Root,
-    /// Nothing, inside an API: 404 as a Status.
+    /// Nothing, inside an API of built-in kinds: 404 as a Status.
     UnknownInApi,
-    /// Nothing at all: extra routes, else 404 in plain text.
+    /// Nothing at all, or nothing in a group of custom kinds: extra routes, else 404 in plain text.
     Unknown,
+}
+
+/// What a person is told of this server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Page {
+    /// How it runs.
+    Status,
+    /// How it is configured.
+    Flags,
 }
 
 /// A path to a resource, an object or a subresource.
@@ -57,8 +72,11 @@ pub(crate) fn route(table: &Table, path: &str) -> Route {
         "/apis" => return Route::Groups,
         "/version" => return Route::Version,
         "/metrics" => return Route::Metrics,
+        "/metrics/slis" => return Route::Looks,
         "/.well-known/openid-configuration" => return Route::OpenIdConfiguration,
         "/openid/v1/jwks" => return Route::OpenIdKeys,
+        "/statusz" => return Route::Page(Page::Status),
+        "/flagz" => return Route::Page(Page::Flags),
         "/openapi/v2" => return Route::OpenApiV2,
         "/openapi/v3" => return Route::OpenApiV3(None),
         _ => {}
@@ -75,7 +93,14 @@ pub(crate) fn route(table: &Table, path: &str) -> Route {
         Some("apis") => {
             let rest: Vec<&str> = segments.collect();
             let group = rest.first().copied().unwrap_or_default();
-            if group.is_empty() || !table.has_group(group) { Route::Unknown } else { in_api(table, group, &rest[1..]) }
+            if group.is_empty() || !table.has_group(group) {
+                return Route::Unknown;
+            }
+            match in_api(table, group, &rest[1..]) {
+                // Upstream's handler of custom kinds leaves what it does not serve to nobody.
+                Route::UnknownInApi if table.is_custom(group) => Route::Unknown,
+                found => found,
+            }
         }
         _ => Route::Unknown,
     }
@@ -107,10 +132,10 @@ fn in_api(table: &Table, group: &str, segments: &[&str]) -> Route {
         ["watch", rest @ ..] if !rest.is_empty() => (true, rest),
         rest => (false, rest),
     };
-    resource(table, group, version, rest, watch).map_or(Route::UnknownInApi, Route::Resource)
+    resource(table, group, version, rest, watch).unwrap_or(Route::UnknownInApi)
 }
 
-fn resource(table: &Table, group: &str, version: &str, segments: &[&str], watch: bool) -> Option<ResourcePath> {
+fn resource(table: &Table, group: &str, version: &str, segments: &[&str], watch: bool) -> Option<Route> {
     let find = |plural: &str| table.find(group, version, plural);
     if let [place, namespace, plural, rest @ ..] = segments
         && *place == NAMESPACES.resource
@@ -127,7 +152,7 @@ fn resource(table: &Table, group: &str, version: &str, segments: &[&str], watch:
     object(def, None, rest, watch)
 }
 
-fn object(def: &Arc<ResourceDef>, namespace: Option<&str>, rest: &[&str], watch: bool) -> Option<ResourcePath> {
+fn object(def: &Arc<ResourceDef>, namespace: Option<&str>, rest: &[&str], watch: bool) -> Option<Route> {
     let path = |name: Option<&str>, sub: Option<&Arc<Subresource>>| ResourcePath {
         def: Arc::clone(def),
         namespace: namespace.map(str::to_owned),
@@ -135,15 +160,18 @@ fn object(def: &Arc<ResourceDef>, namespace: Option<&str>, rest: &[&str], watch:
         sub: sub.cloned(),
         watch,
     };
-    match rest {
-        [] => Some(path(None, None)),
-        [name] if !name.is_empty() => Some(path(Some(name), None)),
-        [name, sub] if !name.is_empty() && !watch => Some(path(Some(name), Some(def.subresource(sub)?))),
+    Some(Route::Resource(match rest {
+        [] => path(None, None),
+        [name] if !name.is_empty() => path(Some(name), None),
+        [name, sub, ..] if !name.is_empty() && !watch && def.is_custom() && def.subresource(sub).is_none() => {
+            return Some(Route::NoPart(path(Some(name), None)));
+        }
+        [name, sub] if !name.is_empty() && !watch => path(Some(name), Some(def.subresource(sub)?)),
         // What follows is the path behind the object, which nobody here reads.
         [name, sub, ..] if !name.is_empty() && !watch => {
             let sub = def.subresource(sub).filter(|sub| matches!(sub.handler, Handler::Proxy(_)))?;
-            Some(path(Some(name), Some(sub)))
+            path(Some(name), Some(sub))
         }
-        _ => None,
-    }
+        _ => return None,
+    }))
 }

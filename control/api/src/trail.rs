@@ -29,7 +29,7 @@ use crate::{Api, Status};
 
 /// What protobuf bodies begin with.
 const PROTOBUF: &[u8] = b"k8s\0";
-static ID: HeaderName = HeaderName::from_static("audit-id");
+pub(crate) static ID: HeaderName = HeaderName::from_static("audit-id");
 
 /// The records of one request.
 pub(crate) struct Trail {
@@ -38,6 +38,12 @@ pub(crate) struct Trail {
     subject: Mutex<Subject>,
     outcome: Mutex<Outcome>,
     done: AtomicBool,
+}
+
+/// The id of a request: a proxy in front may have given it one.
+pub(crate) fn id(api: &Api, head: &Parts) -> String {
+    let given = header(&head.headers, &ID).filter(|id| !id.is_empty() && id.len() <= 64);
+    given.unwrap_or_else(|| uid(api.entropy().draw(), api.entropy().draw()))
 }
 
 impl Api {
@@ -58,10 +64,8 @@ impl Api {
         if verdict.level == Level::None {
             return None;
         }
-        // A proxy in front may have given it one.
-        let given = header(&head.headers, &ID).filter(|id| !id.is_empty() && id.len() <= 64);
         let subject = Subject {
-            id: given.unwrap_or_else(|| uid(self.entropy().draw(), self.entropy().draw())),
+            id: id(self, head),
             uri: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
             verb: asked.verb.to_owned(),
             user: user.clone(),

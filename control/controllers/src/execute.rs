@@ -143,7 +143,8 @@ impl Executor {
                 result.map(|_| Effect::Changed).map_err(judge)
             }
             Action::Delete { key, uid, how, announce } => {
-                let result = self.client.delete_effect(target(&key, None), options(uid, how)).await;
+                let result =
+                    self.client.delete(target(&key, None), options(uid, how)).await.map(|written| written.effect);
                 if !matches!(result, Ok(Effect::Nothing)) {
                     self.announce(announce.as_ref(), &key.name, result.as_ref().map(|_| ()));
                 }
@@ -154,7 +155,7 @@ impl Executor {
             Action::FinalizeNamespace { name, object } => {
                 let resource = GroupResource { group: "", resource: "namespaces" };
                 let target = Target { resource, namespace: None, name: &name, subresource: Some("finalize") };
-                gone_is_fine(self.client.update_effect(target, object).await)
+                gone_is_fine(self.client.update(target, object).await.map(|written| written.effect))
             }
             Action::Event(event) => {
                 self.record(&event);
@@ -166,7 +167,8 @@ impl Executor {
 
     async fn patch(&self, patch: Patch) -> Result<Effect, ActionError> {
         let target = target(&patch.key, patch.subresource);
-        let effect = gone_is_fine(self.client.patch_effect(target, PatchKind::Merge, patch.body).await)?;
+        let written = self.client.patch(target, PatchKind::Merge, patch.body).await;
+        let effect = gone_is_fine(written.map(|written| written.effect))?;
         if let Some(event) = patch.announce.as_ref().filter(|_| effect == Effect::Changed) {
             self.record(event);
         }

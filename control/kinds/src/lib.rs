@@ -25,7 +25,9 @@ pub use kontiki_machinery::{
 };
 use std::sync::Arc;
 
-use kontiki_machinery::{Registry, allocation, apply, field_error, meta, resource, schema, status, subresource, table};
+use kontiki_machinery::{
+    Registry, allocation, apply, field_error, key_pair, meta, resource, schema, status, subresource, table,
+};
 
 /// What the rows depend on in a cluster.
 #[derive(Clone, Debug)]

@@ -260,6 +260,11 @@ pub trait Step: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// Whether who is refused is told what [`Step::warn`] says as well.
+    fn warns_whom_it_refuses(&self) -> bool {
+        false
+    }
+
     /// Whether its [`Step::validate`] writes other objects along. Such a step is asked last, when everybody else has
     /// agreed, those who wait included.
     fn charges(&self) -> bool {
@@ -294,7 +299,7 @@ pub trait Step: Send + Sync {
 /// What comes later.
 pub type Waiting<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What an [`AsyncStep`] says of an object that it does not refuse.
+/// What an [`AsyncStep`] says of an object.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Verdict {
     /// What it changes (RFC 6902); validating admission changes nothing.
@@ -305,6 +310,8 @@ pub struct Verdict {
     pub warnings: Vec<String>,
     /// What the audit log is to say of it.
     pub annotations: Vec<Annotation>,
+    /// Why it refuses the object, if it does and has more to say than that.
+    pub refusal: Option<Box<Status>>,
 }
 
 /// One step of admission that waits for an answer, e.g. over the network.

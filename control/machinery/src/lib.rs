@@ -22,6 +22,7 @@ mod empty;
 pub mod encode;
 pub mod field_error;
 pub mod jsonpath;
+pub mod key_pair;
 pub mod measured;
 pub mod meta;
 pub mod openapi;

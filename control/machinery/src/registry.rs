@@ -65,6 +65,13 @@ impl Table {
         self.paths.get(group).is_some_and(|versions| versions.contains_key(version))
     }
 
+    /// Whether all kinds of a group came at run time.
+    #[must_use]
+    pub fn is_custom(&self, group: &str) -> bool {
+        let mut rows = self.paths.get(group).into_iter().flat_map(HashMap::values).flat_map(HashMap::values);
+        rows.all(|def| def.is_custom())
+    }
+
     /// Whether a version of a group is served here for good: objects of it are stored. What is only measured gives way to
     /// another server.
     #[must_use]

@@ -206,6 +206,12 @@ impl ResourceDef {
         self.with(Subresource { name: name.into(), group, version, kind, verbs, handler: Handler::Part })
     }
 
+    /// Whether the kind came at run time.
+    #[must_use]
+    pub fn is_custom(&self) -> bool {
+        self.schema.structural().is_some()
+    }
+
     /// `apiVersion` of its objects.
     #[must_use]
     pub fn api_version(&self) -> String {
@@ -356,6 +362,11 @@ pub trait Strategy: Send + Sync {
 
     /// Warnings for a created or updated object (`old` is `None` on create).
     fn warnings(&self, _obj: &Value, _old: Option<&Value>) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Warnings for an object whose status is written.
+    fn status_warnings(&self, _obj: &Value) -> Vec<String> {
         Vec::new()
     }
 

@@ -59,7 +59,7 @@ impl Binder {
             }
         }
         let options = DeleteOptions { precondition_uid: Some(victim.uid.clone()), ..DeleteOptions::default() };
-        let object = self.client.delete(target(None), options).await?;
+        let object = self.client.delete(target(None), options).await?.value()?;
         if let Ok(pod) = serde_json::from_value::<Pod>(object) {
             self.recorder.record(&reference(&pod), NAME, false, "Preempted", message);
         }

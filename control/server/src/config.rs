@@ -5,6 +5,7 @@
 //! - Only [`Settings`] travels inward.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -211,6 +212,8 @@ pub struct Settings {
     pub encryption: Encryption,
     /// See [`Config::audit`].
     pub audit: Option<AuditOptions>,
+    /// See [`Config::flags`].
+    pub flags: BTreeMap<String, String>,
 }
 
 /// What is wrong with a configuration; one line.
@@ -227,6 +230,21 @@ fn age(key: &str, text: &str) -> Result<Duration, ConfigError> {
     let span = text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
     let age = span.ok().and_then(|span| Duration::try_from(span).ok());
     age.map_or_else(|| error(format!("{key}: {text:?} is not a length of time such as 30m, 8h or 2d")), Ok)
+}
+
+/// Puts the keys within keys beside each other.
+fn spread(flags: &mut BTreeMap<String, String>, key: String, value: serde_json::Value) {
+    match value {
+        serde_json::Value::Object(inner) => {
+            for (name, value) in inner {
+                let key = if key.is_empty() { name } else { format!("{key}.{name}") };
+                spread(flags, key, value);
+            }
+        }
+        serde_json::Value::String(text) => drop(flags.insert(key, text)),
+        serde_json::Value::Null => drop(flags.insert(key, String::new())),
+        other => drop(flags.insert(key, other.to_string())),
+    }
 }
 
 impl Config {
@@ -295,7 +313,19 @@ impl Config {
             api: self.api.clone(),
             encryption: self.encryption.clone(),
             audit: self.audit.clone(),
+            flags: self.flags(),
         })
+    }
+
+    /// Every key with its value, as `/flagz` shows them. The token is not told.
+    #[must_use]
+    pub fn flags(&self) -> BTreeMap<String, String> {
+        let mut flags = BTreeMap::new();
+        spread(&mut flags, String::new(), serde_json::to_value(self).unwrap_or_default());
+        if let Some(token) = flags.get_mut("join.token") {
+            "CLASSIFIED".clone_into(token);
+        }
+        flags
     }
 
     fn origin(&self) -> Result<Origin, ConfigError> {
@@ -443,6 +473,26 @@ mod tests {
             assert!(if expect == "ok" { got == "ok" } else { got.contains(expect) }, "{extra}: {got}");
             assert!(!got.contains('\n'), "{got}");
         }
+    }
+
+    #[test]
+    fn flags_show_every_key_but_no_secret() {
+        let (token, hash) = ("token: abcdef.0123456789abcdef", format!("ca_hash: 'sha256:{}'", "0".repeat(64)));
+        let text = format!(
+            "{BASE}api: {{max_requests_inflight: 7}}\njoin: {{servers: ['10.0.0.12:6444'], {token}, {hash}}}\n"
+        );
+        let flags = Config::from_yaml(&text).and_then(|c| c.validate()).expect("valid").flags;
+        for (key, value) in [
+            ("name", "s1"),
+            ("api_port", "6443"),
+            ("api.max_requests_inflight", "7"),
+            ("max_feature_level", ""),
+            ("join.servers", "[\"10.0.0.12:6444\"]"),
+            ("join.token", "CLASSIFIED"),
+        ] {
+            assert_eq!(flags.get(key).map(String::as_str), Some(value), "{key}");
+        }
+        assert!(!flags.values().any(|value| value.contains("0123456789abcdef")));
     }
 
     #[test]

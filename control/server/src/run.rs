@@ -571,6 +571,7 @@ fn api_config(
         aggregation: Some(Aggregation { delegates: Arc::new(ApiServices::default()), outbound }),
         limits: options.limits(),
         writes: writes.clone(),
+        flags: settings.flags.clone(),
         extra_routes: status::routes(backend.clone(), writes.clone()),
     };
     Ok((config, trust.followed))

@@ -48,23 +48,25 @@ fn object_bytes(call: &Call, object: &Object, form: &Form) -> Result<Bytes, Stat
     }
 }
 
-fn value_response(value: &Value, form: &Form) -> Result<Response<Body>, Status> {
+/// A value that is no resource.
+pub(crate) fn in_form(value: &Value, form: &Form) -> Result<Response<Body>, Status> {
     Ok(of_bytes(form.media.name(), formatted(value, form)?))
 }
 
 /// A document that is not a resource (discovery).
 pub(crate) fn document(value: &Value, accept: Option<&str>, params: &Params) -> Result<Response<Body>, Status> {
-    in_form(value, negotiate::object_form(accept, Offer::Documents)?, params)
+    prettily(value, negotiate::object_form(accept, Offer::Documents)?, params)
 }
 
 /// A document that has no form but JSON.
 pub(crate) fn json_document(value: &Value, accept: Option<&str>, params: &Params) -> Result<Response<Body>, Status> {
-    in_form(value, negotiate::json_only(accept)?, params)
+    prettily(value, negotiate::json_only(accept)?, params)
 }
 
-fn in_form(value: &Value, mut form: Form, params: &Params) -> Result<Response<Body>, Status> {
+/// In lines, if that is asked for.
+fn prettily(value: &Value, mut form: Form, params: &Params) -> Result<Response<Body>, Status> {
     form.pretty |= params.flag("pretty").unwrap_or(false);
-    value_response(value, &form)
+    in_form(value, &form)
 }
 
 /// The response for a failure.

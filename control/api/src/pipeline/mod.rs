@@ -103,6 +103,9 @@ pub(crate) async fn run(draft: &mut Draft<'_>, phases: &[Phase]) -> Result<(), S
     if !draft.memo.annotations.is_empty() {
         draft.call.notes.lock().append(&mut draft.memo.annotations);
     }
+    if ended.is_err() {
+        *draft.call.refused.lock() = std::mem::take(&mut draft.warnings);
+    }
     ended
 }
 

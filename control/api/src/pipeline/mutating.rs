@@ -116,9 +116,12 @@ fn remember(draft: &Draft<'_>, left: &mut Left, (at, step): (usize, &str)) {
 async fn mutate(draft: &mut Draft<'_>, asked: &Asked, round: u8) -> Result<bool, Status> {
     let mut changed = false;
     for answer in ask(draft, Phase::Mutating, std::slice::from_ref(asked)).await {
-        let Verdict { patch, object, warnings, annotations } = answer?;
+        let Verdict { patch, object, warnings, annotations, refusal } = answer?;
         draft.warnings.extend(warnings);
         draft.memo.annotate(annotations, round);
+        if let Some(status) = refusal {
+            return Err(*status);
+        }
         let wanted = match (object, patch) {
             (Some(object), _) => Some(object),
             (None, Some(patch)) => Some(patched(draft, asked.1.name(), &patch)?),

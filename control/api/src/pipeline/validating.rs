@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use kontiki_machinery::admission::{Member, Need, Phase, Step};
+use kontiki_machinery::admission::{Member, Need, Phase, Step, Verdict};
 
 use crate::Status;
 use crate::pipeline::ask::{Asked, ask, handles};
@@ -29,12 +29,18 @@ pub(super) async fn run(draft: &mut Draft<'_>) -> Result<(), Status> {
         return Ok(());
     }
     // In a box: whoever asks nobody carries no room for the wait.
+    let mut ended = Ok(());
     for answer in Box::pin(ask(draft, Phase::Validating, &waiting)).await {
-        let answer = answer?;
-        draft.warnings.extend(answer.warnings);
-        draft.memo.annotate(answer.annotations, 0);
+        ended = ended.and(match answer {
+            Ok(Verdict { warnings, annotations, refusal, .. }) => {
+                draft.warnings.extend(warnings);
+                draft.memo.annotate(annotations, 0);
+                refusal.map_or(Ok(()), |status| Err(*status))
+            }
+            Err(status) => Err(status),
+        });
     }
-    Ok(())
+    ended
 }
 
 async fn join(draft: &mut Draft<'_>, waiting: &mut Vec<Asked>, asked: Asked) -> Result<(), Status> {
@@ -52,14 +58,18 @@ async fn validate(draft: &mut Draft<'_>, step: &dyn Step) -> Result<(), Status> 
     if !needs.is_empty() {
         Box::pin(permit(draft, needs)).await?;
     }
-    let warnings = rerun::run(draft, |draft| {
+    let (judged, warnings) = rerun::run(draft, |draft| {
         let (request, mut cluster, object) = draft.parts();
-        step.validate(&request, object, &mut cluster)?;
-        step.warn(&request, object, &mut cluster)
+        let judged = step.validate(&request, object, &mut cluster);
+        if judged.is_err() && !step.warns_whom_it_refuses() {
+            return Ok((judged, Vec::new()));
+        }
+        let warnings = step.warn(&request, object, &mut cluster)?;
+        Ok((judged, warnings))
     })
     .await?;
     draft.warnings.extend(warnings);
-    Ok(())
+    judged
 }
 
 /// Whether the user may do what a step asks for besides.

@@ -3,8 +3,12 @@
 use crate::pipeline::draft::Draft;
 
 pub(super) fn run(draft: &mut Draft<'_>) {
+    let strategy = &draft.call.def.strategy;
     // A part of an object is no occasion to talk about the rest.
-    if draft.call.sub.is_none() {
-        draft.warnings.extend(draft.call.def.strategy.warnings(&draft.object, draft.old));
-    }
+    let said = match draft.call.sub_name() {
+        None => strategy.warnings(&draft.object, draft.old),
+        Some("status") => strategy.status_warnings(&draft.object),
+        Some(_) => return,
+    };
+    draft.warnings.extend(said);
 }

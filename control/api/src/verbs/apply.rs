@@ -30,9 +30,8 @@ struct Applying {
 impl Decide for Applying {
     async fn decide(&self, call: &Call, round: Round<'_>) -> Result<Decision, Status> {
         let (new, warning) = call.applied(self, Some(&*round.current), round.memo.now).await?;
-        let mut decision = call.decide_owned(round, new).await?;
-        decision.warnings.splice(0..0, warning);
-        Ok(decision)
+        let decided = call.decide_owned(round, new).await;
+        call.warned(warning, decided)
     }
 }
 

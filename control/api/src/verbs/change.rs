@@ -78,6 +78,19 @@ pub(crate) struct Changed {
 }
 
 impl Call {
+    /// A decision, or a refusal, before which something was to be warned of already.
+    pub fn warned(
+        &self,
+        before: impl IntoIterator<Item = String>,
+        mut decided: Result<Decision, Status>,
+    ) -> Result<Decision, Status> {
+        match &mut decided {
+            Ok(decision) => drop(decision.warnings.splice(0..0, before)),
+            Err(_) => drop(self.refused.lock().splice(0..0, before)),
+        }
+        decided
+    }
+
     /// Runs the loop for the object that this call names.
     pub async fn change(&self, dry_run: bool, wish: &impl Decide) -> Result<Changed, Status> {
         let key = self.key();

@@ -54,6 +54,7 @@ impl Call {
                 Inserted::Exists { name, going } => {
                     names_left -= 1;
                     if names_left == 0 {
+                        self.warnings.extend(warnings);
                         return Err(self.exists(&name, going, generated));
                     }
                     memo.redraw();

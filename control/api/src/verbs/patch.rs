@@ -37,9 +37,8 @@ struct Patching {
 impl Decide for Patching {
     async fn decide(&self, call: &Call, round: Round<'_>) -> Result<Decision, Status> {
         let (patched, warnings) = call.patched(self, round.current)?;
-        let mut decision = call.decide_replacement(round, patched).await?;
-        decision.warnings.splice(0..0, warnings);
-        Ok(decision)
+        let decided = call.decide_replacement(round, patched).await;
+        call.warned(warnings, decided)
     }
 }
 

@@ -85,8 +85,8 @@ impl Call {
         }
         let new = self.through(view, current, &sent, memo.now).await?;
         let round = Round { state, current, dry_run, memo };
-        let mut decision = self.on_object().decide_update(round, new, &pipeline::VIEWED).await?;
-        decision.warnings.splice(0..0, warnings);
+        let decided = self.on_object().decide_update(round, new, &pipeline::VIEWED).await;
+        let mut decision = self.warned(warnings, decided)?;
         if let Next::Put(_, more) | Next::Remove(_, more) = &mut decision.next {
             more.append(extra);
         }
@@ -99,9 +99,8 @@ impl Call {
         if let (false, Some(sub)) = (errors.is_empty(), &self.sub) {
             return Err(Status::invalid(&sub.group, &sub.kind, self.name(), &errors));
         }
+        // Of the version that it has, unless the client says another: also where nothing is written without one.
         let mut new = current.clone();
-        // What the client does not say is no precondition.
-        set_resource_version(&mut new, None);
         view.apply(&mut new, sent);
         self.take_owners(view, &mut new, sent, now).await?;
         Ok(new)

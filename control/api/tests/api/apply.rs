@@ -283,7 +283,13 @@ async fn parts_of_this_program_are_managers() {
     let target = Target { resource: maps, namespace: Some("a"), name: "one", subresource: None };
     client.counted_for(Writer::Scheduler).create(maps, Some("a"), map(json!({"a": "1"}))).await.unwrap();
     let patch = json!({"data": {"b": "1"}});
-    let patched = client.counted_for(Writer::Controller("c")).patch(target, PatchKind::Merge, patch).await.unwrap();
+    let patched = client
+        .counted_for(Writer::Controller("c"))
+        .patch(target, PatchKind::Merge, patch)
+        .await
+        .unwrap()
+        .value()
+        .unwrap();
     let mut found: Vec<String> = owners(&patched).iter().map(|own| own.split(' ').next().unwrap().to_owned()).collect();
     found.sort();
     assert_eq!(found, ["kube-controller-manager", "kube-scheduler"]);

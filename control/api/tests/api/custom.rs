@@ -6,6 +6,7 @@ use futures::StreamExt;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
+use crate::besides::tell;
 use crate::common::{World, admin};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -179,6 +180,72 @@ async fn custom_objects_walk_the_same_road() {
     // Everything at once.
     assert_eq!(world.ask("DELETE", FROBS, Value::Null).await.0, 200);
     assert_eq!(names(world.get(FROBS).await.1), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_custom_kind_does_not_have_is_told_as_upstream_tells_it() {
+    let world = World::new().await;
+    let mut old = definition("frobs", "Frob");
+    old["spec"]["versions"][1]["deprecated"] = true.into();
+    old["spec"]["versions"][1]["deprecationWarning"] = "frobs of v1alpha1 are old".into();
+    define(&world, old).await;
+    world.get(FROBS).await;
+    world.post(FROBS, frob("one")).await;
+    let ask = |method: &'static str, path: String, body: Value| {
+        let world = &world;
+        async move { tell(&world.api, method, &path, body).await }
+    };
+    // Nobody serves it: no Status.
+    for (method, path) in [
+        ("GET", "/apis/example.com/v0"),
+        ("GET", "/apis/example.com/v0/namespaces/a/frobs"),
+        ("GET", "/apis/example.com/v1/namespaces/a/others"),
+        ("GET", "/apis/example.com/v1/frobs/one"),
+        ("POST", "/apis/example.com/v1/frobs"),
+        ("DELETE", "/apis/example.com/v1/frobs"),
+    ] {
+        let told = ask(method, path.to_owned(), Value::Null).await;
+        let expect = (404, "text/plain; charset=utf-8", "404 page not found\n");
+        assert_eq!((told.code, &*told.media, &*told.text), expect, "{method} {path}");
+    }
+    let built_in = ask("GET", "/apis/apps/v9/deployments".into(), Value::Null).await;
+    assert_eq!((built_in.code, &built_in.body()["reason"]), (404, &json!("NotFound")));
+    // An old version says so whatever it answers.
+    let versions = "/apis/example.com/v1alpha1/namespaces/a/frobs";
+    for (path, code) in [("", 200), ("/one", 200), ("/nothing", 404), ("/one/status", 404), ("?limit=x", 400)] {
+        let told = ask("GET", format!("{versions}{path}"), Value::Null).await;
+        assert_eq!(
+            (told.code, &told.warnings[..]),
+            (code, &["299 - \"frobs of v1alpha1 are old\"".to_owned()][..]),
+            "{path}"
+        );
+    }
+    let told = ask("GET", format!("{versions}/one/status"), Value::Null).await;
+    assert_eq!(told.body()["message"], "frobs.example.com \"one\" not found");
+    // Methods.
+    let told = ask("DELETE", format!("{FROBS}/one/status"), Value::Null).await;
+    let message = "delete is not supported on resources of kind \"frobs.example.com\"";
+    assert_eq!((told.code, &told.body()["message"]), (405, &json!(message)));
+    // What an object of another version says is looked at before its version is.
+    let mut other = frob("two");
+    other["apiVersion"] = "example.com/v2".into();
+    let told = ask("POST", FROBS.into(), other.clone()).await;
+    assert_eq!((told.code, &told.warnings[..]), (400, &["299 - \"unknown field \\\"spec\\\"\"".to_owned()][..]));
+    let told = ask("POST", format!("{FROBS}?fieldValidation=Strict"), other.clone()).await;
+    let message = "Frob in version \"v2\" cannot be handled as a Frob: strict decoding error: unknown field \"spec\"";
+    assert_eq!((told.code, &told.body()["message"]), (400, &json!(message)));
+    other["apiVersion"] = "example.com/v1alpha1".into();
+    let told = ask("POST", FROBS.into(), other).await;
+    assert_eq!((told.code, told.warnings.len()), (400, 0), "any field is one of that version");
+    // A Scale that says no version goes by the object's.
+    let scale = |count: i32| json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "one"}, "spec": {"replicas": count}});
+    let told = ask("PUT", format!("{FROBS}/one/scale"), scale(-1)).await;
+    let details = told.body()["details"].clone();
+    let cause = json!([{"field": ".spec.replicas", "reason": "FieldValueInvalid",
+        "message": "Invalid value: -1: should be a non-negative integer"}]);
+    assert_eq!((told.code, &details["kind"], &details["causes"]), (422, &json!("Frob"), &cause), "{}", told.text);
+    let told = ask("PUT", format!("{FROBS}/one/scale"), scale(4)).await;
+    assert_eq!((told.code, &told.body()["spec"]["replicas"]), (200, &json!(4)), "{}", told.text);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,6 +6,7 @@ mod access;
 mod aggregation;
 mod apply;
 mod audit;
+mod besides;
 mod common;
 mod conversion;
 mod custom;

@@ -163,12 +163,12 @@ async fn the_client_tells_what_came_of_a_write_and_whose_it_was() {
     let target = Target { resource: maps, namespace: Some("a"), name: "m", subresource: None };
     let patch = json!({"data": {"a": "1"}});
     for expect in [Effect::Changed, Effect::Nothing, Effect::Nothing] {
-        assert_eq!(client.patch_effect(target, PatchKind::Merge, patch.clone()).await.unwrap(), expect);
+        assert_eq!(client.patch(target, PatchKind::Merge, patch.clone()).await.unwrap().effect, expect);
     }
     let stored = client.get(target).await.unwrap();
-    assert_eq!(client.update_effect(target, stored).await.unwrap(), Effect::Nothing);
+    assert_eq!(client.update(target, stored).await.unwrap().effect, Effect::Nothing);
     for expect in [Effect::Changed, Effect::Nothing] {
-        assert_eq!(client.delete_effect(target, DeleteOptions::default()).await.unwrap(), expect);
+        assert_eq!(client.delete(target, DeleteOptions::default()).await.unwrap().effect, expect);
     }
     let metrics = |text: Value| text.as_str().unwrap_or_default().to_owned();
     let text = metrics(world.get("/metrics").await.1);

@@ -195,6 +195,10 @@ impl Step for Policies {
         verdicts.iter().find(denies).map_or(Ok(()), |it| Err(it.refusal(request, object)))
     }
 
+    fn warns_whom_it_refuses(&self) -> bool {
+        true
+    }
+
     fn warn(&self, request: &Request<'_>, object: &Value, cluster: &mut dyn Lookup) -> Result<Vec<String>, Status> {
         let found = self.ask((request, object), cluster, &|binding| binding.does("Warn"))?.verdicts;
         let text = |it: &Verdict| {

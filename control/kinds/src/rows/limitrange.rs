@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::cells::{self, Cell};
 use super::template::resources;
-use super::value::{child, default_to, entries, fields, get, has, items_mut, list, text};
+use super::value::{child, default_to, entries, fields, get, has, items_mut, list, set, text};
 use super::vocab::{self, Errors};
 use crate::schema::quantity::Amount;
 use crate::{FieldError, Path, ResourceDef, Strategy, meta, resource::names};
@@ -33,6 +33,15 @@ impl Strategy for LimitRanges {
             if text(item, "type") == "Container" {
                 default_item(item);
             }
+        }
+    }
+
+    /// One without a name is named by a uid: its own, which nobody else has.
+    fn prepare_create(&self, obj: &mut Value) {
+        let metadata = child(obj, "metadata");
+        if text(metadata, "name").is_empty() {
+            let uid = text(metadata, "uid").to_owned();
+            set(metadata, "name", uid);
         }
     }
 
@@ -182,6 +191,15 @@ fn check_ratio(errs: &mut Errors, path: &Path, ratio: Amount, values: &Values) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_without_a_name_is_named_by_its_uid() {
+        for (metadata, expect) in [(json!({"uid": "u-1"}), "u-1"), (json!({"uid": "u-1", "name": "a"}), "a")] {
+            let mut object = json!({ "metadata": metadata });
+            LimitRanges.prepare_create(&mut object);
+            assert_eq!(object["metadata"]["name"], expect);
+        }
+    }
 
     #[test]
     fn an_item_is_checked_by_its_type() {

@@ -157,6 +157,7 @@ fn check_access(errs: &mut Errors, review: &Value) {
 fn check_local(errs: &mut Errors, review: &Value) {
     let spec = get(review, "spec");
     check_subject(errs, spec);
+    check_empty(errs, review, &["namespace"], "must be empty except for namespace");
     let namespace = text(get(review, "metadata"), "namespace");
     if let Some(attributes) = some(spec, "resourceAttributes") {
         let asked = text(attributes, "namespace");
@@ -172,11 +173,47 @@ fn check_local(errs: &mut Errors, review: &Value) {
 
 /// Metadata means nothing here, and so must be empty.
 fn check_metadata(errs: &mut Errors, review: &Value) {
-    let meta = get(review, "metadata");
-    if has(review, "metadata")
-        && entries(review, "metadata")
-            .any(|(key, _)| key != "managedFields" && key != "creationTimestamp" && key != "uid")
-    {
-        errs.push(FieldError::invalid("metadata", meta.clone(), "must be empty"));
+    check_empty(errs, review, &[], "must be empty");
+}
+
+fn check_empty(errs: &mut Errors, review: &Value, but: &[&str], why: &str) {
+    let own = |key: &str| ["managedFields", "creationTimestamp", "uid"].contains(&key) || but.contains(&key);
+    if has(review, "metadata") && entries(review, "metadata").any(|(key, _)| !own(key)) {
+        errs.push(FieldError::invalid("metadata", shown_metadata(get(review, "metadata")), why));
     }
+}
+
+const META: [&str; 15] = [
+    "name",
+    "generateName",
+    "namespace",
+    "selfLink",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "labels",
+    "annotations",
+    "ownerReferences",
+    "finalizers",
+    "managedFields",
+];
+const OWNER: [&str; 7] = ["manager", "operation", "apiVersion", "time", "fieldsType", "fieldsV1", "subresource"];
+
+/// Metadata with its fields in the order of upstream's type.
+fn shown_metadata(meta: &Value) -> Bad {
+    let owners: Vec<String> =
+        list(meta, "managedFields").iter().map(|owner| ordered(owner, &OWNER, &|_| None)).collect();
+    let shown = |field: &str| (field == "managedFields").then(|| format!("[{}]", owners.join(",")));
+    Bad::Raw(ordered(meta, &META, &shown))
+}
+
+/// An object with its fields in this order; `shown`: those that are written otherwise.
+fn ordered(value: &Value, order: &[&str], shown: &dyn Fn(&str) -> Option<String>) -> String {
+    let there = order.iter().filter(|field| has(value, field));
+    let text =
+        there.map(|field| format!("\"{field}\":{}", shown(field).unwrap_or_else(|| get(value, field).to_string())));
+    format!("{{{}}}", text.collect::<Vec<_>>().join(","))
 }

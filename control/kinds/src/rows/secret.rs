@@ -8,7 +8,7 @@ use super::cells::{self, Cell};
 use super::configmap::{MAX_SIZE, check_sealed, decoded};
 use super::value::{annotation, child, count, default_text, fields, get, has, text, text_entries, unset};
 use super::vocab::{self, Errors};
-use crate::{FieldError, Path, ResourceDef, Strategy, meta, resource::names};
+use crate::{FieldError, Path, ResourceDef, Strategy, key_pair, meta, resource::names};
 
 /// The row.
 #[must_use]
@@ -63,18 +63,8 @@ impl Strategy for Secrets {
         if text(obj, "type") != "kubernetes.io/tls" {
             return Vec::new();
         }
-        let lacks = |key: &str| {
-            let content = decoded(text(get(obj, "data"), key));
-            !content.windows(11).any(|window| window == b"-----BEGIN ")
-        };
-        let what = if lacks("tls.crt") {
-            "certificate"
-        } else if lacks("tls.key") {
-            "key"
-        } else {
-            return Vec::new();
-        };
-        vec![format!("tls: failed to find any PEM data in {what} input")]
+        let [certificates, key] = ["tls.crt", "tls.key"].map(|name| decoded(text(get(obj, "data"), name)));
+        key_pair::check(&certificates, &key).err().into_iter().collect()
     }
 
     fn row(&self, obj: &Value) -> Vec<Cell> {

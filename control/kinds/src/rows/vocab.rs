@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use serde_json::Value;
 
+use super::value::{get, list, text};
 use crate::field_error::quote;
 use crate::schema::quantity::Amount;
 use crate::{FieldError, Path};
@@ -391,14 +392,34 @@ pub fn immutable(errs: &mut Errors, path: &str, new: &Value, old: &Value) {
     }
 }
 
-/// Warns of an IPv6 address that is not written as it will be compared.
+/// Warns of an address that is not written as it will be compared, or will not be taken for one later.
 pub fn warn_ip(out: &mut Vec<String>, path: &Path, text: &str) {
+    let odd = match text.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) => address.to_ipv4_mapped().map(IpAddr::V4),
+        Ok(IpAddr::V4(_)) => None,
+        Err(_) => loose_ip(text),
+    };
+    if let Some(address) = odd {
+        let (found, wanted) = (quote(text), quote(&address.to_string()));
+        let why = "will be considered invalid in a future Kubernetes release";
+        out.push(format!("{path}: non-standard IP address {found} {why}: use {wanted}"));
+    }
     if let Ok(address) = text.parse::<Ipv6Addr>()
         && address.to_string() != text
     {
         let (found, canonical) = (quote(text), quote(&address.to_string()));
         out.push(format!("{path}: IPv6 address {found} should be in RFC 5952 canonical format ({canonical})"));
     }
+}
+
+/// The same of the addresses that a load balancer was given for an object.
+pub fn warn_balanced(obj: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    let path = Path::new("status").child("loadBalancer").child("ingress");
+    for (i, point) in list(get(get(obj, "status"), "loadBalancer"), "ingress").iter().enumerate() {
+        warn_ip(&mut out, &path.index(i), text(point, "ip"));
+    }
+    out
 }
 
 /// The same of a range of addresses.

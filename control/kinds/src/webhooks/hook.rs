@@ -109,14 +109,15 @@ impl Hook {
         let seen = self.seen(request, object, def, deadline).await?;
         let answer = self.call(request, def, &seen, deadline).await?;
         let Answer { allowed, status, patch, warnings, annotations } = answer;
-        if !allowed {
-            return Err(CallFailure::Refused(Box::new(review::refusal(&self.name, status))));
-        }
         let own = |(key, value): (String, String)| Annotation {
             key: AnnotationKey::Plain(format!("{}/{key}", self.name)),
             value,
         };
         let mut annotations: Vec<Annotation> = annotations.into_iter().map(own).collect();
+        if !allowed {
+            let refusal = Some(Box::new(review::refusal(&self.name, status)));
+            return Ok(Verdict { refusal, warnings, annotations, ..Verdict::default() });
+        }
         let (mut object, mut mutated) = (None, false);
         if let Some(patch) = patch {
             let new = patched(&self.name, seen.clone(), &patch)?;

@@ -245,9 +245,26 @@ fn whatever_a_webhook_answers_is_a_verdict_or_a_status() {
         ),
     ] {
         let (verdicts, _) = judged(phase, answer, edit, false);
-        let found =
-            verdicts[0].as_ref().map_or_else(|status| format!("{} {}", status.code, status.message), |_| "ok".into());
+        let found = refusal(&verdicts[0]).map_or("ok".into(), |status| format!("{} {}", status.code, status.message));
         assert!(found.starts_with(&expect), "{what}: {found}");
+    }
+}
+
+fn refusal(answer: &Result<Verdict, Status>) -> Option<&Status> {
+    match answer {
+        Ok(verdict) => verdict.refusal.as_deref(),
+        Err(status) => Some(status),
+    }
+}
+
+#[test]
+fn who_is_refused_is_warned_as_well() {
+    let says = json!({"uid": UID, "allowed": false, "warnings": ["be careful"], "auditAnnotations": {"a": "b"}});
+    for phase in [Phase::Mutating, Phase::Validating] {
+        let (verdicts, _) = judged(phase, response(says.clone()), json!({}), false);
+        let verdict = verdicts[0].as_ref().unwrap();
+        assert!(verdict.refusal.is_some());
+        assert_eq!((&verdict.warnings[..], verdict.annotations.len()), (&["be careful".to_owned()][..], 1));
     }
 }
 

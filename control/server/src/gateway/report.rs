@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 const AGENT_POD_CONDITIONS: [&str; 6] =
     ["Ready", "ContainersReady", "Initialized", "PodReadyToStartContainers", "PodResizePending", "PodResizeInProgress"];
 /// Fields of a Pod's status that others write and that a report therefore does not remove.
-const KEPT_OF_POD: [&str; 3] = ["qosClass", "nominatedNodeName", "resourceClaimStatuses"];
+const KEPT_OF_POD: [&str; 4] =
+    ["qosClass", "nominatedNodeName", "resourceClaimStatuses", "extendedResourceClaimStatus"];
 /// As above, of a Node's.
 const KEPT_OF_NODE: [&str; 2] = ["volumesAttached", "phase"];
 

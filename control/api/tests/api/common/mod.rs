@@ -170,6 +170,7 @@ fn config(nodes: mpsc::Sender<Opened>) -> Config {
         aggregation: None,
         limits: kontiki_api::fairness::Limits::default(),
         writes: kontiki_api::Writes::default(),
+        flags: Default::default(),
         extra_routes: axum::Router::new(),
     }
 }

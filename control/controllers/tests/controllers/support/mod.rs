@@ -249,6 +249,7 @@ fn api_config(node_proxy: Arc<dyn NodeProxy>) -> kontiki_api::Config {
         aggregation: None,
         limits: kontiki_api::fairness::Limits::default(),
         writes: kontiki_api::Writes::default(),
+        flags: Default::default(),
         extra_routes: axum::Router::new(),
     }
 }

@@ -68,6 +68,10 @@ impl Strategy for Ingresses {
         vec![format!("annotation {} is deprecated, please use 'spec.ingressClassName' instead", quote(CLASS))]
     }
 
+    fn status_warnings(&self, obj: &Value) -> Vec<String> {
+        vocab::warn_balanced(obj)
+    }
+
     fn validate(&self, obj: &Value) -> Vec<FieldError> {
         let mut errs = self.check(obj);
         if let (Some(named), Some(class)) = (annotation(obj, CLASS), some(get(obj, "spec"), "ingressClassName"))

@@ -194,6 +194,10 @@ impl Strategy for Pods {
         out
     }
 
+    fn status_warnings(&self, obj: &Value) -> Vec<String> {
+        status::warnings(obj)
+    }
+
     fn grace_period(&self, obj: &Value, requested: Option<i64>) -> Option<i64> {
         let spec = get(obj, "spec");
         let asked = requested.or_else(|| int(spec, "terminationGracePeriodSeconds")).unwrap_or(0);

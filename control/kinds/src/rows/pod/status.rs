@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::super::value::{child, copy, get, items_mut, list, num, set, text};
+use super::super::value::{child, copy, get, has, items_mut, list, num, set, text, unset};
 use super::super::vocab::{self, Errors};
 use super::update;
 use crate::{FieldError, Path};
@@ -19,7 +19,13 @@ pub fn prepare(new: &mut Value, old: &Value) {
         set(status, "qosClass", class);
     }
     keep_generations(status, get(old, "status"));
+    if get(get(old, "status"), GATED).is_null() {
+        unset(child(new, "status"), GATED);
+    }
 }
+
+/// What is there already is kept, though what it belongs to (`DRANodeAllocatableResources`) is off in 1.37.
+const GATED: &str = "nodeAllocatableResourceClaimStatuses";
 
 const GENERATION: &str = "observedGeneration";
 
@@ -60,9 +66,90 @@ pub fn check(new: &Value, old: &Value) -> Errors {
     }
     vocab::immutable(&mut errs, "status.qosClass", get(status, "qosClass"), get(before, "qosClass"));
     check_transitions(&mut errs, &path, status, old);
+    let spec = get(new, "spec");
+    check_claims(&mut errs, &path.child("resourceClaimStatuses"), list(status, "resourceClaimStatuses"), spec);
     check_addresses(&mut errs, &path.child("podIPs"), list(status, "podIPs"));
     check_host_addresses(&mut errs, &path.child("hostIPs"), status);
+    for (field, containers) in [("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")] {
+        check_allocated(&mut errs, &path.child(field), list(status, field), list(spec, containers));
+    }
+    for (i, container) in list(status, "ephemeralContainerStatuses").iter().enumerate() {
+        if !list(container, ALLOCATED).is_empty() {
+            let path = path.child("ephemeralContainerStatuses").index(i).child(ALLOCATED);
+            errs.push(FieldError::forbidden(path, "must not be specified in container status"));
+        }
+    }
     errs
+}
+
+/// Warns of addresses in spellings of their own.
+#[must_use]
+pub fn warnings(obj: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    for field in ["podIPs", "hostIPs"] {
+        for (i, address) in list(get(obj, "status"), field).iter().enumerate() {
+            vocab::warn_ip(&mut out, &Path::new("status").child(field).index(i).child("ip"), text(address, "ip"));
+        }
+    }
+    out
+}
+
+/// The claims that were made for the pod, by their names in its spec.
+fn check_claims(errs: &mut Errors, path: &Path, claims: &[Value], spec: &Value) {
+    for (i, claim) in claims.iter().enumerate() {
+        let (path, name) = (path.index(i).child("name"), text(claim, "name"));
+        if !list(spec, "resourceClaims").iter().any(|known| text(known, "name") == name) {
+            errs.push(FieldError::invalid(&path, name, "must match the name of an entry in `spec.resourceClaims`"));
+        }
+        if claims[..i].iter().any(|known| text(known, "name") == name) {
+            errs.push(FieldError::duplicate(&path, name));
+        }
+        if has(claim, "resourceClaimName") {
+            let made = text(claim, "resourceClaimName");
+            vocab::invalid(errs, &path, made, vocab::subdomain_errors(made));
+        }
+    }
+}
+
+const ALLOCATED: &str = "allocatedResourcesStatus";
+const HEALTH: [&str; 3] = ["Healthy", "Unhealthy", "Unknown"];
+
+/// How the devices fare that containers were given.
+fn check_allocated(errs: &mut Errors, path: &Path, statuses: &[Value], containers: &[Value]) {
+    for (i, status) in statuses.iter().enumerate() {
+        let container = containers.iter().find(|container| text(container, "name") == text(status, "name"));
+        for (j, given) in list(status, ALLOCATED).iter().enumerate() {
+            let (path, name) = (path.index(i).child(ALLOCATED).index(j), text(given, "name"));
+            // A status may speak of a container that is not there.
+            if let Some(why) = container.and_then(|container| unasked(get(container, "resources"), name)) {
+                errs.push(FieldError::invalid(path.child("name"), name, why));
+            }
+            let devices = list(given, "resources");
+            for (k, device) in devices.iter().enumerate() {
+                let (path, id) = (path.child("resources").index(k), text(device, "resourceID"));
+                if !HEALTH.contains(&text(device, "health")) {
+                    errs.push(FieldError::not_supported(path.child("health"), text(device, "health"), &HEALTH));
+                }
+                if devices[..k].iter().any(|known| text(known, "resourceID") == id) {
+                    errs.push(FieldError::duplicate(path.child("resourceID"), id));
+                }
+            }
+        }
+    }
+}
+
+/// Why a container cannot have been given what is called `name`.
+fn unasked(resources: &Value, name: &str) -> Option<&'static str> {
+    if !name.starts_with("claim:") {
+        let why = "must match one of the container's resource requests";
+        return (!has(get(resources, "requests"), name)).then_some(why);
+    }
+    let named = |claim: &Value| match text(claim, "request") {
+        "" => format!("claim:{}", text(claim, "name")),
+        request => format!("claim:{}/{request}", text(claim, "name")),
+    };
+    let why = "must match one of the container's resource claims in a format 'claim:<claimName>/<request>' or 'claim:<claimName>' if request is empty";
+    (!list(resources, "claims").iter().any(|claim| named(claim) == name)).then_some(why)
 }
 
 /// What ended for good must not run again.
@@ -132,6 +219,65 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_a_pod_was_given_is_kept_and_judged() {
+        let spec = json!({
+            "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "t"}],
+            "containers": [{"name": "c", "resources": {
+                "requests": {"a.b/c": "1"}, "claims": [{"name": "gpu", "request": "one"}]}}],
+        });
+        let with = |status: Value| json!({"metadata": {}, "spec": spec, "status": status});
+        let given = |name: &str, health: &str, ids: &[&str]| {
+            let resources: Vec<Value> = ids.iter().map(|id| json!({"resourceID": id, "health": health})).collect();
+            let allocated = json!([{"name": name, "resources": resources}]);
+            json!({"containerStatuses": [{"name": "c", "allocatedResourcesStatus": allocated}]})
+        };
+        let claims = |claims: Value| json!({ "resourceClaimStatuses": claims });
+        let at = "status.containerStatuses[0].allocatedResourcesStatus[0]";
+        for (status, expect) in [
+            (claims(json!([{"name": "gpu", "resourceClaimName": "p-gpu-1"}])), String::new()),
+            (claims(json!([{"name": "other"}])), "status.resourceClaimStatuses[0].name".into()),
+            (claims(json!([{"name": "gpu"}, {"name": "gpu"}])), "status.resourceClaimStatuses[1].name".into()),
+            (claims(json!([{"name": "gpu", "resourceClaimName": "A"}])), "status.resourceClaimStatuses[0].name".into()),
+            (given("a.b/c", "Healthy", &["1", "2"]), String::new()),
+            (given("claim:gpu/one", "Unknown", &["1"]), String::new()),
+            (given("claim:gpu", "Unhealthy", &["1"]), format!("{at}.name")),
+            (given("cpu", "Healthy", &["1"]), format!("{at}.name")),
+            (given("a.b/c", "Odd", &["1"]), format!("{at}.resources[0].health")),
+            (given("a.b/c", "Healthy", &["1", "1"]), format!("{at}.resources[1].resourceID")),
+        ] {
+            let old = with(json!({}));
+            let mut new = with(status.clone());
+            prepare(&mut new, &old);
+            assert_eq!(new["status"], status, "nothing of it is dropped");
+            let errs = check(&new, &old);
+            let paths: Vec<&str> = errs.iter().map(|error| error.path.as_str()).collect();
+            assert_eq!(paths.join(" "), expect, "{status}");
+        }
+        let gated = json!({"nodeAllocatableResourceClaimStatuses": [{"resourceClaimName": "x"}],
+            "extendedResourceClaimStatus": {"resourceClaimName": "x"}, "resources": {"requests": {"cpu": "1"}}});
+        let mut fresh = with(gated.clone());
+        prepare(&mut fresh, &with(json!({})));
+        assert!(fresh["status"].get("nodeAllocatableResourceClaimStatuses").is_none());
+        assert_eq!(fresh["status"]["extendedResourceClaimStatus"], gated["extendedResourceClaimStatus"]);
+        assert_eq!(fresh["status"]["resources"], gated["resources"]);
+        let mut used = with(gated.clone());
+        prepare(&mut used, &with(gated.clone()));
+        assert_eq!(used["status"], gated);
+    }
+
+    #[test]
+    fn addresses_are_warned_of() {
+        let pod = json!({"status": {"podIPs": [{"ip": "2001:DB8::1"}], "hostIPs": [{"ip": "::ffff:10.0.0.1"}]}});
+        assert_eq!(
+            warnings(&pod),
+            [
+                "status.podIPs[0].ip: IPv6 address \"2001:DB8::1\" should be in RFC 5952 canonical format (\"2001:db8::1\")",
+                "status.hostIPs[0].ip: non-standard IP address \"::ffff:10.0.0.1\" will be considered invalid in a future Kubernetes release: use \"10.0.0.1\"",
+            ]
+        );
+    }
 
     #[test]
     fn generations_are_kept_until_others_are_said() {

@@ -141,6 +141,10 @@ impl Strategy for Services {
         warnings(obj)
     }
 
+    fn status_warnings(&self, obj: &Value) -> Vec<String> {
+        vocab::warn_balanced(obj)
+    }
+
     fn allow_create_on_update(&self) -> bool {
         true
     }
