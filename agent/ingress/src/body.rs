@@ -165,13 +165,14 @@ pub(crate) fn answer_of_stream(inner: Incoming, place: OwnedSemaphorePermit) -> 
     }
     let hint = inner.size_hint();
     let (tx, rx) = mpsc::channel(1);
-    tokio::spawn(hand_on(Answer { inner, _place: place }, tx));
+    tokio::spawn(hand_on(Answer { inner, _place: place }, tx, STALL));
     Handed { rx, hint }.boxed_unsync()
 }
 
 async fn hand_on<B: Body<Data = Bytes, Error = Error> + Unpin>(
     mut body: B,
     tx: mpsc::Sender<Result<Frame<Bytes>, Error>>,
+    patience: Duration,
 ) {
     loop {
         let frame = tokio::select! {
@@ -181,7 +182,7 @@ async fn hand_on<B: Body<Data = Bytes, Error = Error> + Unpin>(
         };
         let Some(frame) = frame else { return };
         let failed = frame.is_err();
-        match timeout(STALL, tx.send(frame)).await {
+        match timeout(patience, tx.send(frame)).await {
             Ok(Ok(())) if !failed => {}
             _ => return,
         }
@@ -203,5 +204,44 @@ impl Body for Handed {
 
     fn size_hint(&self) -> SizeHint {
         self.hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    struct Endless;
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = Error;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"more")))))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_takes_gives_its_place_back() {
+        let places = Arc::new(Semaphore::new(1));
+        let place = || Arc::clone(&places).try_acquire_owned().expect("a place");
+        let (tx, mut rx) = mpsc::channel(1);
+        let answer = Answer { inner: Endless, _place: place() };
+        let handing = tokio::spawn(hand_on(answer, tx, Duration::from_millis(200)));
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert!(rx.recv().await.is_some(), "a slow client is waited for");
+        }
+        handing.await.expect("it ends");
+        assert_eq!(places.available_permits(), 1, "given up");
+
+        let (tx, rx) = mpsc::channel(1);
+        let handing = tokio::spawn(hand_on(Answer { inner: Endless, _place: place() }, tx, STALL));
+        drop(rx);
+        handing.await.expect("it ends");
+        assert_eq!(places.available_permits(), 1, "the client left");
     }
 }

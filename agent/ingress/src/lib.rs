@@ -47,7 +47,7 @@ use self::{
 };
 
 /// How long requests in flight may take after the stop.
-const DRAIN: Duration = Duration::from_secs(5);
+const DRAIN: Duration = Duration::from_secs(3);
 
 /// Where the proxy listens, and how much it takes on; fixed while the agent runs.
 #[derive(Clone, Copy, Debug)]
