@@ -11,7 +11,8 @@ die() { printf 'install: %s\n' "$*" >&2; exit 1; }
 
 runtime="containerd runc containernetworking-plugins nftables iproute2 iptables conntrack
   busybox-static ca-certificates procps util-linux"
-build="clang libclang-dev mold cmake make pkg-config protobuf-compiler libprotobuf-dev git python3 python3-venv python3-pip"
+build="clang libclang-dev mold cmake make pkg-config protobuf-compiler libprotobuf-dev git python3 python3-venv python3-pip
+  curl openssl"
 
 case "${1-}" in
   '') packages="$runtime $build" ;;

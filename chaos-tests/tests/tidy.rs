@@ -72,9 +72,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("kontiki-agent-plan", &["kontiki-model"]),
     ("kontiki-net", &["kontiki-files", "kontiki-neighbours", "kontiki-agent-plan"]),
+    ("kontiki-ingress", &["kontiki-model", "kontiki-gate", "kontiki-agent-plan"]),
     (
         "kontiki-agent",
-        &["kontiki-model", "kontiki-files", "kontiki-tls", "kontiki-proto", "kontiki-agent-plan", "kontiki-net"],
+        &[
+            "kontiki-model",
+            "kontiki-files",
+            "kontiki-tls",
+            "kontiki-proto",
+            "kontiki-agent-plan",
+            "kontiki-net",
+            "kontiki-ingress",
+        ],
     ),
     ("kontiki", &["kontiki-files", "kontiki-tls", "kontiki-etcd", "kontiki-server", "kontiki-agent", "kontiki-net"]),
     ("kontiki-chaos-tests", &["kontiki-model", "kontiki-etcd-tests"]),
@@ -276,6 +285,7 @@ const ONE_WAY: &[&str] = &[
     "control/api/src",
     "agent/plan/src",
     "agent/net/src",
+    "agent/ingress/src",
     "agent/node/src",
     "chaos-tests/sim/src",
 ];

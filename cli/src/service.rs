@@ -44,6 +44,11 @@ pub static SERVER: Keys = Keys {
             shape: Shape::Switch,
             help: "Whether load balancers get addresses of AddressPools; off leaves them to others [default: true]",
         },
+        Key {
+            path: "ingress",
+            shape: Shape::Switch,
+            help: "Whether nodes serve Ingresses of the class kontiki; off leaves all to others [default: true]",
+        },
         Key { path: "cluster_domain", shape: Shape::Text, help: "DNS domain of the cluster [default: cluster.local]" },
         Key { path: "api", shape: Shape::Yaml, help: "Options of the API server: authentication, admission, fairness" },
         Key {
@@ -108,6 +113,18 @@ pub static AGENT: Keys = Keys {
             shape: Shape::Switch,
             help: "Whether the agent answers there; off leaves cluster DNS to others [default: true]",
         },
+        Key {
+            path: "ingress",
+            shape: Shape::Switch,
+            help: "Whether this node serves Ingresses of the class kontiki [default: true]",
+        },
+        Key {
+            path: "ingress_address",
+            shape: Shape::Text,
+            help: "The address where it serves them [default: all that the machine has]",
+        },
+        Key { path: "ingress_http_port", shape: Shape::Number, help: "Their port of HTTP [default: 80]" },
+        Key { path: "ingress_https_port", shape: Shape::Number, help: "Their port of HTTPS [default: 443]" },
         Key { path: "node_labels", shape: Shape::Map, help: "Labels the node registers with" },
         Key { path: "register_taints", shape: Shape::List, help: "Taints the node registers with (key=value:Effect)" },
         Key { path: "registries", shape: Shape::Yaml, help: "Mirrors and credentials of image registries" },

@@ -46,6 +46,16 @@ pub struct Config {
     /// Whether the agent itself answers there. Without it the address is somebody else's.
     #[serde(default = "yes")]
     pub dns: bool,
+    /// Whether this node serves Ingresses.
+    #[serde(default = "yes")]
+    pub ingress: bool,
+    /// The address where it does; all that the machine has unless given.
+    #[serde(default)]
+    pub ingress_address: Option<IpAddr>,
+    #[serde(default = "default_ingress_http_port")]
+    pub ingress_http_port: u16,
+    #[serde(default = "default_ingress_https_port")]
+    pub ingress_https_port: u16,
     #[serde(default)]
     pub node_labels: BTreeMap<String, String>,
     /// `key=value:Effect` or `key:Effect`, set when the node first registers.
@@ -149,6 +159,14 @@ fn default_max_pods() -> u32 {
     110
 }
 
+fn default_ingress_http_port() -> u16 {
+    80
+}
+
+fn default_ingress_https_port() -> u16 {
+    443
+}
+
 fn default_health_port() -> u16 {
     10248
 }
@@ -181,6 +199,10 @@ impl Config {
         }
         for taint in &self.register_taints {
             parse_taint(taint).with_context(|| format!("register_taints: {taint:?} is not \"key=value:Effect\""))?;
+        }
+        let ports = [self.ingress_http_port, self.ingress_https_port];
+        if self.ingress && (ports.contains(&0) || ports[0] == ports[1]) {
+            bail!("ingress_http_port and ingress_https_port must be two different ports above 0");
         }
         if !self.data_dir.is_absolute() {
             bail!("data_dir: {} is not an absolute path", self.data_dir.display());
@@ -224,6 +246,9 @@ mod tests {
             ("unknown key", "servers: ['a:1']\nserver: x", "server"),
             ("bad taint", "servers: ['a:1']\nregister_taints: [x]", "register_taints"),
             ("bad hash", "servers: ['a:1']\nca_hash: md5:1", "ca_hash"),
+            ("other ports", "servers: ['a:1']\ningress_http_port: 8080\ningress_https_port: 8443", ""),
+            ("one port for both", "servers: ['a:1']\ningress_http_port: 443", "ingress_http_port"),
+            ("no address", "servers: ['a:1']\ningress_address: here", "ingress_address"),
         ] {
             let config = serde_yaml_ng::from_str::<Config>(&format!("{base}{text}"));
             let got = match config {

@@ -10,7 +10,7 @@
 //! - [`serve`]: logs, exec, attach, port-forward and statistics, for the session's tunnels; health on loopback.
 //! - [`pod`]: one worker for each pod, which asks kontiki-agent-plan for one step at a time and performs it.
 //!
-//! The agent listens on loopback only, and works in the network namespace it was started in.
+//! The agent listens on loopback, and where it serves DNS and Ingresses; it works in the network namespace it was started in.
 
 mod config;
 mod host;
@@ -70,11 +70,16 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     };
     let network = Network::start(net_config(&config, &credentials)?).await.context("setting up the node's network")?;
     let dns = network::name_server(&config, &credentials.cluster)?;
+    let parts = network::Parts { dns: dns.clone(), proxy: network::proxy(&config)? };
     let servers = config.servers.clone();
     let current = Arc::new(Current::new(&config, credentials.clone()));
     let node = Node::new(config, credentials.cluster, cri, host);
     let mut tasks = JoinSet::new();
-    tasks.spawn(named("network", network::run(node.clone(), network, dns.clone(), stop.clone())));
+    tasks.spawn(named("network", network::run(node.clone(), network, parts.clone(), stop.clone())));
+    if let Some(proxy) = parts.proxy {
+        let token = stop.clone();
+        tasks.spawn(named("Ingress", async move { proxy.run(token).await }));
+    }
     if let Some(dns) = dns {
         tasks.spawn(named("DNS", network::serve_dns(dns, stop.clone())));
     }

@@ -1,5 +1,5 @@
 //! Keeps the node's network equal to what the masters say: its own pod range, the other nodes,
-//! and the services.
+//! the services, and the Ingresses.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -7,12 +7,15 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1;
+use kontiki_ingress::{Proxy, State};
 use kontiki_net::{
     Network, Peer,
     dns::{Dns, DnsConfig},
 };
+use nix::sys::resource::{Resource, getrlimit};
 use tokio_util::sync::CancellationToken;
 
 use crate::{config::Config, host::identity::Cluster, node::Node, runtime::settings::Settings};
@@ -22,6 +25,11 @@ const GATHER: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_secs(1);
 /// Someone else may have changed the kernel's state.
 const AGAIN: Duration = Duration::from_secs(60);
+
+/// How soon a port is tried again that somebody else has.
+const PORTS: Duration = Duration::from_secs(5);
+/// Connections of clients of Ingresses: each may need a second one, and half of what the agent may open is for the rest.
+const INGRESS_CONNECTIONS: usize = 8192;
 
 /// The machine's own resolver settings.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -60,12 +68,38 @@ pub(crate) async fn serve_dns(dns: Arc<Dns>, stop: CancellationToken) {
     }
 }
 
+/// Who serves Ingresses, if it is this node's task.
+///
+/// # Errors
+/// TLS cannot be set up.
+pub(crate) fn proxy(config: &Config) -> anyhow::Result<Option<Arc<Proxy>>> {
+    if !config.ingress {
+        return Ok(None);
+    }
+    let (files, _) = getrlimit(Resource::RLIMIT_NOFILE).context("the limit on open files")?;
+    let proxy = Proxy::new(kontiki_ingress::Config {
+        address: config.ingress_address,
+        http_port: config.ingress_http_port,
+        https_port: config.ingress_https_port,
+        most: INGRESS_CONNECTIONS.min(usize::try_from(files / 4).unwrap_or(usize::MAX)),
+    });
+    Ok(Some(Arc::new(proxy.context("setting up TLS for Ingresses")?)))
+}
+
+/// The parts of the network beside the kernel's.
+#[derive(Clone, Default)]
+pub(crate) struct Parts {
+    pub(crate) dns: Option<Arc<Dns>>,
+    pub(crate) proxy: Option<Arc<Proxy>>,
+}
+
 /// Follows the cache until `stop`.
-pub(crate) async fn run(node: Arc<Node>, network: Network, dns: Option<Arc<Dns>>, stop: CancellationToken) {
+pub(crate) async fn run(node: Arc<Node>, network: Network, parts: Parts, stop: CancellationToken) {
     let mut changed = node.objects.network_changed();
     loop {
         changed.borrow_and_update();
-        let pause = match turn(&node, &network, dns.as_deref()).await {
+        let ports = parts.proxy.as_deref().map_or(AGAIN, |proxy| ingresses(&node, proxy));
+        let pause = match turn(&node, &network, parts.dns.as_deref()).await {
             Ok(()) => AGAIN,
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "the network is not as it should be yet");
@@ -75,10 +109,28 @@ pub(crate) async fn run(node: Arc<Node>, network: Network, dns: Option<Arc<Dns>>
         tokio::select! {
             // Cancel-safe: the receiver keeps the unseen version.
             _ = changed.changed() => tokio::time::sleep(GATHER).await,
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(pause.min(ports)) => {}
             () = stop.cancelled() => return,
         }
     }
+}
+
+/// Has exactly the Ingresses served that are known. Returns how soon to look again.
+fn ingresses(node: &Node, proxy: &Proxy) -> Duration {
+    if node.objects.snapshots() == 0 {
+        return AGAIN; // nothing is known
+    }
+    let state = proxy.set(node.ingresses());
+    let pause = if matches!(state, State::Failed(_)) { PORTS } else { AGAIN };
+    node.ingress.send_if_modified(|known| {
+        let news = *known != state;
+        if let (State::Failed(reason), true) = (&state, news) {
+            tracing::warn!(reason, "Ingresses are not all served");
+        }
+        *known = state;
+        news
+    });
+    pause
 }
 
 /// Each part for itself: one that fails holds up no other.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use kontiki_agent_plan::{field::Place, services};
+use kontiki_ingress::{State, Wanted, read};
 use tokio::sync::watch;
 
 use crate::{
@@ -37,6 +38,8 @@ pub struct Node {
     pub(crate) ready: AtomicBool,
     /// When the heartbeat was sent after which a master last renewed this node's Lease.
     pub(crate) renewed: watch::Sender<Option<Instant>>,
+    /// How it goes with serving Ingresses.
+    pub(crate) ingress: watch::Sender<State>,
     pub(crate) watchers: Watchers,
     pub(crate) usage: Usage,
 }
@@ -55,6 +58,7 @@ impl Node {
             online: AtomicBool::new(false),
             ready: AtomicBool::new(false),
             renewed: watch::Sender::new(None),
+            ingress: watch::Sender::new(State::Idle),
             watchers: Watchers::default(),
             usage: Usage::default(),
         })
@@ -72,7 +76,8 @@ impl Node {
 
     /// What the Node object is made from.
     pub(crate) fn status(&self) -> NodeStatus<'_> {
-        NodeStatus { config: &self.config, host: &self.host, cri: &self.cri, objects: &self.objects }
+        let Self { config, host, cri, objects, ingress, .. } = self;
+        NodeStatus { config, host, cri, objects, ingress }
     }
 
     /// What goes into the configuration of pods.
@@ -97,11 +102,30 @@ impl Node {
 
     /// Every service port of the cluster, as the proxy and environments see it.
     pub(crate) fn service_ports(&self) -> Vec<services::ServicePort> {
-        let (services, slices) = (self.objects.services(), self.objects.slices());
-        let own = self.objects.node(&self.config.name);
-        let zone = own.as_ref().and_then(|node| Some(node.metadata.labels.as_ref()?.get(ZONE)?.as_str()));
-        let here = services::Here { node: &self.config.name, zone };
+        let (services, slices, zone) = (self.objects.services(), self.objects.slices(), self.zone());
+        let here = services::Here { node: &self.config.name, zone: zone.as_deref() };
         services::derive(services.iter().map(Arc::as_ref), slices.iter().map(Arc::as_ref), here)
+    }
+
+    fn zone(&self) -> Option<String> {
+        self.objects.node(&self.config.name)?.metadata.labels.as_ref()?.get(ZONE).cloned()
+    }
+
+    /// What the Ingresses of the cluster mean here.
+    pub(crate) fn ingresses(&self) -> Wanted {
+        let ingresses = self.objects.ingresses();
+        if ingresses.is_empty() {
+            return Wanted::default();
+        }
+        let (services, slices, zone) = (self.objects.services(), self.objects.slices(), self.zone());
+        let here = services::Here { node: &self.config.name, zone: zone.as_deref() };
+        let (services, slices) = (services.iter().map(Arc::as_ref), slices.iter().map(Arc::as_ref));
+        let ports = services::behind(services, slices, here, &read::services(&ingresses));
+        Wanted {
+            table: read::table(&ingresses, &ports),
+            certificates: read::certificates(&ingresses),
+            secrets: self.objects.certificates(),
+        }
     }
 
     /// Services without their endpoints: all that environments need.

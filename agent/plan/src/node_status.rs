@@ -12,6 +12,7 @@ use k8s_openapi::{
     api::core::v1::{Node, NodeCondition},
     apimachinery::pkg::apis::meta::v1::Time,
 };
+use kontiki_model::ingress::CONDITION;
 use serde_json::Value;
 
 use crate::time::whole_seconds;
@@ -32,6 +33,8 @@ pub struct Facts {
     pub disk: Option<(u64, u64)>,
     /// The runtime's conditions, or why it does not answer.
     pub runtime: Result<Vec<RuntimeCondition>, String>,
+    /// Whether Ingresses are served as they should be, or why not; `None` while there is none to serve.
+    pub ingress: Option<Result<(), String>>,
 }
 
 /// A condition of the runtime.
@@ -75,12 +78,17 @@ pub fn conditions(facts: &Facts, before: &[NodeCondition], now: Timestamp) -> Ve
         None => (true, "KubeletReady", "kubelet is posting ready status".to_owned()),
         Some(message) => (false, "KubeletNotReady", message),
     };
-    vec![
+    let ingress = facts.ingress.as_ref().map(|served| match served {
+        Ok(()) => condition(CONDITION, true, "Serving", "Ingresses are served".to_owned()),
+        Err(reason) => condition(CONDITION, false, "NotServing", reason.clone()),
+    });
+    let own = [
         condition("MemoryPressure", memory, memory_reason, memory_message.to_owned()),
         condition("DiskPressure", disk, disk_reason, disk_message.to_owned()),
         condition("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available".to_owned()),
         condition("Ready", ready, ready_reason, ready_message),
-    ]
+    ];
+    own.into_iter().chain(ingress).collect()
 }
 
 fn not_ready(runtime: &Result<Vec<RuntimeCondition>, String>) -> Option<String> {
@@ -169,6 +177,7 @@ mod tests {
             available_memory: Some(GIB),
             disk: Some((100 * GIB, 50 * GIB)),
             runtime: Ok(vec![runtime("RuntimeReady", true), runtime("NetworkReady", true)]),
+            ingress: None,
         };
         let ready = "kubelet is posting ready status";
         for (name, facts, holding, message) in [
@@ -203,6 +212,8 @@ mod tests {
                 "",
                 "container runtime network not ready: NetworkReady=false reason:r message:m",
             ),
+            ("Ingresses", Facts { ingress: Some(Ok(())), ..well.clone() }, "Ready IngressReady", ready),
+            ("a port is taken", Facts { ingress: Some(Err("taken".into())), ..well.clone() }, "Ready", ready),
             ("a condition of its own", Facts { runtime: Ok(vec![runtime("Other", false)]), ..well }, "Ready", ready),
         ] {
             let got = conditions(&facts, &[], at(10));
@@ -214,7 +225,7 @@ mod tests {
 
     #[test]
     fn transitions_are_timed() {
-        let ok = Facts { available_memory: None, disk: None, runtime: Ok(vec![]) };
+        let ok = Facts { available_memory: None, disk: None, runtime: Ok(vec![]), ingress: None };
         let down = Facts { runtime: Err(String::new()), ..ok.clone() };
         let first = conditions(&ok, &[], at(10));
         let second = conditions(&ok, &first, at(20));

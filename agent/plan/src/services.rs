@@ -3,7 +3,7 @@
 //! Invariants
 //! - The result depends on nothing but the given objects and the node's name; its order is stable,
 //!   so equal input gives equal output and the proxy can compare.
-//! - A headless, `ExternalName` or address-less Service yields nothing.
+//! - A headless, `ExternalName` or address-less Service yields nothing that a packet could be sent to.
 //! - Which endpoints a packet may be sent to is decided here ([`ServicePort::cluster_targets`],
 //!   [`ServicePort::local_targets`]), as `pkg/proxy/topology.go` of upstream does.
 //!
@@ -172,11 +172,36 @@ pub fn derive<'a>(
     slices: impl IntoIterator<Item = &'a EndpointSlice>,
     here: Here<'_>,
 ) -> Vec<ServicePort> {
+    let mut all = ports(services, slices, here, |_, _| true);
+    all.retain(|port| !port.cluster_ips.is_empty());
+    all
+}
+
+/// As [`derive`], for whoever sends to endpoints by itself: of the Services that `wanted` names alone, those without an
+/// address too.
+#[must_use]
+pub fn behind<'a>(
+    services: impl IntoIterator<Item = &'a Service>,
+    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+    here: Here<'_>,
+    wanted: &BTreeSet<(&str, &str)>,
+) -> Vec<ServicePort> {
+    ports(services, slices, here, |namespace, name| wanted.contains(&(namespace, name)))
+}
+
+fn ports<'a>(
+    services: impl IntoIterator<Item = &'a Service>,
+    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+    here: Here<'_>,
+    wanted: impl Fn(&str, &str) -> bool,
+) -> Vec<ServicePort> {
     let mut by_service: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
     for slice in slices {
         let labels = slice.metadata.labels.as_ref();
         let owner = labels.and_then(|l| l.get("kubernetes.io/service-name"));
-        if let (Some(owner), Some(namespace)) = (owner, slice.metadata.namespace.as_deref()) {
+        if let (Some(owner), Some(namespace)) = (owner, slice.metadata.namespace.as_deref())
+            && wanted(namespace, owner)
+        {
             by_service.entry((namespace, owner)).or_default().push(slice);
         }
     }
@@ -187,6 +212,9 @@ pub fn derive<'a>(
         else {
             continue;
         };
+        if !wanted(namespace, name) {
+            continue;
+        }
         let slices = by_service.get(&(namespace, name)).map_or(&[][..], Vec::as_slice);
         for port in spec.ports.iter().flatten() {
             out.extend(service_port(namespace, name, service, spec, port, slices, here));
@@ -207,7 +235,7 @@ fn service_port(
 ) -> Option<ServicePort> {
     let cluster_ips = cluster_ips(spec);
     let protocol = Protocol::from_api(port.protocol.as_deref())?;
-    if spec.type_.as_deref() == Some("ExternalName") || cluster_ips.is_empty() {
+    if spec.type_.as_deref() == Some("ExternalName") {
         return None;
     }
     let port_name = port.name.clone().unwrap_or_default();

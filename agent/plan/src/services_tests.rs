@@ -159,3 +159,30 @@ fn a_load_balancer_is_served_and_told() {
     assert_eq!(told.keys().collect::<Vec<_>>(), [&31000]);
     assert_eq!((told[&31000].name.as_str(), told[&31000].local), ("web", 2), "each endpoint once, of this node");
 }
+
+#[test]
+fn whoever_sends_to_endpoints_gets_those_of_the_services_it_names() {
+    let service = |name: &str, spec: &str| -> Service {
+        serde_yaml_ng::from_str(&format!("{{metadata: {{namespace: d, name: {name}}}, spec: {{{spec}}}}}"))
+            .expect("a service")
+    };
+    let slice = |name: &str, address: &str| -> EndpointSlice {
+        let labels = format!("labels: {{kubernetes.io/service-name: {name}}}");
+        serde_yaml_ng::from_str(&format!(
+            "{{metadata: {{namespace: d, {labels}}}, addressType: IPv4, ports: [{{port: 8080}}], endpoints: [{{addresses: [{address}]}}]}}"
+        ))
+        .expect("a slice")
+    };
+    let services = [
+        service("headless", "clusterIP: None, ports: [{port: 80}]"),
+        service("other", "clusterIP: 10.96.0.5, ports: [{port: 80}]"),
+        service("elsewhere", "type: ExternalName, externalName: a.b, ports: [{port: 80}]"),
+    ];
+    let slices = [slice("headless", "10.1.0.2"), slice("other", "10.1.0.3")];
+    let wanted = BTreeSet::from([("d", "headless"), ("d", "elsewhere"), ("e", "other")]);
+    let found = behind(&services, &slices, HERE, &wanted);
+    let shown: Vec<String> = found.iter().map(|p| format!("{} {:?}", p.name, p.cluster_targets())).collect();
+    assert_eq!(shown, ["headless [10.1.0.2:8080]"]);
+    let shown: Vec<String> = derive(&services, &slices, HERE).into_iter().map(|p| p.name).collect();
+    assert_eq!(shown, ["other"], "nobody sends packets to a Service without an address");
+}

@@ -7,6 +7,7 @@ mod clients;
 mod faults;
 mod figures;
 mod images;
+mod ingress;
 mod kubectl;
 mod leader;
 mod past;
@@ -66,6 +67,7 @@ pub static ALL: &[Story] = stories![
     pods::a_secret_reaches_only_the_node_that_needs_it,
     pods::services_answer_from_pods_and_hosts,
     pods::owners_take_their_dependents_along,
+    ingress::an_ingress_is_served_by_every_node,
     past::a_mistake_is_found_and_undone,
     quiet::odd_objects_leave_the_cluster_at_rest,
     images::images_come_from_a_registry_behind_a_mirror,

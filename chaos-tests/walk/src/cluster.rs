@@ -132,6 +132,7 @@ fn settings() -> Settings {
         cluster_domain: "cluster.local".into(),
         event_ttl: Duration::from_secs(3600),
         load_balancers: false,
+        ingresses: false,
     }
 }
 

@@ -57,4 +57,6 @@ pub struct Settings {
     pub event_ttl: Duration,
     /// Whether the cluster gives load balancers their addresses.
     pub load_balancers: bool,
+    /// Whether nodes serve Ingresses.
+    pub ingresses: bool,
 }

@@ -4,7 +4,7 @@
 //! Invariant: each passes its row's validation as it is.
 
 use kontiki_machinery::Table;
-use kontiki_model::edition;
+use kontiki_model::{edition, ingress};
 use serde_json::{Value, json};
 
 use crate::rows::{flowcontrol, service};
@@ -54,6 +54,16 @@ pub fn service_cidr(range: &str) -> Given {
     let object =
         json!({"apiVersion": version, "kind": "ServiceCIDR", "metadata": metadata, "spec": {"cidrs": [range]}});
     Given { group: NETWORKING, plural: "servicecidrs", object }
+}
+
+/// The class of Ingresses that nodes serve. Not the default: that is for administrators to say.
+#[must_use]
+pub fn ingress_class() -> Given {
+    let object = json!({
+        "apiVersion": format!("{NETWORKING}/v1"), "kind": "IngressClass",
+        "metadata": {"name": ingress::CLASS}, "spec": {"controller": ingress::CONTROLLER},
+    });
+    Given { group: NETWORKING, plural: "ingressclasses", object }
 }
 
 /// The edition of the definition of AddressPools: one more for each change of it.
@@ -215,6 +225,7 @@ mod tests {
         let mut objects = objects(&table);
         objects.push(service_cidr("10.96.0.0/16"));
         objects.push(address_pools());
+        objects.push(ingress_class());
         let names: BTreeSet<String> =
             objects.iter().map(|given| format!("{}/{}", given.plural, given.object["metadata"]["name"])).collect();
         assert_eq!(names.len(), objects.len());

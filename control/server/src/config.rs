@@ -64,6 +64,8 @@ pub struct Config {
     pub dns: bool,
     /// Whether Services of type LoadBalancer get addresses of AddressPools; off leaves them to others.
     pub lb: bool,
+    /// Whether nodes serve Ingresses of classes with the controller `kontiki.dev/ingress`; off leaves all to others.
+    pub ingress: bool,
     /// The control plane's virtual address with the prefix length of its network; as `pod_cidr`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vip: Option<IpNet>,
@@ -117,6 +119,7 @@ impl Default for Config {
             cluster_domain: None,
             dns: true,
             lb: true,
+            ingress: true,
             vip: None,
             log_level: "info".to_owned(),
             max_feature_level: None,
@@ -190,6 +193,8 @@ pub struct Settings {
     pub dns: bool,
     /// See [`Config::lb`].
     pub lb: bool,
+    /// See [`Config::ingress`].
+    pub ingress: bool,
     /// Kubernetes API.
     pub api_listen: SocketAddr,
     /// Node sessions.
@@ -302,6 +307,7 @@ impl Config {
             advertise,
             dns: self.dns,
             lb: self.lb,
+            ingress: self.ingress,
             api_listen: SocketAddr::new(listen, self.api_port),
             node_listen: SocketAddr::new(listen, self.node_port),
             peer_listen: SocketAddr::new(listen, self.peer_port),

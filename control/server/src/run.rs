@@ -375,7 +375,7 @@ async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) 
     let context = Arc::new(SessionContext {
         api: api.clone(),
         store: store.clone(),
-        caches: Arc::new(Caches::new(api.cache())),
+        caches: Arc::new(Caches::new(api.cache(), settings.ingress)),
         sessions: sessions.clone(),
     });
     let joining = Joining { pki: pki.clone(), client: masters.clone(), store: store.clone(), cluster: cluster.clone() };
@@ -417,11 +417,11 @@ async fn serve(settings: &Settings, started: Started, stop: &CancellationToken) 
     let leases = leases::Leases { store: store.clone(), client: masters.counted_for(Writer::NodeGateway), writes };
     tasks.spawn(leases.keep(sessions, front.clone()));
     tasks.spawn(publish(store.clone(), record(settings, state.member_id), front.clone()));
-    let leader_settings = Arc::new(leader_settings(&cluster, &pki, settings.lb));
+    let leader_settings = Arc::new(leader_settings(&cluster, &pki, settings));
     let basics = Basics {
         service_ip: service_ip(&cluster),
         dns_ip: settings.dns.then(|| dns_ip(&cluster)).flatten(),
-        given: given(&api, cluster.service_cidr, settings.lb),
+        given: given(&api, cluster.service_cidr, settings),
         ca_pem: pki.ca_pem.clone(),
         front_proxy: pki::FRONT_PROXY.to_owned(),
     };
@@ -578,15 +578,16 @@ fn api_config(
 }
 
 /// The objects that the rows begin with.
-fn given(api: &Api, service_cidr: ipnet::IpNet, lb: bool) -> Vec<Given> {
+fn given(api: &Api, service_cidr: ipnet::IpNet, settings: &Settings) -> Vec<Given> {
     let table = api.registry().table();
     let range = kontiki_kinds::bootstrap::service_cidr(&service_cidr.to_string());
     let objects = kontiki_kinds::bootstrap::objects(&table).into_iter().chain([range]);
-    let objects = objects.chain(lb.then(kontiki_kinds::bootstrap::address_pools));
+    let objects = objects.chain(settings.lb.then(kontiki_kinds::bootstrap::address_pools));
+    let objects = objects.chain(settings.ingress.then(kontiki_kinds::bootstrap::ingress_class));
     objects.map(|given| Given { group: given.group, resource: given.plural, object: given.object }).collect()
 }
 
-fn leader_settings(cluster: &ClusterSettings, pki: &Pki, load_balancers: bool) -> leader::Settings {
+fn leader_settings(cluster: &ClusterSettings, pki: &Pki, settings: &Settings) -> leader::Settings {
     leader::Settings {
         pod_cidr: cluster.pod_cidr,
         node_cidr_bits: if cluster.pod_cidr.addr().is_ipv4() { 24 } else { 64 },
@@ -595,6 +596,7 @@ fn leader_settings(cluster: &ClusterSettings, pki: &Pki, load_balancers: bool) -
         ca_pem: pki.ca_pem.clone(),
         cluster_domain: cluster.cluster_domain.clone(),
         event_ttl: EVENT_TTL,
-        load_balancers,
+        load_balancers: settings.lb,
+        ingresses: settings.ingress,
     }
 }

@@ -9,6 +9,7 @@ pub mod amount;
 pub mod cron;
 pub mod edition;
 pub mod indexes;
+pub mod ingress;
 pub mod key;
 pub mod metrics;
 pub mod pace;

@@ -10,7 +10,9 @@ use std::{
 use jiff::Timestamp;
 use k8s_cri::v1::{ListImagesRequest, StatusRequest};
 use kontiki_agent_plan::node_status::{self as plan, NodeStatusSync};
+use kontiki_ingress::State;
 use serde_json::{Map, Value, json};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{objects::Objects, outbox::Outbox};
@@ -31,6 +33,8 @@ pub(crate) struct NodeStatus<'a> {
     pub(crate) host: &'a Host,
     pub(crate) cri: &'a Cri,
     pub(crate) objects: &'a Objects,
+    /// How it goes with serving Ingresses.
+    pub(crate) ingress: &'a watch::Sender<State>,
 }
 
 impl NodeStatus<'_> {
@@ -116,9 +120,10 @@ pub(crate) async fn run(
     ready: &AtomicBool,
     stop: CancellationToken,
 ) {
-    let mut network = node.objects.network_changed();
+    let (mut network, mut ingress) = (node.objects.network_changed(), node.ingress.subscribe());
     let mut sync = NodeStatusSync::default();
     loop {
+        ingress.borrow_and_update();
         let (is_ready, status) = node.status().await;
         ready.store(is_ready, Ordering::SeqCst);
         let api = node.objects.node(&node.config.name);
@@ -129,8 +134,9 @@ pub(crate) async fn run(
         }
         tokio::select! {
             () = tokio::time::sleep(plan::period(is_ready)) => {}
-            // Cancel-safe: the receiver keeps the unseen version.
+            // Cancel-safe: receivers keep the unseen version.
             _ = network.changed() => tokio::time::sleep(GATHER).await,
+            _ = ingress.changed() => {}
             () = stop.cancelled() => return,
         }
     }
@@ -153,6 +159,11 @@ async fn observe(node: NodeStatus<'_>) -> plan::Facts {
         available_memory: facts::meminfo("MemAvailable"),
         disk: facts::disk(&node.config.data_dir).map(|disk| (disk.size, disk.free)),
         runtime,
+        ingress: match &*node.ingress.borrow() {
+            State::Idle => None,
+            State::Serving => Some(Ok(())),
+            State::Failed(reason) => Some(Err(reason.clone())),
+        },
     }
 }
 

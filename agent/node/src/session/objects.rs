@@ -4,10 +4,11 @@
 //! - Only the session writes. Readers get shared, immutable objects.
 //! - Between the start of a snapshot and its end nothing is dropped; at its end everything that
 //!   it did not name is.
-//! - Nothing here touches the disk: Secrets live in memory and in tmpfs volumes only.
+//! - Nothing here touches the disk: Secrets live in memory and in tmpfs volumes only. Certificates of Ingresses never leave
+//!   memory.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,7 +17,7 @@ use k8s_openapi::api::{
     certificates::v1::ClusterTrustBundle,
     core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service},
     discovery::v1::EndpointSlice,
-    networking::v1::NetworkPolicy,
+    networking::v1::{Ingress, NetworkPolicy},
     node::v1::RuntimeClass,
 };
 use kontiki_agent_plan::policy::{self, Policies};
@@ -41,6 +42,9 @@ struct Tables {
     policies: BTreeMap<Key, Arc<NetworkPolicy>>,
     /// What policies ask of every pod of the cluster.
     pod_facts: BTreeMap<Key, Arc<Pod>>,
+    ingresses: BTreeMap<Key, Arc<Ingress>>,
+    /// What Ingresses take of Secrets. No pod sees it.
+    certificates: BTreeMap<Key, Arc<Secret>>,
     /// What the running snapshot has named so far: (resource, key).
     named: Option<BTreeSet<(String, Key)>>,
     /// How many snapshots were complete.
@@ -132,6 +136,8 @@ impl Objects {
                 "namespaces" => put(&mut tables.namespaces, key, json)?.then_class(Class::Network),
                 "networkpolicies" => put(&mut tables.policies, key, json)?.then_class(Class::Network),
                 "podfacts" => put(&mut tables.pod_facts, key, json)?.then_class(Class::Network),
+                "ingresses" => put(&mut tables.ingresses, key, json)?.then_class(Class::Network),
+                "certificates" => put(&mut tables.certificates, key, json)?.then_class(Class::Network),
                 _ => Class::None, // a newer master may send more
             }
         };
@@ -159,6 +165,8 @@ impl Objects {
                 keep(named, "namespaces", &mut tables.namespaces);
                 keep(named, "networkpolicies", &mut tables.policies);
                 keep(named, "podfacts", &mut tables.pod_facts);
+                keep(named, "ingresses", &mut tables.ingresses);
+                keep(named, "certificates", &mut tables.certificates);
                 tables.snapshots += 1;
             }
         }
@@ -191,7 +199,7 @@ impl Objects {
         self.data.0.subscribe()
     }
 
-    /// Changes whenever a Service, EndpointSlice or Node changed.
+    /// Changes whenever a Service, EndpointSlice, Node or Ingress changed, or what one of them needs.
     pub(crate) fn network_changed(&self) -> watch::Receiver<u64> {
         self.network.0.subscribe()
     }
@@ -227,6 +235,15 @@ impl Objects {
 
     pub(crate) fn slices(&self) -> Vec<Arc<EndpointSlice>> {
         self.read().slices.values().cloned().collect()
+    }
+
+    pub(crate) fn ingresses(&self) -> Vec<Arc<Ingress>> {
+        self.read().ingresses.values().cloned().collect()
+    }
+
+    /// Secrets with certificates of Ingresses.
+    pub(crate) fn certificates(&self) -> HashMap<Key, Arc<Secret>> {
+        self.read().certificates.iter().map(|(key, secret)| (key.clone(), secret.clone())).collect()
     }
 
     /// What the network policies of the cluster mean on `node`.
@@ -353,5 +370,19 @@ mod tests {
         objects.apply(&object("pods", "c", true)).expect("reads");
         assert_eq!(names(&objects), "");
         assert!(objects.apply(&Object { json: "{".into(), ..object("pods", "x", false) }).is_err());
+    }
+
+    #[test]
+    fn a_certificate_of_an_ingress_is_no_pods_secret() {
+        let objects = Objects::default();
+        objects.begin_snapshot();
+        objects.apply(&object("certificates", "c", false)).expect("reads");
+        objects.apply(&object("ingresses", "i", false)).expect("reads");
+        objects.end_snapshot();
+        assert_eq!((objects.certificates().len(), objects.ingresses().len()), (1, 1));
+        assert!(objects.secret("d", "c").is_none());
+        objects.begin_snapshot();
+        objects.end_snapshot();
+        assert_eq!((objects.certificates().len(), objects.ingresses().len()), (0, 0));
     }
 }

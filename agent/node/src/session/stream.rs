@@ -105,6 +105,7 @@ impl Session<'_> {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             node_json: self.parts.node.registration().await.to_string(),
             force: true,
+            serves_ingresses: self.parts.node.config.ingress,
         };
         tx.send(message(from_agent::Message::Hello(hello))).await.context("queueing the greeting")?;
         let mut client =

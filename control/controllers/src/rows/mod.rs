@@ -14,6 +14,7 @@ mod endpointslice_mirroring;
 mod ephemeral_volume;
 mod gc;
 mod horizontal_pod_autoscaler;
+mod ingress;
 mod job;
 mod load_balancer;
 mod namespace;
@@ -86,6 +87,7 @@ pub(crate) static TABLE: &[Row] = &[
     Row::of::<service_addresses::ServiceCidrs>(),
     Row::of::<load_balancer::LoadBalancers>(),
     Row::of::<load_balancer::Announcing>(),
+    Row::of::<ingress::Ingresses>(),
     Row::of::<node_ipam::NodeIpam>(),
     Row::of::<node_lifecycle::NodeLifecycle>(),
     Row::of::<taint_eviction::TaintEviction>(),

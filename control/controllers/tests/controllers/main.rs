@@ -5,6 +5,7 @@
 mod autoscaling;
 mod certificates;
 mod custom;
+mod ingress;
 mod jobs;
 mod load_balancer;
 mod policies;

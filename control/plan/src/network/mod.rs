@@ -1,4 +1,4 @@
-//! Services: the addresses behind them.
+//! Services: the addresses behind them; Ingresses: the nodes that serve them.
 
 pub mod announcing;
 pub mod cluster_dns;
@@ -6,6 +6,7 @@ pub mod concerned;
 pub mod endpoints;
 pub mod endpointslice;
 mod hints;
+pub mod ingress;
 pub mod kubernetes_service;
 pub mod load_balancer;
 pub mod mirroring;

@@ -15,9 +15,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::Pod;
-use kontiki_cache::{Cache, Cached, Informer, Part, Registration};
-use kontiki_model::{GroupResource, ObjectKey, Revision, key, pod::Placement, typed};
+use k8s_openapi::api::{
+    core::v1::Pod,
+    networking::v1::{Ingress, IngressClass},
+};
+use kontiki_cache::{Cache, Cached, Informer, Registration};
+use kontiki_model::{GroupResource, ObjectKey, Revision, ingress, key, pod::Placement, typed};
 use kontiki_store::Entry;
 use parking_lot::RwLock;
 use serde_json::Value;
@@ -25,8 +28,8 @@ use tokio::sync::watch;
 
 use super::{
     feed::{Inbox, Source, Text as Told, Version},
-    needs::{Item, Kind, needs},
-    projection::project,
+    needs::{Item, Kind, needs, needs_of_ingress},
+    projection::{is_one, project},
 };
 
 const BY_NODE: &str = "node";
@@ -37,7 +40,14 @@ pub struct Text {
     revision: Revision,
     whole: OnceLock<Arc<str>>,
     /// For nodes that it is not about.
-    part: OnceLock<Option<Told>>,
+    part: OnceLock<Part>,
+}
+
+/// What nodes get of an object.
+enum Part {
+    None,
+    Whole,
+    Some(Told),
 }
 
 /// Tells projections apart that have no version.
@@ -65,12 +75,21 @@ impl Text {
     }
 
     /// What all nodes get of an object of this kind.
-    fn for_all(&self, kind: Kind) -> Told {
+    fn for_all(&self, kind: Kind) -> Option<Told> {
         let part = self.part.get_or_init(|| {
-            let json: Arc<str> = project(kind, &self.value())?.to_string().into();
-            Some(Told { version: Version::Content(HASHES.hash_one(&json)), json })
+            let object = self.value();
+            if !is_one(kind, &object) {
+                return Part::None;
+            }
+            let Some(part) = project(kind, &object) else { return Part::Whole };
+            let json: Arc<str> = part.to_string().into();
+            Part::Some(Told { version: Version::Content(HASHES.hash_one(&json)), json })
         });
-        part.clone().unwrap_or_else(|| self.whole())
+        match part {
+            Part::None => None,
+            Part::Whole => Some(self.whole()),
+            Part::Some(told) => Some(told.clone()),
+        }
     }
 }
 
@@ -103,6 +122,8 @@ tags! {
     RuntimeClasses "node.k8s.io" "runtimeclasses"
     Namespaces "" "namespaces"
     NetworkPolicies "networking.k8s.io" "networkpolicies"
+    Ingresses "networking.k8s.io" "ingresses"
+    Certificates "" "secrets"
     PodFacts "" "pods"
 }
 
@@ -212,6 +233,10 @@ pub struct Caches {
     namespaces: Informer<Tagged<Namespaces>>,
     policies: Informer<Tagged<NetworkPolicies>>,
     pod_facts: Informer<Tagged<PodFacts>>,
+    /// Whether Ingresses are served, and by which class.
+    served: Served,
+    ingress_texts: Informer<Tagged<Ingresses>>,
+    tls: Informer<Tagged<Certificates>>,
     certificates: Informer<Tagged<PodCertificateRequests>>,
     /// Counts changes of them.
     certificates_changed: Arc<watch::Sender<u64>>,
@@ -221,12 +246,15 @@ pub struct Caches {
 }
 
 impl Caches {
-    /// What agents are told of what is in `cache`. Must be called within a tokio runtime.
+    /// What agents are told of what is in `cache`; of Ingresses only if `serve_ingresses`. Must be called within a tokio
+    /// runtime.
     #[must_use]
-    pub fn new(cache: &Cache) -> Self {
+    pub fn new(cache: &Cache, serve_ingresses: bool) -> Self {
         let router = Arc::new(Router::default());
-        let placements = cache.get::<Part<Placement>>();
-        placements.add_index(BY_NODE, |pod: &Part<Placement>| pod.0.node().map(str::to_owned).into_iter().collect());
+        let placements = cache.get::<kontiki_cache::Part<Placement>>();
+        placements.add_index(BY_NODE, |pod: &kontiki_cache::Part<Placement>| {
+            pod.0.node().map(str::to_owned).into_iter().collect()
+        });
         let weak = Arc::downgrade(&router);
         let mut registrations = vec![placements.on_change(move |change| {
             let Some(router) = weak.upgrade() else { return };
@@ -240,6 +268,8 @@ impl Caches {
         let mut all = Registrations { cache, router: Arc::downgrade(&router), out: &mut registrations };
         let policies: Informer<Tagged<NetworkPolicies>> = all.get(Kind::NetworkPolicy);
         let pod_facts = all.get_pod_facts(&policies);
+        let served = Served { on: serve_ingresses, ingresses: cache.get(), classes: cache.get() };
+        all.follow_classes(&served);
         Self {
             pods: cache.get(),
             config_maps: all.get(Kind::ConfigMap),
@@ -253,6 +283,9 @@ impl Caches {
             namespaces: all.get(Kind::Namespace),
             policies,
             pod_facts,
+            served,
+            ingress_texts: all.get(Kind::Ingress),
+            tls: all.get(Kind::Certificate),
             certificates,
             certificates_changed,
             cache: cache.clone(),
@@ -283,6 +316,7 @@ impl Caches {
         out.extend(self.endpoint_slices.list().iter().map(|o| meta_item(Kind::EndpointSlice, &o.text)));
         out.extend(self.namespaces.list().iter().map(|o| meta_item(Kind::Namespace, &o.text)));
         out.extend(self.policies.list().iter().map(|o| meta_item(Kind::NetworkPolicy, &o.text)));
+        out.extend(self.served.all());
         if self.any_policy() {
             out.extend(self.pod_facts.list().iter().map(|o| meta_item(Kind::PodFacts, &o.text)));
         }
@@ -324,6 +358,10 @@ impl Source for Caches {
         self.pods.get(Some(&item.namespace), &item.name)
     }
 
+    fn ingress(&self, item: &Item) -> Option<BTreeSet<Item>> {
+        self.served.get(item).map(|ingress| needs_of_ingress(&ingress))
+    }
+
     fn all(&self, kind: Kind) -> Vec<Item> {
         match kind {
             Kind::ClusterTrustBundle => self.trust_bundles.list().iter().map(|o| meta_item(kind, &o.text)).collect(),
@@ -335,7 +373,7 @@ impl Source for Caches {
     fn text(&self, item: &Item, node: &str) -> Option<Told> {
         fn of<T: Tag>(informer: &Informer<Tagged<T>>, item: &Item) -> Option<Told> {
             let namespace = Some(item.namespace.as_str()).filter(|namespace| !namespace.is_empty());
-            informer.get(namespace, &item.name).map(|object| object.text.for_all(item.kind))
+            informer.get(namespace, &item.name).and_then(|object| object.text.for_all(item.kind))
         }
         match item.kind {
             Kind::Pod => self.pods.get(Some(&item.namespace), &item.name).map(|pod| pod.text.whole()),
@@ -350,9 +388,39 @@ impl Source for Caches {
             Kind::EndpointSlice => of(&self.endpoint_slices, item),
             Kind::Namespace => of(&self.namespaces, item),
             Kind::NetworkPolicy => of(&self.policies, item),
+            Kind::Ingress => self.served.get(item).and_then(|_| of(&self.ingress_texts, item)),
+            Kind::Certificate => of(&self.tls, item),
             Kind::PodFacts => of(&self.pod_facts, item).filter(|_| self.any_policy()),
         }
     }
+}
+
+/// Which Ingresses nodes serve: those of a class with our controller.
+struct Served {
+    on: bool,
+    ingresses: Informer<Ingress>,
+    classes: Informer<IngressClass>,
+}
+
+impl Served {
+    fn is_served(&self, ingress: &Ingress) -> bool {
+        let class = ingress::class(ingress).filter(|_| self.on).and_then(|class| self.classes.get(None, class));
+        class.is_some_and(|class| ingress::is_served(&class))
+    }
+
+    fn get(&self, item: &Item) -> Option<Arc<Ingress>> {
+        self.ingresses.get(Some(&item.namespace), &item.name).filter(|ingress| self.is_served(ingress))
+    }
+
+    fn all(&self) -> impl Iterator<Item = Item> {
+        let all = self.ingresses.list().into_iter().filter(|ingress| self.is_served(ingress));
+        all.map(|ingress| ingress_item(&ingress))
+    }
+}
+
+fn ingress_item(ingress: &Ingress) -> Item {
+    let meta = &ingress.metadata;
+    Item::new(Kind::Ingress, meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
 }
 
 struct Registrations<'a> {
@@ -371,6 +439,22 @@ impl Registrations<'_> {
             }
         }));
         informer
+    }
+
+    /// With its class an Ingress becomes every node's business, or ceases to be.
+    fn follow_classes(&mut self, served: &Served) {
+        if !served.on {
+            return;
+        }
+        let (router, ingresses) = (self.router.clone(), served.ingresses.clone());
+        self.out.push(served.classes.on_change(move |change| {
+            let is_served = |class: &Option<Arc<IngressClass>>| class.as_deref().is_some_and(ingress::is_served);
+            let Some(router) = router.upgrade().filter(|_| is_served(&change.old) != is_served(&change.new)) else {
+                return;
+            };
+            let named = ingresses.list().into_iter().filter(|i| ingress::class(i) == Some(change.key.name.as_str()));
+            named.for_each(|ingress| router.tell_all(&ingress_item(&ingress)));
+        }));
     }
 
     /// Pods as policies see them: every node's business while there is a policy.

@@ -68,6 +68,8 @@ impl Inbox {
 pub trait Source {
     /// A pod.
     fn pod(&self, item: &Item) -> Option<Arc<PodEntry>>;
+    /// What nodes have to know because of an Ingress, if it is served.
+    fn ingress(&self, item: &Item) -> Option<BTreeSet<Item>>;
     /// The objects of a kind.
     fn all(&self, kind: Kind) -> Vec<Item>;
     /// What `node` gets of an object.
@@ -95,8 +97,10 @@ pub struct Text {
 /// One agent's feed.
 pub struct Feed {
     node: String,
+    serves_ingresses: bool,
     inbox: Arc<Inbox>,
-    pods: HashMap<Item, BTreeSet<Item>>,
+    /// The node's pods, and the Ingresses that it serves, each with what it needs.
+    needy: HashMap<Item, BTreeSet<Item>>,
     needs: BTreeSet<Item>,
     told: HashMap<Item, Version>,
 }
@@ -104,23 +108,35 @@ pub struct Feed {
 impl Feed {
     /// A feed that has told nothing yet.
     #[must_use]
-    pub fn new(node: &str, inbox: Arc<Inbox>) -> Self {
-        Self { node: node.to_owned(), inbox, pods: HashMap::new(), needs: BTreeSet::new(), told: HashMap::new() }
+    pub fn new(node: &str, serves_ingresses: bool, inbox: Arc<Inbox>) -> Self {
+        let (node, needs) = (node.to_owned(), BTreeSet::new());
+        Self { node, serves_ingresses, inbox, needy: HashMap::new(), needs, told: HashMap::new() }
+    }
+
+    /// What an object makes the node's business; `None` if it is none itself.
+    fn needs_of(&self, source: &impl Source, item: &Item) -> Option<BTreeSet<Item>> {
+        match item.kind {
+            Kind::Pod => {
+                let mine = source.pod(item).filter(|pod| pod.node.as_deref() == Some(&self.node));
+                mine.map(|pod| pod.needs.clone())
+            }
+            Kind::Ingress if self.serves_ingresses => source.ingress(item),
+            _ => None,
+        }
     }
 
     /// What the agent is to be told after `dirty` may have changed.
     pub fn turn(&mut self, source: &impl Source, mut dirty: BTreeSet<Item>) -> Vec<Object> {
         let mut moved = false;
-        for item in dirty.iter().filter(|item| item.kind == Kind::Pod) {
-            let mine = source.pod(item).filter(|pod| pod.node.as_deref() == Some(&self.node));
-            let before = match mine {
-                Some(pod) => self.pods.insert(item.clone(), pod.needs.clone()),
-                None => self.pods.remove(item),
+        for item in dirty.iter().filter(|item| matches!(item.kind, Kind::Pod | Kind::Ingress)) {
+            let before = match self.needs_of(source, item) {
+                Some(needs) => self.needy.insert(item.clone(), needs),
+                None => self.needy.remove(item),
             };
-            moved |= before.as_ref() != self.pods.get(item);
+            moved |= before.as_ref() != self.needy.get(item);
         }
         if moved {
-            let needs: BTreeSet<Item> = self.pods.values().flatten().cloned().collect();
+            let needs: BTreeSet<Item> = self.needy.values().flatten().cloned().collect();
             self.inbox.set_interest(needs.clone());
             for changed in needs.symmetric_difference(&self.needs) {
                 if changed.is_one() {
@@ -136,7 +152,7 @@ impl Feed {
 
     fn tell(&mut self, source: &impl Source, item: Item) -> Option<Object> {
         let concerned = match item.kind {
-            Kind::Pod => self.pods.contains_key(&item),
+            Kind::Pod | Kind::Ingress => self.needy.contains_key(&item),
             kind if kind.is_public() => true,
             _ => item.is_in(&self.needs),
         };
@@ -168,6 +184,7 @@ mod tests {
     #[derive(Default)]
     struct FakeSource {
         pods: HashMap<Item, Arc<PodEntry>>,
+        ingresses: HashMap<Item, BTreeSet<Item>>,
         texts: HashMap<Item, Text>,
         revision: u64,
     }
@@ -175,6 +192,9 @@ mod tests {
     impl Source for FakeSource {
         fn pod(&self, item: &Item) -> Option<Arc<PodEntry>> {
             self.pods.get(item).cloned()
+        }
+        fn ingress(&self, item: &Item) -> Option<BTreeSet<Item>> {
+            self.ingresses.get(item).cloned()
         }
         fn all(&self, kind: Kind) -> Vec<Item> {
             self.texts.keys().filter(|item| item.kind == kind).cloned().collect()
@@ -241,7 +261,7 @@ mod tests {
     fn a_secret_comes_before_the_pod_that_names_it_and_goes_with_the_last() {
         let mut world = FakeSource::default();
         let inbox = Arc::new(Inbox::default());
-        let mut feed = Feed::new("a1", inbox.clone());
+        let mut feed = Feed::new("a1", false, inbox.clone());
         let mut turn = |world: &FakeSource, item: Item| show(&feed.turn(world, BTreeSet::from([item])));
 
         let secret = world.put_secret("s");
@@ -269,7 +289,7 @@ mod tests {
     fn all_of_a_kind_are_told_while_a_pod_chooses_among_them() {
         let mut world = FakeSource::default();
         let inbox = Arc::new(Inbox::default());
-        let mut feed = Feed::new("a1", inbox.clone());
+        let mut feed = Feed::new("a1", false, inbox.clone());
         let mut turn = |world: &FakeSource, item: Item| show(&feed.turn(world, BTreeSet::from([item])));
         let bundle = |name: &str| Item::new(Kind::ClusterTrustBundle, "", name);
         for name in ["b1", "b2"] {
@@ -289,9 +309,44 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_comes_before_its_ingress_and_only_to_nodes_that_serve() {
+        let mut world = FakeSource::default();
+        let (inbox, idle) = (Arc::new(Inbox::default()), Arc::new(Inbox::default()));
+        let mut serving = Feed::new("a1", true, inbox.clone());
+        let mut other = Feed::new("a2", false, idle.clone());
+        let certificate = Item::new(Kind::Certificate, "ns", "c");
+        let ingress = Item::new(Kind::Ingress, "ns", "i");
+        let put = |world: &mut FakeSource, item: &Item, content| {
+            world.texts.insert(item.clone(), text(Version::Content(content)));
+        };
+        put(&mut world, &certificate, 1);
+        put(&mut world, &ingress, 1);
+        let secret = world.put_secret("c");
+        world.ingresses.insert(ingress.clone(), BTreeSet::from([certificate.clone()]));
+        let one = |item: &Item| BTreeSet::from([item.clone()]);
+        assert_eq!(show(&serving.turn(&world, one(&certificate))), "", "nobody names it yet");
+        assert_eq!(show(&serving.turn(&world, one(&ingress))), "+certificates/c +ingresses/i");
+        assert_eq!(show(&other.turn(&world, one(&ingress))), "");
+        put(&mut world, &certificate, 2);
+        for (inbox, expect) in [(&inbox, 1), (&idle, 0)] {
+            inbox.push(&certificate);
+            inbox.push(&secret);
+            assert_eq!(
+                inbox.state.lock().dirty.len(),
+                expect,
+                "its changes matter where it is served; the Secret's do not"
+            );
+        }
+        assert_eq!(show(&serving.turn(&world, one(&certificate))), "+certificates/c", "renewed");
+        assert_eq!(show(&serving.turn(&world, one(&secret))), "", "the Secret itself is a pod's business");
+        world.ingresses.remove(&ingress);
+        assert_eq!(show(&serving.turn(&world, one(&ingress))), "-certificates/c -ingresses/i", "another class, say");
+    }
+
+    #[test]
     fn what_changes_nothing_for_agents_is_not_told() {
         let (mut world, slice) = (FakeSource::default(), Item::new(Kind::EndpointSlice, "ns", "web"));
-        let mut feed = Feed::new("a1", Arc::new(Inbox::default()));
+        let mut feed = Feed::new("a1", false, Arc::new(Inbox::default()));
         for (content, expect) in [(1, "+endpointslices/web"), (1, ""), (2, "+endpointslices/web")] {
             world.texts.insert(slice.clone(), text(Version::Content(content)));
             assert_eq!(show(&feed.turn(&world, BTreeSet::from([slice.clone()]))), expect, "{content}");

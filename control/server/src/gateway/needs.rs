@@ -1,12 +1,17 @@
-//! Which objects a pod makes its node's business. Pure.
+//! Which objects a pod, or an Ingress, makes a node's business. Pure.
 //!
 //! Invariants
 //! - A Secret or ConfigMap is a node's business only while a pod bound to it, and not yet finished,
 //!   names it. Nothing is inferred from namespaces or labels.
+//! - The certificate in a Secret is besides the business of nodes that serve Ingresses, while one that is served names it.
+//!   It is another kind: nothing of it is shown to pods, and a Secret that is of another type is none.
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::{
+    core::v1::{Pod, PodSpec},
+    networking::v1::Ingress,
+};
 use kontiki_model::pod::References;
 
 /// The kinds an agent is told about, in the order in which it is told.
@@ -16,6 +21,8 @@ pub enum Kind {
     ConfigMap,
     /// As ConfigMap, and for pulling images.
     Secret,
+    /// A Secret with a certificate, for an Ingress.
+    Certificate,
     /// For its pods' tokens.
     ServiceAccount,
     /// Shown in a pod's volumes: by name, or all while a pod chooses by signer and labels.
@@ -34,6 +41,8 @@ pub enum Kind {
     PodFacts,
     /// Every policy.
     NetworkPolicy,
+    /// Every one that is served, for nodes that do so. After its certificates.
+    Ingress,
     /// Bound to the node. Last, so that what a pod needs is there before it.
     Pod,
 }
@@ -45,6 +54,7 @@ impl Kind {
         match self {
             Self::ConfigMap => "configmaps",
             Self::Secret => "secrets",
+            Self::Certificate => "certificates",
             Self::ServiceAccount => "serviceaccounts",
             Self::ClusterTrustBundle => "clustertrustbundles",
             Self::RuntimeClass => "runtimeclasses",
@@ -54,16 +64,23 @@ impl Kind {
             Self::Namespace => "namespaces",
             Self::PodFacts => "podfacts",
             Self::NetworkPolicy => "networkpolicies",
+            Self::Ingress => "ingresses",
             Self::Pod => "pods",
         }
     }
 
-    /// Whether every node is told of every such object.
+    /// Whether every node is told of every such object; of Ingresses those nodes that serve them.
     #[must_use]
     pub fn is_public(self) -> bool {
         matches!(
             self,
-            Self::Node | Self::Service | Self::EndpointSlice | Self::Namespace | Self::PodFacts | Self::NetworkPolicy
+            Self::Node
+                | Self::Service
+                | Self::EndpointSlice
+                | Self::Namespace
+                | Self::PodFacts
+                | Self::NetworkPolicy
+                | Self::Ingress
         )
     }
 }
@@ -129,6 +146,14 @@ pub fn needs(pod: &Pod) -> BTreeSet<Item> {
         .collect()
 }
 
+/// What nodes that serve an Ingress have to know because of it.
+#[must_use]
+pub fn needs_of_ingress(ingress: &Ingress) -> BTreeSet<Item> {
+    let namespace = ingress.metadata.namespace.as_deref().unwrap_or_default();
+    let secrets = kontiki_model::ingress::secrets(ingress).into_iter();
+    secrets.map(|name| Item::new(Kind::Certificate, namespace, name)).collect()
+}
+
 fn trust_bundles(spec: &PodSpec) -> impl Iterator<Item = Item> {
     let projected = spec.volumes.iter().flatten().filter_map(|volume| volume.projected.as_ref());
     let bundles = projected.flat_map(|source| source.sources.iter().flatten());
@@ -164,6 +189,15 @@ mod tests {
         };
         let items = items.iter().filter(|item| item.name != ROOT_CA);
         items.map(|item| format!("{}:{}", letter(item.kind), item.name)).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn nodes_that_serve_an_ingress_see_its_certificates() {
+        let tls = json!([{"secretName": "b"}, {"hosts": ["x"]}, {"secretName": "a"}, {"secretName": "b"}]);
+        let ingress = json!({"metadata": {"name": "i", "namespace": "ns"}, "spec": {"tls": tls}});
+        let items = needs_of_ingress(&serde_json::from_value(ingress).expect("an Ingress"));
+        let expect = ["a", "b"].map(|name| Item::new(Kind::Certificate, "ns", name));
+        assert_eq!(items, expect.into());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! - A projection has no version: two versions that do not differ for agents are one, and no node is told of the second.
 //! - A node gets its own object whole.
 
+use kontiki_model::ingress;
 use serde_json::{Map, Value};
 
 use super::needs::Kind;
@@ -54,6 +55,30 @@ const POD_FACTS: &[Keep] = &[
 
 const POLICY: &[Keep] = &[Keep("metadata", &[Keep("namespace", &[]), Keep("name", &[])]), Keep("spec", &[])];
 
+/// What routes are made of.
+const INGRESS: &[Keep] = &[
+    Keep(
+        "metadata",
+        &[
+            Keep("namespace", &[]),
+            Keep("name", &[]),
+            Keep("creationTimestamp", &[]),
+            Keep(
+                "annotations",
+                &[Keep(ingress::REDIRECT, &[]), Keep(ingress::MOST_BYTES, &[]), Keep(ingress::PATIENCE, &[])],
+            ),
+        ],
+    ),
+    Keep("spec", &[]),
+];
+
+/// The certificate in a Secret with its key, and nothing else that lies beside them.
+const CERTIFICATE: &[Keep] = &[
+    Keep("metadata", &[Keep("namespace", &[]), Keep("name", &[])]),
+    Keep("type", &[]),
+    Keep("data", &[Keep("tls.crt", &[]), Keep("tls.key", &[])]),
+];
+
 /// What of a kind's objects nodes get; `None`: all of it.
 fn kept(kind: Kind) -> Option<&'static [Keep]> {
     match kind {
@@ -62,8 +87,16 @@ fn kept(kind: Kind) -> Option<&'static [Keep]> {
         Kind::Namespace => Some(NAMESPACE),
         Kind::PodFacts => Some(POD_FACTS),
         Kind::NetworkPolicy => Some(POLICY),
+        Kind::Ingress => Some(INGRESS),
+        Kind::Certificate => Some(CERTIFICATE),
         _ => None,
     }
+}
+
+/// Whether an object is one of the kind at all: a Secret of another type has no certificate, whatever lies in it.
+#[must_use]
+pub fn is_one(kind: Kind, object: &Value) -> bool {
+    kind != Kind::Certificate || object["type"] == ingress::CERTIFICATE
 }
 
 /// The part of an object that nodes get; `None` if they get it whole.
@@ -91,6 +124,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn only_a_secret_of_the_type_has_a_certificate() {
+        for (kind, object, expect) in [
+            (Kind::Certificate, json!({"type": "kubernetes.io/tls"}), true),
+            (Kind::Certificate, json!({"type": "Opaque", "data": {"tls.crt": "", "tls.key": ""}}), false),
+            (Kind::Certificate, json!({}), false),
+            (Kind::Secret, json!({"type": "Opaque"}), true),
+        ] {
+            assert_eq!(is_one(kind, &object), expect, "{kind:?} {object}");
+        }
+    }
 
     #[test]
     fn nodes_get_what_they_use() {
@@ -132,6 +177,21 @@ mod tests {
                 Kind::NetworkPolicy,
                 json!({"metadata": {"name": "p", "namespace": "d", "uid": "u"}, "spec": {"podSelector": {}}}),
                 Some(json!({"metadata": {"name": "p", "namespace": "d"}, "spec": {"podSelector": {}}})),
+            ),
+            (
+                Kind::Ingress,
+                json!({"metadata": {"name": "i", "namespace": "d", "uid": "u", "creationTimestamp": "t",
+                                    "annotations": {"kontiki.dev/redirect-https": "true", "other": "long"}},
+                       "spec": {"rules": []}, "status": {"loadBalancer": {}}}),
+                Some(json!({"metadata": {"name": "i", "namespace": "d", "creationTimestamp": "t",
+                                         "annotations": {"kontiki.dev/redirect-https": "true"}}, "spec": {"rules": []}})),
+            ),
+            (
+                Kind::Certificate,
+                json!({"metadata": {"name": "s", "namespace": "d", "labels": {}}, "type": "kubernetes.io/tls",
+                       "data": {"tls.crt": "Yw==", "tls.key": "aw==", "ca.crt": "YQ==", "other": "bw=="}}),
+                Some(json!({"metadata": {"name": "s", "namespace": "d"}, "type": "kubernetes.io/tls",
+                            "data": {"tls.crt": "Yw==", "tls.key": "aw=="}})),
             ),
         ] {
             assert_eq!(project(kind, &object), expect, "{kind:?}");

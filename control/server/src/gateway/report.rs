@@ -4,6 +4,7 @@
 //! - A node owns its own conditions and fields; conditions that others set (the scheduler's, a
 //!   readiness gate's) outlive its reports.
 
+use kontiki_model::ingress::CONDITION;
 use serde_json::{Map, Value};
 
 /// Conditions that the kubelet, here the agent, owns on a Pod: if its report leaves one out, it goes.
@@ -26,7 +27,7 @@ pub fn pod_status(old: &Value, new: &Value) -> Value {
 #[must_use]
 pub fn node_status(old: &Value, new: &Value) -> Value {
     // Other conditions come from problem detectors and network add-ons.
-    let owned = |kind: &str| matches!(kind, "Ready" | "MemoryPressure" | "DiskPressure" | "PIDPressure");
+    let owned = |kind: &str| matches!(kind, "Ready" | "MemoryPressure" | "DiskPressure" | "PIDPressure" | CONDITION);
     lay_over(old, new, &KEPT_OF_NODE, &owned)
 }
 

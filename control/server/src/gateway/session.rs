@@ -123,7 +123,7 @@ impl Session {
             reason = self.read(&mut inbound) => reason,
             () = self.listen() => "the agent is silent",
             reason = self.tell_renewals() => reason,
-            reason = self.register_then_feed(node) => reason,
+            reason = self.register_then_feed(node, hello.serves_ingresses) => reason,
             () = self.outbox.drain(&self.handle.stop) => "it was replaced, or this server is stopping",
         };
         info!(reason = ended, "session ended");
@@ -273,7 +273,7 @@ impl Session {
         }
     }
 
-    async fn register_then_feed(&self, node: Value) -> &'static str {
+    async fn register_then_feed(&self, node: Value, serves_ingresses: bool) -> &'static str {
         while let Err(status) = self.register(&node).await {
             if (400..500).contains(&status.code) && status.code != 429 && !status.is_conflict() {
                 warn!(reason = status.message, "the node could not be registered");
@@ -282,7 +282,7 @@ impl Session {
             debug!(reason = status.message, "the node is not registered yet");
             tokio::time::sleep(REGISTER_RETRY).await;
         }
-        match self.feed().await {
+        match self.feed(serves_ingresses).await {
             Ok(()) => "the feed ended",
             Err(reason) => reason,
         }
@@ -314,7 +314,7 @@ impl Session {
         Ok(())
     }
 
-    async fn feed(&self) -> Result<(), &'static str> {
+    async fn feed(&self, serves_ingresses: bool) -> Result<(), &'static str> {
         let revision = loop {
             match self.context.store.barrier().await {
                 Ok(revision) => break revision,
@@ -326,7 +326,7 @@ impl Session {
         caches.wait_for(revision).await;
         let addresses = servers::session_addresses(&self.context.store.snapshot());
         self.send(to_agent::Message::Servers(Servers { addresses })).await?;
-        let mut feed = Feed::new(&self.handle.node, self.inbox.clone());
+        let mut feed = Feed::new(&self.handle.node, serves_ingresses, self.inbox.clone());
         let revision = caches.revision();
         self.tell(feed.turn(&**caches, caches.everything_for(&self.handle.node))).await?;
         self.send(to_agent::Message::Synced(Synced { revision: revision.0 })).await?;

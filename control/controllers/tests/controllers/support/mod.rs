@@ -118,6 +118,7 @@ impl Master {
             cluster_domain: "cluster.local".into(),
             event_ttl: Duration::from_secs(3600),
             load_balancers: true,
+            ingresses: true,
         });
         let context = LeaderContext {
             api: api.clone(),
