@@ -28,6 +28,7 @@ mod environment;
 mod history;
 mod killer;
 mod machine;
+mod metrics;
 mod nodes;
 mod play;
 mod report;

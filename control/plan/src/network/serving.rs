@@ -1,7 +1,9 @@
 //! Which of the pods that a Service selects take its traffic: all but those that a rollout holds back, or that another
 //! ReplicaSet of their Deployment has taken over from (`workloads::deployment`).
 //!
-//! Invariant: who takes over is said by one annotation of one ReplicaSet, so that the change is one write.
+//! Invariants
+//! - Who takes over is said by one annotation of one ReplicaSet, so that the change is one write.
+//! - Who has taken over and has no pod that is ready leaves the traffic to the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +15,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kontiki_model::rollout::{ALONE, HELD, TRAFFIC};
 
 use crate::key::NamespacedName;
-use crate::object::{annotation, controller, namespace, uid};
+use crate::object::{annotation, controller, deleting, namespace, uid};
+use crate::pod;
 use crate::selection::Selects as _;
 
 fn traffic(set: &ReplicaSet) -> Option<&str> {
@@ -36,11 +39,12 @@ pub fn serving(pods: Vec<Arc<Pod>>, set: impl Fn(&NamespacedName) -> Option<Arc<
         return pods;
     }
     let manager = |set: &ReplicaSet| controller(&set.metadata).map(|owner| owner.uid.clone());
+    let of = |pod: &Pod| controller(&pod.metadata).and_then(|owner| sets.get(&owner.uid));
+    let ready = pods.iter().filter(|pod| pod::ready(pod) && !deleting(&pod.metadata)).filter_map(|pod| of(pod));
     let taken: BTreeSet<String> =
-        sets.values().filter(|set| traffic(set) == Some(ALONE)).filter_map(|set| manager(set)).collect();
+        ready.filter(|set| traffic(set) == Some(ALONE)).filter_map(|set| manager(set)).collect();
     let serves = |pod: &Arc<Pod>| {
-        let set = controller(&pod.metadata).and_then(|owner| sets.get(&owner.uid));
-        set.is_none_or(|set| match traffic(set) {
+        of(pod).is_none_or(|set| match traffic(set) {
             Some(ALONE) => true,
             Some(HELD) => false,
             _ => !manager(set).is_some_and(|manager| taken.contains(&manager)),
@@ -96,12 +100,18 @@ mod tests {
             ("new pods are held", "a:/d b:held/d", "a bare gone"),
             ("new pods have taken over", "a:/d b:alone/d", "b bare gone"),
             ("another's have", "a:/d b:alone/e", "a b bare gone"),
+            ("they have, and are not ready", "a:/d b!:alone/d", "a b bare gone"),
             ("an odd mark is none", "a:/d b:odd/d", "a b bare gone"),
         ] {
+            let unready = sets.contains("b!");
+            let sets = sets.replace('!', "");
             let sets: Vec<Arc<ReplicaSet>> = sets.split(' ').map(|text| Arc::new(set(text))).collect();
             let owned = |name: &str| {
                 let mut pod = pod(name, &[]);
                 pod.metadata.owner_references = Some(vec![controller_reference(&replica_set(name, 0))]);
+                if unready && name == "b" {
+                    pod.status = None;
+                }
                 Arc::new(pod)
             };
             let pods = vec![owned("a"), owned("b"), Arc::new(pod("bare", &[])), owned("gone")];

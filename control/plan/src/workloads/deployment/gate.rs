@@ -292,18 +292,23 @@ impl Work<'_> {
     /// A set that is not held, or no more.
     fn open(&mut self, at: usize, settings: &Settings) {
         let others = self.others().any(|other| self.sets[other].has_pods());
-        let alone = self.sets[at].is(PASSED) && settings.steps == Steps::BlueGreen && others;
         let whole = self.sets[at].available() >= replicas(self.spec);
+        let blue_green = settings.steps == Steps::BlueGreen;
         let set = &mut self.sets[at];
         set.forget_all(&[STEP, SINCE, REACHED, JUDGED, BAD, REASON]);
-        set.direct(alone.then_some(ALONE));
+        let takes_over = set.is(PASSED) && blue_green && others;
+        let comes_again = takes_over && !whole && set.said(TRAFFIC) != Some(ALONE);
+        if comes_again {
+            self.bound.others = replicas(self.spec);
+        }
+        set.direct(takes_over.then_some(if comes_again { HELD } else { ALONE }));
         if whole && !others {
             set.annotate(VERDICT, PASSED.to_owned());
         } else if set.is(REFUSED) {
             // There is nothing to go back to.
             set.forget(VERDICT);
         }
-        let state = if self.sets[at].is(PASSED) { "passed" } else { "not held" };
+        let state = if set.is(PASSED) { "passed" } else { "not held" };
         self.show(Some(state.to_owned()));
     }
 

@@ -185,8 +185,11 @@ fn blue_and_green_change_places_in_one_write() {
             "an undo changes back, too",
             "z:2/2@verdict=passed b:2/2@step=2,since=-9,reached=-9,traffic=alone",
             "b=0",
-            "b.reached=- b.since=- b.step=- b.traffic=held",
+            "z.traffic=alone b.reached=- b.since=- b.step=- b.traffic=-",
         ),
+        ("one that comes again is waited for", "z:1/1@verdict=passed b:2/2@verdict=passed", "z=2", "z.traffic=held"),
+        ("with all pods of the other", "z:2/1@verdict=passed,traffic=held b:2/2@verdict=passed", "", ""),
+        ("and takes over", "z:2/2@verdict=passed,traffic=held b:2/2@verdict=passed", "b=0", "z.traffic=alone"),
     ] {
         let deployment = canary(2, "100%,0", "steps=blue-green");
         let plan = plan(&view(&deployment, &kept_sets(&deployment, have)), NOW);
