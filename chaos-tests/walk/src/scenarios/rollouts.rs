@@ -8,7 +8,7 @@ use crate::cluster::{Cluster, at};
 
 const STATE: &str = "rollout.kontiki.dev/state";
 
-fn web(surge: &str, deadline: u32, annotations: Value) -> Value {
+fn web(surge: Value, deadline: u32, annotations: Value) -> Value {
     let rolling = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": 0}});
     let spec = json!({"replicas": 3, "strategy": rolling, "progressDeadlineSeconds": deadline});
     let mut web = workload("Deployment", "web", spec);
@@ -32,7 +32,7 @@ fn ended(cluster: &Cluster, state: &str, image: &'static str) -> Result<()> {
 /// By readiness: one template passes, the next has pods that never come up; both to their end.
 pub async fn canary(cluster: &Cluster) -> Result<()> {
     let settings = json!({"rollout.kontiki.dev/steps": "1, 2", "rollout.kontiki.dev/pause": "5s"});
-    cluster.create(web("1", 30, settings)).await?;
+    cluster.create(web(json!(1), 30, settings)).await?;
     cluster.settle().await?;
     ended(cluster, "passed", "one")?;
     cluster.patch(at("apps", "deployments", "web"), image("two")).await?;
@@ -71,7 +71,7 @@ pub async fn measured(cluster: &Cluster) -> Result<()> {
     let key = |name: &str| format!("rollout.kontiki.dev/{name}");
     let settings = json!({key("steps"): "1", key("pause"): "6s", key("every"): "3s", key("fail-after"): "3",
         key("prometheus"): "http://metrics:9090", key("query"): "ok", key("below"): "0.5"});
-    cluster.create(web("1", 60, settings)).await?;
+    cluster.create(web(json!(1), 60, settings)).await?;
     cluster.settle().await?;
     cluster.patch(at("apps", "deployments", "web"), image("two")).await?;
     cluster.settle().await?;
@@ -95,7 +95,7 @@ pub async fn blue_green(cluster: &Cluster) -> Result<()> {
         "selector": {"app": "web"}, "ports": [{"port": 80}]}});
     cluster.create(service).await?;
     let settings = json!({"rollout.kontiki.dev/steps": "blue-green", "rollout.kontiki.dev/pause": "5s"});
-    cluster.create(web("100%", 30, settings)).await?;
+    cluster.create(web(json!("100%"), 30, settings)).await?;
     cluster.settle().await?;
     ended(cluster, "passed", "one")?;
     cluster.patch(at("apps", "deployments", "web"), image("two")).await?;
