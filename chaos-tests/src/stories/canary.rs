@@ -140,11 +140,9 @@ pub async fn a_canary_ends_or_goes_back_though_its_leader_dies(c: &Cluster) -> R
     runs(&s, "2 2 2 2").await?;
 
     // What cannot be meant lets nothing through.
-    let warned = s.cluster.try_kubectl(
-        &["-n", s.name, "annotate", "--overwrite", "deployment", "web", "rollout.kontiki.dev/steps=ten"],
-        None,
-    );
-    has(&warned.await?.err, "\"ten\" is neither")?;
+    let odd = ["-n", s.name, "annotate", "--overwrite", "deployment", "web", "rollout.kontiki.dev/steps=ten"];
+    let warned = c.try_kubectl(&odd, None).await?;
+    has(&warned.err, "\"ten\" is neither")?;
     s.kubectl("set env deployment/web RELEASE=4").await?;
     stands(&s, "\"ten\" is neither").await?;
     runs(&s, "2 2 2 2").await?;
