@@ -3,6 +3,7 @@
 mod api;
 mod backup;
 mod balancer;
+mod canary;
 mod clients;
 mod faults;
 mod figures;
@@ -81,6 +82,8 @@ pub static ALL: &[Story] = stories![
     faults::an_agent_restart_leaves_pods_alone,
     faults::a_cut_off_node_loses_its_pods_and_gives_them_up_on_return,
     faults::a_killed_frozen_or_cut_off_leader_loses_the_address,
+    canary::a_canary_ends_or_goes_back_though_its_leader_dies,
+    canary::blue_and_green_change_places_though_the_leader_dies,
     balancer::a_load_balancers_address_moves_when_its_node_is_lost,
     faults::without_quorum_reads_and_pods_go_on,
     backup::a_snapshot_becomes_a_new_cluster,

@@ -5,13 +5,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use futures::future::BoxFuture;
 use kontiki_api::clock::{Entropy, System};
 use kontiki_api::leader::{LeaderContext, Settings, Signer};
-use kontiki_api::{
-    Api, Client, DeleteOptions, NodeProxy, NodeProxyError, NodeStream, PatchKind, Propagation, Status, Target, User,
-    Writer, Written,
-};
+use kontiki_api::{Api, Client, DeleteOptions, PatchKind, Propagation, Status, Target, User, Writer, Written};
 use kontiki_kinds::rows::service::Ranges;
 use kontiki_model::{GroupResource, ObjectKey};
 use kontiki_store::{Config, PeerTls, Store, Term};
@@ -23,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::history::{History, follow};
 use crate::killer::Killer;
 use crate::machine;
+use crate::metrics;
 use crate::nodes::Nodes;
 
 /// How long the cluster is without a leader.
@@ -40,14 +37,6 @@ struct Drawn;
 impl Entropy for Drawn {
     fn draw(&self) -> u64 {
         machine::draw()
-    }
-}
-
-struct NoNodes;
-
-impl NodeProxy for NoNodes {
-    fn open(&self, _: kontiki_proto::node::Open) -> BoxFuture<'_, Result<NodeStream, NodeProxyError>> {
-        Box::pin(async { Err(NodeProxyError { code: 503, message: "these nodes only pretend".into() }) })
     }
 }
 
@@ -111,7 +100,7 @@ fn api_config() -> kontiki_api::Config {
         issuer: "https://kubernetes.default.svc.cluster.local".into(),
         front_proxy: None,
         proxies: None,
-        node_proxy: Arc::new(NoNodes),
+        node_proxy: Arc::new(metrics::Nodes),
         caller: None,
         aggregation: None,
         limits: kontiki_api::fairness::Limits::default(),

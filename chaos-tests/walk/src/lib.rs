@@ -12,6 +12,7 @@
 //! - `killer`: looks on at the leader's writes, and kills
 //! - `rules`, `history`: what was written, and whether it may be
 //! - `end_state`: what there is, without what differs by chance
+//! - `metrics`: what pods of these nodes serve
 //! - `nodes`, `cluster`: all parts together
 //! - `scenarios`: what happens
 //!
@@ -28,6 +29,7 @@ mod environment;
 mod history;
 mod killer;
 mod machine;
+mod metrics;
 mod nodes;
 mod play;
 mod report;

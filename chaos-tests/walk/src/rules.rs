@@ -24,6 +24,10 @@ pub struct Made {
 
 const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 const TRACKING: &str = "batch.kubernetes.io/job-tracking";
+const VERDICT: &str = "rollout.kontiki.dev/verdict";
+const STEP: &str = "rollout.kontiki.dev/step";
+const STEPS: &str = "rollout.kontiki.dev/steps";
+const TRAFFIC: &str = "rollout.kontiki.dev/traffic";
 const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 
 /// The rules that a change breaks.
@@ -49,6 +53,10 @@ pub fn broken(objects: &Objects, seen: &mut Made, change: &Change) -> Vec<String
     }
     if let Some(new) = change.new.as_ref().filter(|_| resource == "replicasets") {
         out.extend(surge(objects, change.old.as_ref(), new));
+        out.extend(beyond_step(objects, change.old.as_ref(), new));
+    }
+    if let Some(new) = change.new.as_ref().filter(|_| resource == "endpointslices") {
+        out.extend(mixed(objects, new));
     }
     if let (Some(old), None) = (&change.old, &change.new) {
         out.extend(left_behind(objects, &change.key, old));
@@ -226,6 +234,40 @@ fn surge(objects: &Objects, old: Option<&Value>, new: &Value) -> Option<String> 
     let have: i64 =
         all(objects, "replicasets").filter(|(_, set)| managed_by(set, owner)).map(|(_, set)| size(set)).sum();
     (have > wanted + more).then(|| format!("{have} pods are asked for, {wanted} and {more} may be"))
+}
+
+/// A set that is held at a step, in pods, grows no further; one that was refused does not grow.
+fn beyond_step(objects: &Objects, old: Option<&Value>, new: &Value) -> Option<String> {
+    let size = |set: &Value| number(set, "/spec/replicas").unwrap_or(1);
+    if old.is_some_and(|old| size(old) >= size(new)) {
+        return None;
+    }
+    if annotation(new, VERDICT) == "refused" {
+        return Some("it was refused and grows".to_owned());
+    }
+    let step: usize = annotation(new, STEP).parse().ok()?;
+    let (_, owner) = manager(new)?;
+    let deployment = of_uid(objects, "deployments", owner)?;
+    let shares: Vec<i64> = annotation(deployment, STEPS).split(", ").filter_map(|share| share.parse().ok()).collect();
+    let most = *shares.get(step.checked_sub(1)?)?;
+    (size(new) > most).then(|| format!("{} pods are asked for, at step {step} {most} may be", size(new)))
+}
+
+/// Pods of a set that is held have no place in a Service, nor have those of others beside one that has taken over. What
+/// controllers see of sets may be older than what there is, but not for long: a slice is looked at when it is written.
+fn mixed(objects: &Objects, slice: &Value) -> Option<String> {
+    let endpoints = slice["endpoints"].as_array()?;
+    let pods = endpoints.iter().filter_map(|endpoint| of_uid(objects, "pods", text(endpoint, "/targetRef/uid")));
+    let sets: BTreeSet<&str> = pods.filter_map(|pod| Some(manager(pod)?.1)).collect();
+    let marked = |traffic: &str| {
+        sets.iter()
+            .filter(|set| of_uid(objects, "replicasets", set).is_some_and(|set| annotation(set, TRAFFIC) == traffic))
+            .count()
+    };
+    if marked("held") > 0 {
+        return Some("it has pods that are held".to_owned());
+    }
+    (marked("alone") > 0 && sets.len() > 1).then(|| "it has pods of others beside those that took over".to_owned())
 }
 
 /// What goes leaves nothing behind that should have gone, or been freed, before it.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use axum::body::{Body, to_bytes};
 use http::Request as HttpRequest;
-use http::header::ACCEPT;
+use http::header::{ACCEPT, HOST};
 use jiff::Timestamp;
 use kontiki_cache::Filter;
 use kontiki_machinery::{Registry, ResourceDef, Table, Verb};
@@ -21,6 +21,8 @@ use crate::{Api, DeleteOptions, PatchKind, Status, Target, User, deadline};
 
 /// The longest answer of another server that is read.
 const MOST: usize = 64 << 20;
+/// What is asked is called so, as pods call it: servers behind want a name.
+const NAME: &str = "kubernetes.default.svc";
 
 /// Acts as one user. Reads are linearizable; writes carry the fence, if any.
 #[derive(Clone)]
@@ -117,10 +119,18 @@ impl Client {
     /// # Errors
     /// What was answered instead.
     pub async fn read(&self, path: &str) -> Result<Value, Status> {
-        let request = HttpRequest::get(path).header(ACCEPT, "application/json").body(Body::empty());
+        self.read_at_most(path, MOST).await
+    }
+
+    /// The same, of at most so many bytes.
+    ///
+    /// # Errors
+    /// What was answered instead.
+    pub async fn read_at_most(&self, path: &str, most: usize) -> Result<Value, Status> {
+        let request = HttpRequest::get(path).header(HOST, NAME).header(ACCEPT, "application/json").body(Body::empty());
         let response = self.api.answer(Some(self.user.clone()), request.map_err(Status::internal)?).await;
         let code = response.status();
-        let body = to_bytes(response.into_body(), MOST).await.map_err(Status::internal)?;
+        let body = to_bytes(response.into_body(), most).await.map_err(Status::internal)?;
         let said: Option<Value> = serde_json::from_slice(&body).ok();
         match said {
             Some(said) if code.is_success() => Ok(said),

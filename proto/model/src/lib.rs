@@ -19,6 +19,7 @@ pub mod quota;
 pub mod requests;
 pub mod resource;
 pub mod revision;
+pub mod rollout;
 pub mod rule;
 pub mod selector;
 pub mod typed;

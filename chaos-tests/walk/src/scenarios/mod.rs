@@ -5,6 +5,7 @@ mod jobs;
 mod network;
 mod nodes;
 mod policy;
+mod rollouts;
 mod sets;
 mod volumes;
 
@@ -31,6 +32,9 @@ macro_rules! scenario {
 /// All of them.
 pub static SCENARIOS: &[Scenario] = &[
     scenario!("deployment", sets::deployment),
+    scenario!("canary", rollouts::canary),
+    scenario!("canary-metric", rollouts::measured),
+    scenario!("blue-green", rollouts::blue_green),
     scenario!("statefulset", sets::stateful_set),
     scenario!("daemonset", sets::daemon_set),
     scenario!("adoption", sets::adoption),

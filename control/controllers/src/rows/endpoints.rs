@@ -1,6 +1,7 @@
 //! Keeps Endpoints for Services.
 
 use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{Endpoints, Pod};
 use kontiki_api::Api;
 use kontiki_cache::{Informer, TypedChange};
@@ -22,6 +23,10 @@ impl EndpointsController {
     fn by_pod(&self, change: &TypedChange<Pod>) -> Vec<NamespacedName> {
         self.backends.by_pod(change)
     }
+
+    fn by_set(&self, change: &TypedChange<ReplicaSet>) -> Vec<NamespacedName> {
+        self.backends.by_set(change)
+    }
 }
 
 impl Controller for EndpointsController {
@@ -39,6 +44,7 @@ impl Controller for EndpointsController {
         inputs.on_own(&self.backends.services.all);
         inputs.on_own(&self.endpoints);
         inputs.on(&self.backends.pods.0, Self::by_pod);
+        inputs.on(&self.backends.sets, Self::by_set);
     }
 
     fn view(&self, key: &NamespacedName, _: &Context<'_, NoFailure>) -> Option<View> {

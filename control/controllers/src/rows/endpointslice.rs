@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kontiki_api::Api;
 use kontiki_cache::{Informer, TypedChange};
 use kontiki_plan::Plan;
 use kontiki_plan::key::NamespacedName;
-use kontiki_plan::network::concerned;
 use kontiki_plan::network::endpointslice::{self, SERVICE_NAME, View};
+use kontiki_plan::network::{concerned, serving};
 use kontiki_plan::object::{label, namespace};
 use kontiki_plan::selection::Selects as _;
 
@@ -20,26 +22,33 @@ use crate::index::{Namespaces, PodsByNode, Selectors};
 /// Slices by the Service that they name.
 const BY_SERVICE: &str = "service";
 
-/// Services and the pods that they select.
+/// Services, the pods that they select, and whose they are.
 pub(crate) struct Backends {
     pub services: Selectors<Service>,
     pub pods: PodsByNode,
+    pub sets: Informer<ReplicaSet>,
 }
 
 impl Backends {
     pub fn new(api: &Api) -> Self {
-        Self { services: Selectors::new(api), pods: PodsByNode::new(api) }
+        Self { services: Selectors::new(api), pods: PodsByNode::new(api), sets: api.cache().get() }
     }
 
     pub fn service(&self, key: &NamespacedName) -> Option<Arc<Service>> {
         self.services.all.get(Some(&key.namespace), &key.name)
     }
 
+    /// Those that take the traffic of a Service.
     pub fn of(&self, service: &Service) -> Vec<Arc<Pod>> {
         let Some(selector) = service.selector() else { return Vec::new() };
         let mut pods = self.pods.0.by_namespace(namespace(&service.metadata));
         pods.retain(|pod| selector.matches_with(|key| label(&pod.metadata, key)));
-        pods
+        serving::serving(pods, |key| self.sets.get(Some(&key.namespace), &key.name))
+    }
+
+    pub fn by_set(&self, change: &TypedChange<ReplicaSet>) -> Vec<NamespacedName> {
+        let selecting = |pod: &ObjectMeta| self.services.candidates(pod);
+        serving::by_set(change.old.as_deref(), change.new.as_deref(), selecting)
     }
 
     pub fn by_pod(&self, change: &TypedChange<Pod>) -> Vec<NamespacedName> {
@@ -89,6 +98,10 @@ impl EndpointSliceController {
         self.backends.by_pod(change)
     }
 
+    fn by_set(&self, change: &TypedChange<ReplicaSet>) -> Vec<NamespacedName> {
+        self.backends.by_set(change)
+    }
+
     fn by_slice(&self, change: &TypedChange<EndpointSlice>) -> Vec<NamespacedName> {
         Slices::concerned(change)
     }
@@ -117,6 +130,7 @@ impl Controller for EndpointSliceController {
         inputs.on(&self.slices.0, Self::by_slice);
         inputs.on(&self.nodes, Self::by_node);
         inputs.on(&self.backends.pods.0, Self::by_pod);
+        inputs.on(&self.backends.sets, Self::by_set);
     }
 
     fn view(&self, key: &NamespacedName, _: &Context<'_, NoFailure>) -> Option<View> {

@@ -1,5 +1,6 @@
 //! Deployments.
 
+use kontiki_model::rollout::Settings;
 use serde_json::{Map, Value, json};
 
 use super::cells::{self, Cell};
@@ -90,7 +91,9 @@ impl Strategy for Deployments {
     }
 
     fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
-        replicas::warn(obj, old)
+        let mut out = replicas::warn(obj, old);
+        out.extend(warn_rollout(obj));
+        out
     }
 
     fn row(&self, obj: &Value) -> Vec<Cell> {
@@ -107,6 +110,13 @@ impl Strategy for Deployments {
             cells::of(selector::show(get(spec, "selector"))),
         ]
     }
+}
+
+/// The warning for annotations about rollouts that cannot be meant: nothing is rolled out until they can.
+fn warn_rollout(obj: &Value) -> Option<String> {
+    let annotations = get(get(obj, "metadata"), "annotations").as_object()?;
+    let texts = annotations.iter().filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)));
+    Settings::read(texts).err().map(|why| format!("metadata.annotations: {why}; nothing is rolled out until then"))
 }
 
 fn check(errs: &mut Errors, spec: &Value, emptied: bool) {

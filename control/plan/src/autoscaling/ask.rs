@@ -187,7 +187,7 @@ fn query(terms: &[(&str, &str)]) -> String {
 }
 
 /// Escaped for a path or query (RFC 3986).
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -41,6 +41,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use serde_json::json;
 
+pub(crate) use self::ask::escaped;
 pub use self::ask::{Question, question};
 pub use self::decide::{Inputs, decide};
 pub use self::decision::{Asked, Decision, Tell};

@@ -13,3 +13,4 @@ pub mod mirroring;
 pub mod pools;
 pub mod service_cidr;
 pub mod service_ip;
+pub mod serving;

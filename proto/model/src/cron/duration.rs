@@ -15,7 +15,7 @@ const UNITS: &[(&str, u64)] = &[
 ///
 /// # Errors
 /// Go's sentence.
-pub(super) fn parse(text: &str) -> Result<i64, String> {
+pub(crate) fn parse(text: &str) -> Result<i64, String> {
     let quoted = || serde_json::Value::from(text).to_string();
     let invalid = || format!("time: invalid duration {}", quoted());
     let (negative, mut rest) = match text.strip_prefix('-') {

@@ -7,7 +7,7 @@
 //! Sources: `github.com/robfig/cron/v3` (`parser.go`, `spec.go`, `constantdelay.go`), Go's `time.Date` and
 //! `time.ParseDuration`.
 
-mod duration;
+pub(crate) mod duration;
 mod next;
 mod parse;
 pub mod zone;

@@ -7,10 +7,15 @@
 //!   plan that the write itself causes.
 //! - Sizes follow from specs and statuses alone, so any leader continues any rollout.
 //!
-//! `set` keeps ReplicaSets and revisions, `rollout` decides sizes, `status` the conditions.
+//! `set` keeps ReplicaSets and revisions, `rollout` decides sizes, `gate` how far it may go where a rollout stops at steps,
+//! `sample` what a metric says of that, `status` the conditions.
 
 mod concerned;
+mod gate;
+#[cfg(test)]
+mod gate_tests;
 mod rollout;
+mod sample;
 mod set;
 mod status;
 #[cfg(test)]
@@ -29,6 +34,9 @@ use super::managed::claim;
 use crate::action::{Action, EventRecord, Patch, Plan, patch_to, reference};
 use crate::object::{self, created, deleting, labels, name};
 pub use concerned::{by_pod, by_set};
+use gate::Bound;
+use kontiki_model::rollout::Settings;
+pub use sample::{Question, Sample, Verdict, is_measured, question};
 use set::Set;
 pub use set::name_of as set_name;
 
@@ -46,6 +54,8 @@ pub struct View {
     pub pods: Vec<Arc<Pod>>,
     /// Whether its namespace is on its way out: nothing can be created there.
     pub namespace_terminating: bool,
+    /// What the metric of its rollout was when it was asked for last.
+    pub sample: Option<Sample>,
 }
 
 /// Decides the next writes for one deployment.
@@ -77,6 +87,17 @@ struct Work<'a> {
     sets: Vec<Set>,
     /// Index of the set of the current template.
     new: Option<usize>,
+    settings: Result<Option<Settings>, String>,
+    /// The set to go back to; that of the template was refused.
+    back: Option<usize>,
+    /// The set that the rollout began with: it shrinks last.
+    stable: Option<usize>,
+    /// How far the rollout may go.
+    bound: Bound,
+    /// It is held at a step.
+    gated: bool,
+    /// Why it goes no further.
+    blame: Option<String>,
     actions: Vec<Action>,
     events: Vec<EventRecord>,
     wake: Option<Timestamp>,
@@ -91,7 +112,23 @@ impl<'a> Work<'a> {
         let new = sets.iter().position(|set| set::same_template(spec, set));
         let sets = sets.into_iter().map(Set::new).collect();
         let deployment = view.deployment.as_ref().clone();
-        Self { view, spec, now, deployment, sets, new, actions: Vec::new(), events: Vec::new(), wake: None }
+        Self {
+            view,
+            spec,
+            now,
+            settings: gate::settings(&deployment),
+            deployment,
+            sets,
+            new,
+            back: None,
+            stable: None,
+            bound: Bound { new: replicas(spec), others: 0 },
+            gated: false,
+            blame: None,
+            actions: Vec::new(),
+            events: Vec::new(),
+            wake: None,
+        }
     }
 
     /// One pass. Says what decided.
@@ -101,19 +138,31 @@ impl<'a> Work<'a> {
             return "it is being deleted";
         }
         self.note_pause();
-        let paused = self.spec.paused == Some(true);
-        if paused || self.rescaled() {
-            self.sync_revisions(false);
-            self.scale();
-            if paused {
-                self.clean_up();
-            }
-            self.sync_status(false);
-            return if paused { "it is paused" } else { "its size changed" };
+        self.remember();
+        self.complain();
+        let (paused, odd) = (self.spec.paused == Some(true), self.settings.is_err());
+        if paused || odd || self.rescaled() {
+            return self.stand_still(paused, odd);
         }
         let why = if rolling(self.spec) { self.roll() } else { self.recreate() };
         self.sync_status(true);
         why
+    }
+
+    /// One pass without a rollout: sizes only.
+    fn stand_still(&mut self, paused: bool, odd: bool) -> &'static str {
+        self.sync_revisions(false);
+        self.scale();
+        if paused {
+            self.stop_clock();
+            self.clean_up();
+        }
+        self.sync_status(false);
+        match (paused, odd) {
+            (true, _) => "it is paused",
+            (_, true) => "the settings of its rollout cannot be meant",
+            _ => "its size changed",
+        }
     }
 
     /// One pass of a rolling update. A pass that grew the new set does not shrink the others.
@@ -121,13 +170,20 @@ impl<'a> Work<'a> {
         if !self.sync_revisions(true) {
             return self.without_set();
         }
+        if self.gate() {
+            return "its rollout is refused";
+        }
         if self.grow_new() {
             return "the new ReplicaSet is resized";
         }
         if self.shrink_old() {
             return "old ReplicaSets shrink";
         }
-        self.complete_or_wait()
+        match (self.blame.is_some(), self.gated) {
+            (true, _) => "its rollout was refused",
+            (_, true) => "its rollout is held at a step",
+            _ => self.complete_or_wait(),
+        }
     }
 
     /// One pass of a recreation: nothing new before everything old is gone.

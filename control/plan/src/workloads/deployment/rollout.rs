@@ -19,7 +19,7 @@ impl Work<'_> {
         if let Some(at) = self.active_or_latest() {
             self.resize(at, want);
         } else if self.saturated() {
-            for at in self.old().filter(|at| self.sets[*at].size() > 0).collect::<Vec<_>>() {
+            for at in self.others().filter(|at| self.sets[*at].size() > 0).collect::<Vec<_>>() {
                 self.resize(at, 0);
             }
         } else if rolling(self.spec) {
@@ -31,14 +31,14 @@ impl Work<'_> {
     fn active_or_latest(&self) -> Option<usize> {
         let active: Vec<usize> = (0..self.sets.len()).filter(|at| self.sets[*at].size() > 0).collect();
         match active.as_slice() {
-            [] => self.new.or_else(|| self.old().last()),
+            [] => self.goal().or_else(|| self.others().last()),
             [one] => Some(*one),
             _ => None,
         }
     }
 
     fn saturated(&self) -> bool {
-        let Some(set) = self.new.map(|at| &self.sets[at]) else { return false };
+        let Some(set) = self.goal().map(|at| &self.sets[at]) else { return false };
         let want = replicas(self.spec);
         set.size() == want && set.desired_replicas() == Some(i64::from(want)) && set.available() == want
     }
@@ -84,13 +84,13 @@ impl Work<'_> {
         if left > 0 { part.min(left) } else { part.max(left) }
     }
 
-    /// Grows the new set as far as the surge allows. True if its size changed.
+    /// Grows the new set as far as the surge and the gate allow. True if its size changed.
     pub(super) fn grow_new(&mut self) -> bool {
-        let Some(at) = self.new else { return false };
-        let (want, have) = (replicas(self.spec), self.sets[at].size());
-        match have.cmp(&want) {
+        let Some(at) = self.goal() else { return false };
+        let (most, have) = (self.bound.new, self.sets[at].size());
+        match have.cmp(&most) {
             std::cmp::Ordering::Equal => false,
-            std::cmp::Ordering::Greater => self.resize(at, want),
+            std::cmp::Ordering::Greater => self.resize(at, most),
             std::cmp::Ordering::Less => {
                 let size = self.size_of_new(at, have);
                 self.resize(at, size)
@@ -98,25 +98,30 @@ impl Work<'_> {
         }
     }
 
-    /// Shrinks old sets as far as availability allows: first what does not work anyway, then the
-    /// oldest. True if a size changed.
+    fn sum(&self, sets: &[usize]) -> i32 {
+        sets.iter().map(|at| self.sets[*at].size()).sum()
+    }
+
+    /// Shrinks old sets as far as availability and the gate allow: first what does not work anyway, then the oldest, and
+    /// last what the rollout began with. True if a size changed.
     pub(super) fn shrink_old(&mut self) -> bool {
-        let Some(new) = self.new else { return false };
-        let old: Vec<usize> = self.old().filter(|at| self.sets[*at].size() > 0).collect();
+        let Some(new) = self.goal() else { return false };
+        let mut old: Vec<usize> = self.others().filter(|at| self.sets[*at].size() > 0).collect();
         if old.is_empty() {
             return false;
         }
+        old.sort_by_key(|at| Some(*at) == self.stable);
         let least = replicas(self.spec) - limits(self.spec).unavailable;
-        let all: i32 = self.sets.iter().map(super::Set::size).sum();
+        let before = self.sum(&old);
         let new_unavailable = self.sets[new].size() - self.sets[new].available();
-        let most = all - least - new_unavailable;
+        let all = before + self.sets[new].size();
+        let most = (all - least - new_unavailable).min(before - self.bound.others);
         if most <= 0 {
             return false;
         }
-        let before: i32 = old.iter().map(|at| self.sets[*at].size()).sum();
         self.drop_unhealthy(&old, most);
         self.drop_available(&old, least);
-        before != old.iter().map(|at| self.sets[*at].size()).sum::<i32>()
+        before != self.sum(&old)
     }
 
     fn drop_unhealthy(&mut self, old: &[usize], most: i32) {
@@ -133,7 +138,7 @@ impl Work<'_> {
 
     fn drop_available(&mut self, old: &[usize], least: i32) {
         let available: i32 = self.sets.iter().map(super::Set::available).sum();
-        let mut left = available - least;
+        let mut left = (available - least).min(self.sum(old) - self.bound.others);
         for at in old {
             let size = self.sets[*at].size();
             let drop = size.min(left);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kontiki_model::rollout::is_kept;
 
 use super::{COMPONENT, Work, annotation_number, announced, limits, replicas, rolling};
 use crate::action::{Action, DeleteHow, EventRecord, create, delete, patch_to, reference, to_value};
@@ -88,7 +89,7 @@ impl Set {
         annotation_number(&self.old, DESIRED)
     }
 
-    fn revision(&self) -> i64 {
+    pub(super) fn revision(&self) -> i64 {
         annotation_number(&self.old, REVISION).unwrap_or(0)
     }
 
@@ -99,8 +100,25 @@ impl Set {
         patch_to(self.old.as_ref(), &self.new, None).map(|action| announced(action, self.event.clone()))
     }
 
-    fn annotate(&mut self, key: &str, value: String) {
+    pub(super) fn annotate(&mut self, key: &str, value: String) {
         self.new.metadata.annotations.get_or_insert_default().insert(key.to_owned(), value);
+    }
+
+    /// Takes an annotation away.
+    pub(super) fn forget(&mut self, key: &str) {
+        if let Some(annotations) = self.new.metadata.annotations.as_mut() {
+            annotations.remove(key);
+        }
+    }
+
+    /// An annotation after this plan.
+    pub(super) fn said(&self, key: &str) -> Option<&str> {
+        annotation(&self.new.metadata, key)
+    }
+
+    /// Records an event once its write is done.
+    pub(super) fn tell(&mut self, event: EventRecord) {
+        self.event = Some(event);
     }
 }
 
@@ -180,6 +198,7 @@ impl Work<'_> {
         self.sets.push(Set::fresh(set));
         let at = self.sets.len() - 1;
         self.new = Some(at);
+        self.gate();
         let size = self.size_of_new(at, 0);
         self.sets[at].new.spec.replicas = Some(size);
         let set_name = self.sets[at].name().to_owned();
@@ -237,7 +256,7 @@ impl Work<'_> {
         }
         let others: i32 = (0..self.sets.len()).filter(|i| *i != at).map(|i| self.sets[i].size()).sum();
         let room = (want + limits(self.spec).surge) - (others + have);
-        if room <= 0 { have } else { have + room.min(want - have) }
+        if room <= 0 { have } else { have + room.min(self.bound.new - have) }
     }
 
     fn size_annotations(&self) -> [(String, String); 2] {
@@ -267,6 +286,7 @@ impl Work<'_> {
     pub(super) fn clean_up(&mut self) {
         let Some(limit) = self.spec.revision_history_limit.filter(|limit| *limit != i32::MAX) else { return };
         let mut old: Vec<usize> = self.old().filter(|at| !deleting(&self.sets[*at].old.metadata)).collect();
+        old.retain(|at| Some(*at) != self.back);
         old.sort_by_key(|at| (self.sets[*at].revision(), *at));
         let surplus = old.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
         for at in old.into_iter().take(surplus) {
@@ -290,11 +310,11 @@ pub fn name_of(deployment: &Deployment) -> String {
     format!("{}-{}", name(&deployment.metadata), hash_of(deployment))
 }
 
-/// The deployment's annotations that its sets carry too.
+/// The deployment's annotations that its sets carry too: not what is kept of one object.
 fn inherited(deployment: &Deployment) -> BTreeMap<String, String> {
     let mut annotations = deployment.metadata.annotations.clone().unwrap_or_default();
-    annotations
-        .retain(|key, _| ![LAST_APPLIED, REVISION, HISTORY, DESIRED, MAXIMUM, ROLLBACK_TO].contains(&key.as_str()));
+    let own = |key: &str| [LAST_APPLIED, REVISION, HISTORY, DESIRED, MAXIMUM, ROLLBACK_TO].contains(&key);
+    annotations.retain(|key, _| !own(key) && !is_kept(key));
     annotations
 }
 

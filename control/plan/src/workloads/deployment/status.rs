@@ -73,7 +73,7 @@ impl Work<'_> {
         self.deployment.status.clone().unwrap_or_default()
     }
 
-    fn deadline(&self) -> Option<i64> {
+    pub(super) fn deadline(&self) -> Option<i64> {
         self.spec.progress_deadline_seconds.filter(|seconds| *seconds != i32::MAX).map(i64::from)
     }
 
@@ -144,8 +144,12 @@ impl Work<'_> {
     /// Brings the status up to date; with `rollout`, the account of progress and failures too.
     pub(super) fn sync_status(&mut self, rollout: bool) {
         let mut status = self.counted();
-        if rollout {
+        if let Some(why) = &self.blame {
+            blame(&mut status, why, self.now);
+        } else if rollout {
             self.judge_progress(&mut status);
+        }
+        if rollout {
             self.judge_failures(&mut status);
         }
         if status.conditions.as_ref().is_some_and(Vec::is_empty) {
@@ -177,12 +181,14 @@ impl Work<'_> {
             }
             remove(status, PROGRESSING);
             set(status, new);
+        } else if self.gated {
+            // A step has a deadline of its own.
         } else if let Some(overdue) = overdue_at(current.as_ref(), deadline) {
             if overdue < self.now {
                 let message = format!("{subject} has timed out progressing.");
                 set(status, condition(PROGRESSING, "False", TIMED_OUT, message, self.now));
             } else {
-                self.wake = Some(after_seconds(overdue, 1));
+                self.wake_at(after_seconds(overdue, 1));
             }
         }
     }
@@ -208,6 +214,17 @@ impl Work<'_> {
             ),
             None => remove(status, FAILURE),
         }
+    }
+}
+
+/// A rollout that goes no further has failed. Clients know that by the reason alone, and know one such reason.
+fn blame(status: &mut DeploymentStatus, why: &str, now: Timestamp) {
+    let same = |condition: &DeploymentCondition| {
+        condition.reason.as_deref() == Some(TIMED_OUT) && condition.message.as_deref() == Some(why)
+    };
+    if !find(status, PROGRESSING).is_some_and(same) {
+        remove(status, PROGRESSING);
+        status.conditions.get_or_insert_default().push(condition(PROGRESSING, "False", TIMED_OUT, why.to_owned(), now));
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) fn deployment(replicas: i32, limits: &str, image: &str) -> Deployment
     }
 }
 
-fn view(deployment: &Deployment, sets: &[Arc<ReplicaSet>]) -> View {
+pub(super) fn view(deployment: &Deployment, sets: &[Arc<ReplicaSet>]) -> View {
     let wanted = set_name(deployment);
     View {
         deployment: Arc::new(deployment.clone()),
@@ -43,11 +43,12 @@ fn view(deployment: &Deployment, sets: &[Arc<ReplicaSet>]) -> View {
         namesake: sets.iter().find(|set| name(&set.metadata) == wanted).cloned(),
         pods: Vec::new(),
         namespace_terminating: false,
+        sample: None,
     }
 }
 
 /// `name:size/available`, oldest first; the set of image `name`.
-fn sets(deployment: &Deployment, text: &str) -> Vec<Arc<ReplicaSet>> {
+pub(super) fn sets(deployment: &Deployment, text: &str) -> Vec<Arc<ReplicaSet>> {
     let want = replicas(&deployment.spec);
     let max = want + limits(&deployment.spec).surge;
     let one = |(at, word): (usize, &str)| {
@@ -84,7 +85,7 @@ fn sets(deployment: &Deployment, text: &str) -> Vec<Arc<ReplicaSet>> {
 }
 
 /// The sizes that a plan gives: `old=2 new=3`, `+name` for a new set, `-name` for a dropped one.
-fn sizes(plan: &Plan) -> String {
+pub(super) fn sizes(plan: &Plan) -> String {
     let word = |action: &Action| match action {
         Action::Patch(patch) if patch.key.resource == "replicasets" => {
             let size = patch.body["spec"]["replicas"].as_i64()?;
