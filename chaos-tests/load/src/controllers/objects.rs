@@ -15,6 +15,8 @@ fn template(app: &str, restart: &str) -> Value {
             "schedulerName": "nobody",
             "restartPolicy": restart,
             "terminationGracePeriodSeconds": 0,
+            // A node that has never been ready has taints, and DaemonSets leave it out.
+            "tolerations": [{ "operator": "Exists" }],
             "containers": [{
                 "name": "app",
                 "image": "registry.test/shop/app:1.24.3",
