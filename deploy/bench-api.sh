@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Figures of our API beside kube-apiserver's on this machine, for docs/performance.md, with release builds.
-# Arguments go to api-load: --quick, --only WORD, --out FILE, --repeat N, --before BIN. KONTIKI_BIN names another build
-# of ours. The first run builds kube-apiserver (get-kubernetes.sh kube-apiserver), which takes long; without Go for it ours is
-# measured alone.
+# Figures of our API beside kube-apiserver's on this machine, for docs/performance.md, with release builds; with
+# "controllers" as the first argument, those of our controllers beside kube-controller-manager's.
+# Other arguments go to api-load: --quick, --only WORD, --out FILE, --repeat N, --before BIN. KONTIKI_BIN names another
+# build of ours. The first run builds kube-apiserver and kube-controller-manager (get-kubernetes.sh), which takes long;
+# without Go for them ours is measured alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/kontiki/target}"
@@ -14,4 +15,9 @@ if [ -z "${KONTIKI_BIN:-}" ]; then
 else
   cargo build --release --package kontiki-api-load
 fi
-exec "$CARGO_TARGET_DIR/release/api-load" compare "$@"
+what=compare
+if [ "${1-}" = controllers ]; then
+  what=$1
+  shift
+fi
+exec "$CARGO_TARGET_DIR/release/api-load" "$what" "$@"

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Programs of the newest Kubernetes, built once from its own Go modules into ~/.cache/kontiki/peers: "kube-apiserver",
-# which the figures hold our API against; "kubectl", which the stories use where $KONTIKI_KUBECTL names it; or "suite",
-# the official conformance suite with ginkgo, its test program for containers (agnhost) and kubectl. Prints their folder.
-# Safe to run again, also at the same time. Ends with 3 where there is no Go that could build them. Takes half an hour
-# or more, and so makes way for whatever else runs.
+# Programs of the newest Kubernetes, built once from its own Go modules into ~/.cache/kontiki/peers: "kube-apiserver" and
+# "kube-controller-manager", which the figures hold our API and our controllers against; "kubectl", which the stories use
+# where $KONTIKI_KUBECTL names it; or "suite", the official conformance suite with ginkgo, its test program for containers
+# (agnhost) and kubectl. Prints their folder. Safe to run again, also at the same time. Ends with 3 where there is no Go
+# that could build them. Takes half an hour or more, and so makes way for whatever else runs.
 set -eu
 
 version=1.37.2
@@ -13,12 +13,12 @@ say() { printf 'get-kubernetes: %s\n' "$*" >&2; }
 
 what=${1-}
 case "$what" in
-  kube-apiserver | kubectl) packages="$module/cmd/$what" ;;
+  kube-apiserver | kube-controller-manager | kubectl) packages="$module/cmd/$what" ;;
   suite)
     packages="$module/cmd/kubectl $module/test/images/agnhost $module/test/images/nonewprivs"
     packages="$packages github.com/onsi/ginkgo/v2/ginkgo $module/test/e2e"
     ;;
-  *) say "which: kube-apiserver, kubectl or suite"; exit 2 ;;
+  *) say "which: kube-apiserver, kube-controller-manager, kubectl or suite"; exit 2 ;;
 esac
 peers="$HOME/.cache/kontiki/peers"
 dir="$peers/$what-$version"

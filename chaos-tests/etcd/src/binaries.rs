@@ -63,12 +63,12 @@ pub fn etcd37() -> Result<Option<EtcdBinaries>> {
     Ok(dir.as_ref().map_err(|error| anyhow!("{error}"))?.as_deref().map(EtcdBinaries::of))
 }
 
-/// kube-apiserver, built on first use; `None` where there is no Go that could build it.
+/// A command of Kubernetes, `kube-apiserver` say, built on first use; `None` where there is no Go that could build it.
 ///
 /// # Errors
 /// It cannot be built.
-pub fn kube_apiserver() -> Result<Option<PathBuf>> {
-    Ok(build("get-kubernetes.sh", &["kube-apiserver"])?.map(|dir| dir.join("kube-apiserver")))
+pub fn kubernetes(command: &str) -> Result<Option<PathBuf>> {
+    Ok(build("get-kubernetes.sh", &[command])?.map(|dir| dir.join(command)))
 }
 
 /// What a script of ours has built, or `None` where there is no Go for it.

@@ -41,12 +41,24 @@ impl Daemon {
         Ok(Self { command, child, log })
     }
 
-    /// Ends it in order, which keeps whoever asks waiting, and starts it anew.
+    /// Ends it at once and without a word to it (SIGKILL).
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Ends it in order, if it runs, which keeps whoever asks waiting, and starts it anew.
     ///
     /// # Errors
     /// It does not end, or cannot be started.
     pub fn restart(&mut self) -> Result<()> {
-        kill(Pid::from_raw(i32::try_from(self.pid())?), Signal::SIGTERM)?;
+        if self.child.try_wait()?.is_none() {
+            kill(Pid::from_raw(i32::try_from(self.pid())?), Signal::SIGTERM)?;
+        }
         let asked = Instant::now();
         while self.child.try_wait()?.is_none() {
             ensure!(asked.elapsed() < END, "it does not end:\n{}", self.tail(15));

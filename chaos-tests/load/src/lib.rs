@@ -5,11 +5,13 @@
 //! - [`peer`]: what is compared, as real processes on the loopback.
 //! - [`closed`]: clients that send one request after another; [`cases`] has the table of them.
 //! - [`watches`], [`memory`], [`start`]: what takes more than that.
+//! - [`controllers`]: what follows from writes, beside kube-controller-manager.
 //! - [`compare`]: all of it in one run and one table; the program `api-load` prints it.
 
 pub mod cases;
 pub mod closed;
 pub mod compare;
+pub mod controllers;
 pub mod memory;
 pub mod objects;
 pub mod peer;

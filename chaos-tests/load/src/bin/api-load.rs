@@ -1,4 +1,5 @@
-//! `api-load compare`: kube-apiserver and masters of ours under the same load, in one table.
+//! `api-load compare` and `api-load controllers`: kube-apiserver, with kube-controller-manager, and masters of ours under
+//! the same load, in one table.
 
 use std::path::PathBuf;
 
@@ -6,6 +7,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use kontiki_api_load::{
     compare::{Column, Scale, compare},
+    controllers::{self, Amounts},
     peer::Kind,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -21,26 +23,33 @@ struct Args {
 enum Command {
     /// Measures all in one run and prints one table.
     Compare(Compare),
+    /// Measures controllers: a Deployment, Jobs, CronJobs, leaders that are killed.
+    Controllers(Common),
 }
 
 #[derive(clap::Args)]
 struct Compare {
+    #[command(flatten)]
+    common: Common,
+    /// Pods that memory is measured with, if not the usual number.
+    #[arg(long)]
+    pods: Option<u64>,
+}
+
+#[derive(clap::Args)]
+struct Common {
     /// Where the figures go, with every repetition.
     #[arg(long, default_value = "api-load.json")]
     out: PathBuf,
     /// Short and rough.
     #[arg(long)]
     quick: bool,
-    /// Only what has this in its title: create, update, patch, apply, GET, protobuf, discovery, OpenAPI, LIST, Table,
-    /// watch, memory, start ... (may be repeated)
+    /// Only what has this in its title (may be repeated); a word that is in none is answered with all of them
     #[arg(long)]
     only: Vec<String>,
     /// Repetitions, if not the usual number.
     #[arg(long)]
     repeat: Option<usize>,
-    /// Pods that memory is measured with, if not the usual number.
-    #[arg(long)]
-    pods: Option<u64>,
     /// What is compared; the ratio is the last over the first.
     #[arg(long, value_delimiter = ',', default_values = ["kube-apiserver", "kontiki"], long_help = Kind::NAMES)]
     stores: Vec<Kind>,
@@ -54,9 +63,16 @@ struct Compare {
 
 impl Compare {
     fn scale(&self) -> Scale {
-        let scale = if self.quick { Scale::quick() } else { Scale::full() };
-        let (repetitions, kept) = (self.repeat.unwrap_or(scale.repetitions), self.pods.unwrap_or(scale.kept));
+        let scale = if self.common.quick { Scale::quick() } else { Scale::full() };
+        let (repetitions, kept) = (self.common.repeat.unwrap_or(scale.repetitions), self.pods.unwrap_or(scale.kept));
         Scale { repetitions, kept, ..scale }
+    }
+}
+
+impl Common {
+    fn amounts(&self) -> Amounts {
+        let amounts = if self.quick { Amounts::quick() } else { Amounts::full() };
+        Amounts { repetitions: self.repeat.unwrap_or(amounts.repetitions), ..amounts }
     }
 
     fn columns(&self) -> Vec<Column> {
@@ -74,13 +90,20 @@ impl Compare {
 }
 
 fn main() -> Result<()> {
-    let Command::Compare(args) = Args::parse().command;
+    let command = Args::parse().command;
     // Thousands of watchers have a socket each, here and at the server, which inherits the limit.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let figures = runtime.block_on(compare(&args.columns(), &args.scale(), &args.only, &args.out))?;
-    figures.save(&args.out)?;
+    let (Command::Compare(Compare { common, .. }) | Command::Controllers(common)) = &command;
+    let columns = common.columns();
+    let figures = runtime.block_on(async {
+        match &command {
+            Command::Compare(args) => compare(&columns, &args.scale(), &common.only, &common.out).await,
+            Command::Controllers(_) => controllers::run(&columns, &common.amounts(), &common.only, &common.out).await,
+        }
+    })?;
+    figures.save(&common.out)?;
     print!("{figures}");
     Ok(())
 }

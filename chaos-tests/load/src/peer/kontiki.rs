@@ -74,17 +74,21 @@ impl Masters {
         let mut master = Master::start(&self.bin, self.dir.path(), &format!("s{number}"), &how)?;
         let joined = until("a master that has joined", JOINED, async || {
             master.process.running()?;
-            let status = self.kontiki(&["status"])?;
-            let votes = |member: &&Value| {
-                member["reachable"] == true && ["leader", "follower"].iter().any(|role| member["role"] == *role)
-            };
-            let voters = status["members"].as_array().into_iter().flatten().filter(votes).count();
-            ensure!(voters == number, "{status}");
-            anyhow::Ok(())
-        })
-        .await;
+            self.all_vote(number)
+        });
+        let joined = joined.await;
         joined.with_context(|| master.process.tail(LOG_LINES))?;
         self.masters.push(master);
+        Ok(())
+    }
+
+    fn all_vote(&self, masters: usize) -> Result<()> {
+        let status = self.kontiki(&["status"])?;
+        let votes = |member: &&Value| {
+            member["reachable"] == true && ["leader", "follower"].iter().any(|role| member["role"] == *role)
+        };
+        let voters = status["members"].as_array().into_iter().flatten().filter(votes).count();
+        ensure!(voters == masters, "{status}");
         Ok(())
     }
 
@@ -106,13 +110,41 @@ impl Masters {
         if clients == Clients::InTurn {
             return Ok(self.masters.iter().map(|master| master.api).collect());
         }
+        Ok(vec![self.masters[self.leader().await?].api])
+    }
+
+    /// Which of them leads, and so runs the controllers.
+    ///
+    /// # Errors
+    /// Nobody does.
+    pub async fn leader(&self) -> Result<usize> {
         let leader = until("a leader", JOINED, async || {
             let status = self.kontiki(&["status"])?;
             let name = status["leader"].as_str().context("nobody leads")?;
             let number: usize = name.trim_start_matches('s').parse()?;
-            self.masters.get(number - 1).map(|master| master.api).context("a leader that was not started here")
+            ensure!((1..=self.masters.len()).contains(&number), "{name} leads, which was not started here");
+            anyhow::Ok(number - 1)
         });
-        Ok(vec![leader.await?])
+        leader.await
+    }
+
+    pub fn pid(&self, number: usize) -> u32 {
+        self.masters[number].process.pid()
+    }
+
+    /// # Errors
+    /// The system refuses.
+    pub fn kill(&mut self, number: usize) -> Result<()> {
+        self.masters[number].process.kill()
+    }
+
+    /// Starts one that was killed and waits until all vote.
+    ///
+    /// # Errors
+    /// It cannot be started, or is not taken back.
+    pub async fn mend(&mut self, number: usize) -> Result<()> {
+        self.masters[number].process.restart()?;
+        until("all masters vote again", JOINED, async || self.all_vote(self.masters.len())).await
     }
 
     pub fn certs(&self) -> &Certs {

@@ -2,7 +2,8 @@
 //!
 //! Invariants
 //! - Clients of all peers hold a certificate of the group `system:masters`, and speak to the servers in turn.
-//! - What a peer uses is what all its processes use: etcd's share counts as kube-apiserver's.
+//! - What a peer uses is what all its processes use: etcd's share counts as kube-apiserver's, as does that of its
+//!   controller managers where there are any.
 
 mod kontiki;
 mod kube;
@@ -33,8 +34,10 @@ const CALM_LIMIT: Duration = Duration::from_secs(300);
 /// A column of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// One, with one etcd.
-    KubeApiserver,
+    /// One, with one etcd and so many kube-controller-managers.
+    KubeApiserver {
+        managers: usize,
+    },
     Kontiki(Setup),
 }
 
@@ -63,7 +66,7 @@ impl Kind {
 
     pub fn name(&self) -> &'static str {
         match self {
-            Self::KubeApiserver => "kube-apiserver",
+            Self::KubeApiserver { .. } => "kube-apiserver",
             Self::Kontiki(Setup { masters: 1, .. }) => "kontiki-one",
             Self::Kontiki(Setup { clients: Clients::AtLeader, .. }) => "kontiki-leader",
             Self::Kontiki(_) => "kontiki",
@@ -74,7 +77,7 @@ impl Kind {
     #[must_use]
     pub fn built(self, bin: &Path) -> Self {
         match self {
-            Self::KubeApiserver => self,
+            Self::KubeApiserver { .. } => self,
             Self::Kontiki(setup) => Self::Kontiki(Setup { bin: Some(bin.to_owned()), ..setup }),
         }
     }
@@ -83,8 +86,25 @@ impl Kind {
     #[must_use]
     pub fn alone(&self) -> Self {
         match self {
-            Self::KubeApiserver => Self::KubeApiserver,
+            Self::KubeApiserver { .. } => self.clone(),
             Self::Kontiki(setup) => Self::Kontiki(Setup { masters: 1, ..setup.clone() }),
+        }
+    }
+
+    /// The same with controllers, which ours always has: `standby` for one that could take over.
+    #[must_use]
+    pub fn with_controllers(&self, standby: bool) -> Self {
+        match self {
+            Self::KubeApiserver { .. } => Self::KubeApiserver { managers: 1 + usize::from(standby) },
+            Self::Kontiki(_) => self.clone(),
+        }
+    }
+
+    /// Whether another can take over when one that leads is killed.
+    pub fn outlives_its_leader(&self) -> bool {
+        match self {
+            Self::KubeApiserver { managers } => *managers > 1,
+            Self::Kontiki(setup) => setup.masters > 2,
         }
     }
 }
@@ -95,7 +115,7 @@ impl FromStr for Kind {
     fn from_str(name: &str) -> Result<Self, String> {
         let kontiki = |masters, clients| Ok(Self::Kontiki(Setup { bin: None, masters, clients }));
         match name {
-            "kube-apiserver" => Ok(Self::KubeApiserver),
+            "kube-apiserver" => Ok(Self::KubeApiserver { managers: 0 }),
             "kontiki" => kontiki(3, Clients::InTurn),
             "kontiki-leader" => kontiki(3, Clients::AtLeader),
             "kontiki-one" => kontiki(1, Clients::InTurn),
@@ -104,11 +124,34 @@ impl FromStr for Kind {
     }
 }
 
+/// What was killed, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Killed {
+    pub at: Instant,
+    /// `None`: a controller manager.
+    master: Option<usize>,
+}
+
+/// Whom clients speak to, and as whom.
+#[derive(Clone)]
+pub struct Servers {
+    addresses: Vec<SocketAddr>,
+    credentials: Credentials,
+}
+
+impl Servers {
+    /// A connection of client `number`.
+    ///
+    /// # Errors
+    /// The server cannot be reached.
+    pub async fn connect(&self, number: usize) -> Result<Connection> {
+        Connection::open(self.addresses[number % self.addresses.len()], &self.credentials).await
+    }
+}
+
 /// One that runs, and ends with its value.
 pub struct Peer {
-    /// Whom clients speak to.
-    servers: Vec<SocketAddr>,
-    credentials: Credentials,
+    servers: Servers,
     processes: Processes,
     /// The number of the next object: none is given twice.
     pub next: Arc<AtomicU64>,
@@ -125,8 +168,8 @@ impl Peer {
     /// # Errors
     /// A server does not start; the text holds the ends of the logs.
     pub async fn start(kind: &Kind) -> Result<Option<Self>> {
-        let (servers, credentials, processes) = match kind {
-            Kind::KubeApiserver => {
+        let (addresses, credentials, processes) = match kind {
+            Kind::KubeApiserver { .. } => {
                 let Some(kube) = kube::Kube::start().await? else { return Ok(None) };
                 (vec![kube.address()], Credentials::new(kube.certs())?, Processes::Kube(Box::new(kube)))
             }
@@ -136,11 +179,93 @@ impl Peer {
                 (servers, Credentials::new(masters.certs())?, Processes::Kontiki(masters))
             }
         };
-        let mut peer = Self { servers, credentials, processes, next: Arc::default() };
-        for number in 0..peer.servers.len() {
+        let servers = Servers { addresses, credentials };
+        let mut peer = Self { servers, processes, next: Arc::default() };
+        for number in 0..peer.servers.addresses.len() {
             peer.ready(number).await.with_context(|| peer.tails())?;
         }
+        if let Kind::KubeApiserver { managers } = kind {
+            peer.add_managers(*managers).await?;
+        }
         Ok(Some(peer))
+    }
+
+    /// The first leads before others stand by.
+    async fn add_managers(&mut self, count: usize) -> Result<()> {
+        for _ in 0..count {
+            let Processes::Kube(kube) = &mut self.processes else { bail!("ours has its own controllers") };
+            kube.add_manager(count > 1).await?;
+            let led = until("the controllers act", READY, async || self.account("default").await);
+            led.await.with_context(|| self.tails())?;
+        }
+        Ok(())
+    }
+
+    /// Whether controllers have been at a namespace: its service account is there.
+    ///
+    /// # Errors
+    /// It is not.
+    pub async fn account(&self, namespace: &str) -> Result<()> {
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/default");
+        let (status, answer) = self.connect(0).await?.json("GET", &path, None).await?;
+        ensure!(status == 200, "{answer}");
+        Ok(())
+    }
+
+    /// The process that has the controllers: of ours the leader, which serves and stores as well.
+    ///
+    /// # Errors
+    /// Nobody has them.
+    pub async fn controllers(&self) -> Result<u32> {
+        match &self.processes {
+            Processes::Kube(kube) => kube.manager().context("no controller manager"),
+            Processes::Kontiki(masters) => Ok(masters.pid(masters.leader().await?)),
+        }
+    }
+
+    /// Kills that process; [`Self::mend`] is to follow.
+    ///
+    /// # Errors
+    /// Nobody has the controllers.
+    pub async fn kill_controllers(&mut self) -> Result<Killed> {
+        match &mut self.processes {
+            Processes::Kube(kube) => {
+                let at = Instant::now();
+                kube.kill_manager()?;
+                Ok(Killed { at, master: None })
+            }
+            Processes::Kontiki(masters) => {
+                let leader = masters.leader().await?;
+                let at = Instant::now();
+                masters.kill(leader)?;
+                Ok(Killed { at, master: Some(leader) })
+            }
+        }
+    }
+
+    /// Starts again what was killed.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn mend(&mut self, killed: &Killed) -> Result<()> {
+        match (&mut self.processes, killed.master) {
+            (Processes::Kontiki(masters), Some(master)) => masters.mend(master).await,
+            (Processes::Kube(kube), _) => kube.mend().await,
+            (Processes::Kontiki(_), None) => Ok(()),
+        }
+    }
+
+    /// Who has the controllers, where that is elected.
+    ///
+    /// # Errors
+    /// Nobody.
+    pub async fn leads(&self) -> Result<String> {
+        if let Processes::Kontiki(masters) = &self.processes {
+            return Ok(format!("s{}", masters.leader().await? + 1));
+        }
+        let path = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/kube-controller-manager";
+        let (_, lease) = self.connect(0).await?.json("GET", path, None).await?;
+        Ok(lease["spec"]["holderIdentity"].as_str().with_context(|| lease.to_string())?.to_owned())
     }
 
     async fn ready(&mut self, number: usize) -> Result<()> {
@@ -189,7 +314,8 @@ impl Peer {
         }
     }
 
-    fn tails(&self) -> String {
+    /// The ends of the logs.
+    pub fn tails(&self) -> String {
         match &self.processes {
             Processes::Kube(kube) => kube.tails(),
             Processes::Kontiki(masters) => masters.tails(),
@@ -201,7 +327,12 @@ impl Peer {
     /// # Errors
     /// The server cannot be reached.
     pub async fn connect(&self, number: usize) -> Result<Connection> {
-        Connection::open(self.servers[number % self.servers.len()], &self.credentials).await
+        self.servers.connect(number).await
+    }
+
+    /// For those that connect again later.
+    pub fn servers(&self) -> Servers {
+        self.servers.clone()
     }
 
     /// Creates it, if it is not there.
@@ -282,6 +413,9 @@ mod tests {
             assert!(Kind::NAMES.contains(name));
         }
         assert!("etcd".parse::<Kind>().is_err());
+        let kube = "kube-apiserver".parse::<Kind>().expect("known");
+        let lead: Vec<bool> = [false, true].map(|standby| kube.with_controllers(standby).outlives_its_leader()).into();
+        assert_eq!(lead, [false, true]);
         let old = "kontiki".parse::<Kind>().expect("known").built(Path::new("/old")).alone();
         assert_eq!(old, Kind::Kontiki(Setup { bin: Some("/old".into()), masters: 1, clients: Clients::InTurn }));
     }
