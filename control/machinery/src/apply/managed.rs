@@ -113,23 +113,27 @@ pub fn decode(entries: &Value) -> Result<Managers, String> {
 /// `metadata.managedFields`; null if nobody owns anything.
 #[must_use]
 pub fn encode(managers: &Managers) -> Value {
-    let mut sorted: Vec<(&Manager, &Owned)> = managers.iter().collect();
-    sorted.sort_by_key(|(manager, owned)| {
-        let time = seconds(owned.time.as_deref());
-        (!manager.applies(), time, &manager.name, &owned.api_version, &manager.subresource)
-    });
-    if sorted.is_empty() {
+    if managers.is_empty() {
         return Value::Null;
     }
-    sorted.into_iter().map(|(manager, owned)| entry(manager, owned)).collect()
+    let mut entries: Vec<Value> = managers.iter().map(|(manager, owned)| entry(manager, owned)).collect();
+    sort(&mut entries);
+    entries.into()
 }
 
-/// No time is as old as can be.
-pub(super) const NO_TIME: &str = "1970-01-01T00:00:00Z";
+/// Brings entries into upstream's order.
+pub(super) fn sort(entries: &mut [Value]) {
+    fn order(entry: &Value) -> (bool, &str, &str, &str, &str) {
+        let text = |field: &str| entry[field].as_str().unwrap_or_default();
+        let time = seconds(entry["time"].as_str());
+        (text("operation") != "Apply", time, text("manager"), text("apiVersion"), text("subresource"))
+    }
+    entries.sort_by(|a, b| order(a).cmp(&order(b)));
+}
 
-/// Times in their canonical form are ordered as texts.
+/// Times in their canonical form are ordered as texts; no time is as old as can be.
 fn seconds(time: Option<&str>) -> &str {
-    time.unwrap_or(NO_TIME)
+    time.unwrap_or("1970-01-01T00:00:00Z")
 }
 
 fn entry(manager: &Manager, owned: &Owned) -> Value {

@@ -3,11 +3,13 @@
 //! Who owns what is then as it was, but for the time. That is seen in `metadata.managedFields` as it is stored, of which no
 //! set is made and written again: a third of what an update of a Pod costs else.
 
-use std::cmp::Reverse;
-
 use serde_json::{Map, Value};
 
-use super::{compare::Comparison, managed::Manager, set::Set};
+use super::{
+    compare::Comparison,
+    managed::{self, Manager},
+    set::Set,
+};
 
 /// The entries after an update by `manager` of what `compared` says, of which `owned` counts as theirs. `None`: somebody
 /// owns more or less then, or an entry is of another version.
@@ -38,7 +40,7 @@ pub(super) fn renewed(
     let mut out = list.clone();
     if !owned.is_empty() {
         out[own?]["time"] = now.into();
-        out.sort_by(|a, b| order(a).cmp(&order(b)));
+        managed::sort(&mut out);
     }
     Some(out.into())
 }
@@ -51,13 +53,6 @@ fn is_of(entry: &Value, manager: &Manager) -> bool {
     text(entry, "operation") == "Update"
         && text(entry, "manager") == manager.name
         && text(entry, "subresource") == manager.subresource
-}
-
-/// As [`super::managed::encode`] sorts them.
-fn order(entry: &Value) -> (Reverse<bool>, &str, &str, &str, &str) {
-    let time = entry["time"].as_str().unwrap_or(super::managed::NO_TIME);
-    let applies = text(entry, "operation") == "Apply";
-    (Reverse(applies), time, text(entry, "manager"), text(entry, "apiVersion"), text(entry, "subresource"))
 }
 
 /// Whether a part of this form in `fieldsV1` is owned itself.
