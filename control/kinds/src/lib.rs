@@ -254,6 +254,62 @@ mod tests {
         }
     }
 
+    /// By these names generated clients call their functions.
+    #[test]
+    fn operations_have_upstreams_names() {
+        let table = table();
+        let document = parsed(&table.documents().v2("v1.37.0").json());
+        let operations = document["paths"].as_object().expect("paths").iter().flat_map(|(path, item)| {
+            let methods = item.as_object().expect("an item").iter().filter(|(key, _)| *key != "parameters");
+            methods.map(move |(method, op)| (format!("{method} {path}"), op))
+        });
+        let mut by_id = std::collections::BTreeMap::new();
+        for (place, op) in operations {
+            let before = by_id.insert(op["operationId"].as_str().expect("an id"), (place, op["tags"][0].clone()));
+            assert!(before.is_none(), "two of one id: {before:?}");
+        }
+        let rbac = "/apis/rbac.authorization.k8s.io/v1";
+        let pod = "/api/v1/namespaces/{namespace}/pods/{name}";
+        for (id, place, tag) in [
+            ("getCoreAPIVersions", "get /api/", "core"),
+            ("getAPIVersions", "get /apis/", "apis"),
+            ("getCoreV1APIResources", "get /api/v1/", "core_v1"),
+            ("getAppsAPIGroup", "get /apis/apps/", "apps"),
+            ("getAppsV1APIResources", "get /apis/apps/v1/", "apps_v1"),
+            ("getFlowcontrolApiserverAPIGroup", "get /apis/flowcontrol.apiserver.k8s.io/", "flowcontrolApiserver"),
+            ("getCodeVersion", "get /version/", "version"),
+            ("getServiceAccountIssuerOpenIDKeyset", "get /openid/v1/jwks/", "openid"),
+            ("getServiceAccountIssuerOpenIDConfiguration", "get /.well-known/openid-configuration/", "WellKnown"),
+            ("listRbacAuthorizationV1ClusterRole", &format!("get {rbac}/clusterroles"), "rbacAuthorization_v1"),
+            ("listCoreV1PodForAllNamespaces", "get /api/v1/pods", "core_v1"),
+            ("deleteCoreV1CollectionNamespacedPod", "delete /api/v1/namespaces/{namespace}/pods", "core_v1"),
+            ("deleteCoreV1CollectionNode", "delete /api/v1/nodes", "core_v1"),
+            ("readCoreV1NamespacedPodLog", &format!("get {pod}/log"), "core_v1"),
+            ("connectCoreV1PostNamespacedPodExec", &format!("post {pod}/exec"), "core_v1"),
+            ("connectCoreV1HeadNamespacedPodProxy", &format!("head {pod}/proxy"), "core_v1"),
+            ("connectCoreV1OptionsNodeProxyWithPath", "options /api/v1/nodes/{name}/proxy/{path}", "core_v1"),
+        ] {
+            assert_eq!(by_id.get(id), Some(&(place.to_owned(), tag.into())), "{id}");
+        }
+    }
+
+    #[test]
+    fn discovery_has_documents_of_its_own() {
+        let table = table();
+        for (name, kind) in [("api", "APIVersions"), ("apis", "APIGroupList"), ("apis/apps", "APIGroup")] {
+            let document = document(&table, name);
+            let definition = format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}");
+            let answer = format!("#/components/schemas/{definition}");
+            let content = &document["paths"][format!("/{name}/")]["get"]["responses"]["200"]["content"];
+            assert_eq!(content["application/json"]["schema"]["$ref"], answer, "{name}");
+            let kinds = &document["components"]["schemas"][definition]["x-kubernetes-group-version-kind"];
+            assert_eq!(*kinds, json!([{"group": "", "version": "v1", "kind": kind}]));
+        }
+        let version = document(&table, "version");
+        let formats = version["paths"]["/version/"]["get"]["responses"]["200"]["content"].as_object().expect("formats");
+        assert_eq!(formats.keys().collect::<Vec<_>>(), ["application/json"]);
+    }
+
     #[test]
     fn merge_keys_are_published() {
         let document = document(&table(), "apis/apps/v1");

@@ -41,8 +41,8 @@ fn own_form(name: &str) -> Option<&'static str> {
         "apimachinery.pkg.apis.meta.v1.MicroTime" => "micro-time",
         "apimachinery.pkg.apis.meta.v1.FieldsV1"
         | "apimachinery.pkg.apis.meta.v1.Patch"
-        | "apimachinery.pkg.runtime.RawExtension"
-        | "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON" => "object",
+        | "apimachinery.pkg.runtime.RawExtension" => "object",
+        "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON" => "any",
         _ => return None,
     })
 }

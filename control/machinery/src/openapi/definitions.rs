@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use super::{custom, operations::PathItem};
+use super::{custom, operations::PathItem, server};
 use crate::{
     ResourceDef,
     schema::Presence,
@@ -90,6 +90,10 @@ fn kinds(rows: &[Arc<ResourceDef>]) -> BTreeMap<String, Vec<Value>> {
             list.push(gvk);
         }
     };
+    add(super::operations::STATUS.to_owned(), json!({"group": "", "version": "v1", "kind": "Status"}));
+    for kind in server::KINDS {
+        add(server::definition(kind), json!({"group": "", "version": "v1", "kind": kind}));
+    }
     for def in rows {
         let gvk = |kind: String| json!({"group": def.group, "version": def.version, "kind": kind});
         add(def.schema.name().to_owned(), gvk(def.kind.to_string()));
@@ -149,7 +153,9 @@ impl Writer<'_> {
         if !fields.is_empty() {
             out["properties"] = fields.into();
         }
-        let required: Vec<&str> = data.fields.iter().filter(|(_, data)| data.required).map(|(name, _)| *name).collect();
+        // What has a default may be left out.
+        let required = data.fields.iter().filter(|(_, data)| data.required && data.default.is_none());
+        let required: Vec<&str> = required.map(|(name, _)| *name).collect();
         if !required.is_empty() {
             out["required"] = json!(required);
         }

@@ -13,6 +13,7 @@ mod merge;
 mod operations;
 mod render;
 mod resolve;
+mod server;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -118,16 +119,21 @@ impl Documents {
     /// Builds the documents of `rows`; those of built-in kinds alone are kept in `kept`.
     #[must_use]
     pub fn new(rows: &[Arc<ResourceDef>], kept: &Fixed) -> Self {
-        let is_fixed = |def: &&Arc<ResourceDef>| def.schema.digest().is_none();
-        let fixed: Vec<_> = rows.iter().filter(is_fixed).cloned().collect();
+        let fixed: Vec<_> = rows.iter().filter(|def| is_fixed(def)).cloned().collect();
         let build = |rows: &[Arc<ResourceDef>], name: String| {
             let own: Vec<_> = rows.iter().filter(|def| document_name(def) == name).cloned().collect();
             // Types that all groups share name the kinds of all, but those that come and go.
             let all: Vec<_> = fixed.iter().chain(own.iter().filter(|def| !is_fixed(def))).cloned().collect();
-            (name, Arc::new(document(own, move |own| build_v3(own, &all))))
+            (name, Arc::new(document(own, move |own| build_v3(&items(own), &all))))
+        };
+        let of_server = || {
+            let documents = server::documents(&fixed).into_iter();
+            documents.map(|(name, item)| (name, Arc::new(Document::new(&build_v3(&[item], &fixed)))))
         };
         let names = |rows: &[Arc<ResourceDef>]| rows.iter().map(|def| document_name(def)).collect::<BTreeSet<String>>();
-        let mut v3 = kept.get_or_init(|| names(&fixed).into_iter().map(|name| build(&fixed, name)).collect()).clone();
+        let mut v3 = kept
+            .get_or_init(|| names(&fixed).into_iter().map(|name| build(&fixed, name)).chain(of_server()).collect())
+            .clone();
         let custom: Vec<_> = rows.iter().filter(|def| !is_fixed(def)).cloned().collect();
         v3.extend(names(&custom).into_iter().map(|name| build(rows, name)));
         Self { v3, rows: rows.to_vec(), v2: OnceLock::new(), v3_index: OnceLock::new() }
@@ -165,7 +171,7 @@ fn document(
     rows: Vec<Arc<ResourceDef>>,
     build: impl Fn(&[Arc<ResourceDef>]) -> Value + Send + Sync + 'static,
 ) -> Document {
-    if rows.iter().all(|def| def.schema.digest().is_none()) {
+    if rows.iter().all(|def| is_fixed(def)) {
         return Document::new(&build(&rows));
     }
     let what = |def: &Arc<ResourceDef>| {
@@ -176,8 +182,21 @@ fn document(
     Document::later(hash, Box::new(move || build(&rows)))
 }
 
+/// Whether a kind is there at all times.
+fn is_fixed(def: &ResourceDef) -> bool {
+    def.schema.digest().is_none()
+}
+
+/// The paths of these kinds, and those where the versions of their groups say what they have.
+fn items(rows: &[Arc<ResourceDef>]) -> Vec<PathItem> {
+    let mut versions: Vec<_> = rows.iter().filter(|def| is_fixed(def)).map(|def| server::version(def)).collect();
+    versions.dedup_by(|one, other| one.path == other.path);
+    rows.iter().flat_map(|def| paths_of(def)).chain(versions).collect()
+}
+
 fn build_v2(rows: &[Arc<ResourceDef>], version: &str) -> Value {
-    let items: Vec<PathItem> = rows.iter().flat_map(|def| paths_of(def)).collect();
+    let fixed: Vec<_> = rows.iter().filter(|def| is_fixed(def)).cloned().collect();
+    let items: Vec<PathItem> = items(rows).into_iter().chain(server::documents(&fixed).into_values()).collect();
     let definitions = definitions::closure(rows, definitions::roots(&items), Flavor::V2);
     let paths: Map<String, Value> = items.iter().map(|item| (item.path.clone(), render::path_v2(item))).collect();
     json!({
@@ -199,10 +218,9 @@ pub fn hash(text: &str) -> String {
     format!("{:016X}", hasher.finish())
 }
 
-/// Of the rows of one version of a group, which are among all.
-fn build_v3(own: &[Arc<ResourceDef>], all: &[Arc<ResourceDef>]) -> Value {
-    let items: Vec<PathItem> = own.iter().flat_map(|def| paths_of(def)).collect();
-    let schemas = definitions::closure(all, definitions::roots(&items), Flavor::V3);
+/// Of these paths, whose kinds are among all.
+fn build_v3(items: &[PathItem], all: &[Arc<ResourceDef>]) -> Value {
+    let schemas = definitions::closure(all, definitions::roots(items), Flavor::V3);
     let paths: Map<String, Value> = items.iter().map(|item| (item.path.clone(), render::path_v3(item))).collect();
     json!({
         "openapi": "3.0.0",

@@ -5,7 +5,8 @@ use crate::{Handler, ResourceDef, Subresource, Verb, Verbs, subresource::NodeCal
 
 /// The body of a delete.
 pub(super) const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
-const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+/// The answer to it.
+pub(super) const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 
 /// Query parameters, with their types.
 type Parameters = &'static [(&'static str, &'static str)];
@@ -22,12 +23,14 @@ const LIST: Parameters = &[
     ("resourceVersion", "string"),
     ("resourceVersionMatch", "string"),
     ("sendInitialEvents", "boolean"),
+    ("shardSelector", "string"),
     ("timeoutSeconds", "integer"),
     ("watch", "boolean"),
 ];
 const DELETE: Parameters = &[
     ("dryRun", "string"),
     ("gracePeriodSeconds", "integer"),
+    ("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"),
     ("orphanDependents", "boolean"),
     ("propagationPolicy", "string"),
 ];
@@ -36,6 +39,7 @@ const DELETE_MANY: Parameters = &[
     ("dryRun", "string"),
     ("fieldSelector", "string"),
     ("gracePeriodSeconds", "integer"),
+    ("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"),
     ("labelSelector", "string"),
     ("limit", "integer"),
     ("orphanDependents", "boolean"),
@@ -43,8 +47,32 @@ const DELETE_MANY: Parameters = &[
     ("resourceVersion", "string"),
     ("resourceVersionMatch", "string"),
     ("sendInitialEvents", "boolean"),
+    ("shardSelector", "string"),
     ("timeoutSeconds", "integer"),
 ];
+const LOG: Parameters = &[
+    ("container", "string"),
+    ("follow", "boolean"),
+    ("insecureSkipTLSVerifyBackend", "boolean"),
+    ("limitBytes", "integer"),
+    ("previous", "boolean"),
+    ("sinceSeconds", "integer"),
+    ("stream", "string"),
+    ("tailLines", "integer"),
+    ("timestamps", "boolean"),
+];
+const EXEC: Parameters = &[
+    ("command", "string"),
+    ("container", "string"),
+    ("stderr", "boolean"),
+    ("stdin", "boolean"),
+    ("stdout", "boolean"),
+    ("tty", "boolean"),
+];
+const ATTACH: Parameters =
+    &[("container", "string"), ("stderr", "boolean"), ("stdin", "boolean"), ("stdout", "boolean"), ("tty", "boolean")];
+const PORT_FORWARD: Parameters = &[("ports", "integer")];
+const PROXY: Parameters = &[("path", "string")];
 
 /// A path and what it answers to.
 pub(super) struct PathItem {
@@ -62,14 +90,15 @@ pub(super) struct Operation {
     pub id: String,
     pub tag: String,
     pub description: String,
-    pub gvk: (String, String, String),
+    /// The kind that it acts on, if it does.
+    pub gvk: Option<(String, String, String)>,
     pub query: Parameters,
     /// Definition of the request body.
     pub body: Option<String>,
     /// Definition of the answer; `None` for text.
     pub response: Option<String>,
-    /// 201 beside 200.
-    pub creates: bool,
+    /// The only media type of its answer.
+    pub only: Option<&'static str>,
     /// Whether its objects have a form in protobuf, and merge strategically.
     pub built_in: bool,
 }
@@ -90,7 +119,12 @@ pub(super) fn paths_of(def: &ResourceDef) -> Vec<PathItem> {
     let item = format!("{collection}/{{name}}");
     push(&mut out, item.clone(), parameters.clone(), item_operations(def));
     for sub in &def.subresources {
-        push(&mut out, format!("{item}/{}", sub.name), parameters.clone(), sub_operations(def, sub));
+        let path = format!("{item}/{}", sub.name);
+        push(&mut out, path.clone(), parameters.clone(), sub_operations(def, sub, ""));
+        if matches!(sub.handler, Handler::Proxy(_)) {
+            let parameters = [&parameters[..], &["path"]].concat();
+            push(&mut out, format!("{path}/{{path}}"), parameters, sub_operations(def, sub, "WithPath"));
+        }
     }
     out
 }
@@ -106,17 +140,25 @@ fn capital(text: &str) -> String {
     chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
-fn group_name(def: &ResourceDef) -> &str {
-    match def.group.as_ref() {
-        "" => "core",
-        group => group.split('.').next().unwrap_or(group),
-    }
+/// A text as a part of an operation's id: letters and digits, each beginning with a capital after the first. Upstream:
+/// apiserver `pkg/endpoints/openapi`, `ToValidOperationID`.
+pub(super) fn word(text: &str, capitalized: bool) -> String {
+    let parts = text.split(|c: char| !c.is_alphanumeric() && c != '_').enumerate();
+    parts.map(|(at, part)| if at > 0 || capitalized { capital(part) } else { part.to_owned() }).collect()
+}
+
+/// A group as such a part.
+pub(super) fn group_word(group: &str, capitalized: bool) -> String {
+    let name = if group.is_empty() { "core" } else { group.strip_suffix(".k8s.io").unwrap_or(group) };
+    word(name, capitalized)
 }
 
 struct Template {
     method: &'static str,
     action: &'static str,
     verb: &'static str,
+    /// What stands between version and kind.
+    infix: &'static str,
     text: &'static str,
     query: Parameters,
 }
@@ -129,25 +171,25 @@ fn operation(
     response: Option<String>,
 ) -> Operation {
     let scope = if def.namespaced() && suffix != "ForAllNamespaces" { "Namespaced" } else { "" };
-    let id = format!("{}{}{}{scope}{}{suffix}", t.verb, capital(group_name(def)), capital(&def.version), def.kind);
+    let place = format!("{}{}", group_word(&def.group, true), word(&def.version, true));
     Operation {
         method: t.method,
         action: t.action,
-        id,
-        tag: format!("{}_{}", group_name(def), def.version),
+        id: format!("{}{place}{}{scope}{}{suffix}", t.verb, t.infix, def.kind),
+        tag: format!("{}_{}", group_word(&def.group, false), word(&def.version, false)),
         description: format!("{} {}", t.text, def.kind),
-        gvk: (def.group.to_string(), def.version.to_string(), def.kind.to_string()),
+        gvk: Some((def.group.to_string(), def.version.to_string(), def.kind.to_string())),
         query: t.query,
         body,
         response,
-        creates: ["post", "put", "patch"].contains(&t.method),
+        only: None,
         built_in: def.schema.structural().is_none(),
     }
 }
 
 fn list(def: &ResourceDef, suffix: &str) -> Operation {
-    let template =
-        Template { method: "get", action: "list", verb: "list", text: "list or watch objects of kind", query: LIST };
+    let text = "list or watch objects of kind";
+    let template = Template { method: "get", action: "list", verb: "list", infix: "", text, query: LIST };
     operation(def, &template, suffix, None, Some(list_name(def)))
 }
 
@@ -158,22 +200,19 @@ fn collection_operations(def: &ResourceDef) -> Vec<Operation> {
         out.push(list(def, ""));
     }
     if has(Verb::Create) {
-        let t = Template { method: "post", action: "post", verb: "create", text: "create a", query: WRITE };
+        let t = Template { method: "post", action: "post", verb: "create", infix: "", text: "create a", query: WRITE };
         out.push(operation(def, &t, "", Some(def.schema.name().into()), Some(def.schema.name().into())));
     }
     if has(Verb::DeleteCollection) {
         let t = Template {
             method: "delete",
             action: "deletecollection",
-            verb: "deleteCollection",
+            verb: "delete",
+            infix: "Collection",
             text: "delete collection of",
             query: DELETE_MANY,
         };
-        let mut op = operation(def, &t, "", Some(DELETE_OPTIONS.into()), Some(STATUS.into()));
-        op.id = op.id.replacen("deleteCollection", "delete", 1).replacen("Namespaced", "CollectionNamespaced", 1);
-        if !def.namespaced() {
-            op.id = op.id.replacen(def.kind.as_ref(), &format!("Collection{}", def.kind), 1);
-        }
+        let op = operation(def, &t, "", Some(DELETE_OPTIONS.into()), Some(STATUS.into()));
         out.push(op);
     }
     out
@@ -184,7 +223,8 @@ fn item_operations(def: &ResourceDef) -> Vec<Operation> {
     // `create` belongs to the collection.
     out.retain(|op| op.method != "post");
     if def.verbs.contains(Verb::Delete) {
-        let t = Template { method: "delete", action: "delete", verb: "delete", text: "delete a", query: DELETE };
+        let t =
+            Template { method: "delete", action: "delete", verb: "delete", infix: "", text: "delete a", query: DELETE };
         out.push(operation(def, &t, "", Some(DELETE_OPTIONS.into()), Some(STATUS.into())));
     }
     out
@@ -195,11 +235,24 @@ fn object_operations(def: &ResourceDef, verbs: Verbs, suffix: &str, schema: &str
     let same = || Some(schema.to_owned());
     let mut out = Vec::new();
     for (kube_verb, t) in [
-        (Verb::Get, Template { method: "get", action: "get", verb: "read", text: "read the specified", query: &[] }),
-        (Verb::Create, Template { method: "post", action: "post", verb: "create", text: "create", query: WRITE }),
+        (
+            Verb::Get,
+            Template { method: "get", action: "get", verb: "read", infix: "", text: "read the specified", query: &[] },
+        ),
+        (
+            Verb::Create,
+            Template { method: "post", action: "post", verb: "create", infix: "", text: "create", query: WRITE },
+        ),
         (
             Verb::Update,
-            Template { method: "put", action: "put", verb: "replace", text: "replace the specified", query: WRITE },
+            Template {
+                method: "put",
+                action: "put",
+                verb: "replace",
+                infix: "",
+                text: "replace the specified",
+                query: WRITE,
+            },
         ),
         (
             Verb::Patch,
@@ -207,6 +260,7 @@ fn object_operations(def: &ResourceDef, verbs: Verbs, suffix: &str, schema: &str
                 method: "patch",
                 action: "patch",
                 verb: "patch",
+                infix: "",
                 text: "partially update the specified",
                 query: PATCHING,
             },
@@ -224,42 +278,50 @@ fn object_operations(def: &ResourceDef, verbs: Verbs, suffix: &str, schema: &str
     out
 }
 
-fn sub_operations(def: &ResourceDef, sub: &Subresource) -> Vec<Operation> {
-    let suffix = capital(&sub.name);
+fn sub_operations(def: &ResourceDef, sub: &Subresource, further: &str) -> Vec<Operation> {
+    let suffix = format!("{}{further}", capital(&sub.name));
     let mut out = match &sub.handler {
-        Handler::Node(..) | Handler::Proxy(_) => connect_operations(def, sub, &suffix),
+        Handler::Node(NodeCall::Log, _) => {
+            let t =
+                Template { method: "get", action: "get", verb: "read", infix: "", text: "read the log", query: LOG };
+            vec![operation(def, &t, &suffix, None, None)]
+        }
+        Handler::Node(NodeCall::Stream, _) | Handler::Proxy(_) => connect_operations(def, sub, &suffix),
         handler => {
             let schema = handler.schema().unwrap_or(&def.schema);
             object_operations(def, sub.verbs, &suffix, schema.name())
         }
     };
     for op in &mut out {
-        op.gvk = (sub.group.to_string(), sub.version.to_string(), sub.kind.to_string());
+        op.gvk = Some((sub.group.to_string(), sub.version.to_string(), sub.kind.to_string()));
         op.description = format!("{} of the specified {}", op.description, def.kind);
     }
     out
 }
 
-/// Streams and logs: no typed body, text as the answer.
+/// Streams and proxies: no typed body, anything as the answer.
 fn connect_operations(def: &ResourceDef, sub: &Subresource, suffix: &str) -> Vec<Operation> {
-    let text = matches!(sub.handler, Handler::Node(NodeCall::Log, _));
-    let (action, verb) = if text { ("get", "read") } else { ("connect", "connect") };
+    let query = match sub.name.as_ref() {
+        "exec" => EXEC,
+        "attach" => ATTACH,
+        "portforward" => PORT_FORWARD,
+        _ => PROXY,
+    };
+    let passed_on = matches!(sub.handler, Handler::Proxy(_));
     let mut out = Vec::new();
-    for (kube_verb, method) in [
-        (Verb::Get, "get"),
-        (Verb::Create, "post"),
-        (Verb::Update, "put"),
-        (Verb::Patch, "patch"),
-        (Verb::Delete, "delete"),
+    for (kube_verb, method, infix) in [
+        (Verb::Get, "get", "Get"),
+        (Verb::Create, "post", "Post"),
+        (Verb::Update, "put", "Put"),
+        (Verb::Patch, "patch", "Patch"),
+        (Verb::Delete, "delete", "Delete"),
+        (Verb::Get, "head", "Head"),
+        (Verb::Get, "options", "Options"),
     ] {
-        if sub.verbs.contains(kube_verb) {
-            let t = Template { method, action, verb, text: "connect to", query: &[] };
-            let mut op = operation(def, &t, suffix, None, None);
-            if action == "connect" {
-                op.id = op.id.replacen("connect", &format!("connect{}", capital(method)), 1);
-            }
-            op.creates = false;
-            out.push(op);
+        let beside = ["head", "options"].contains(&method);
+        if sub.verbs.contains(kube_verb) && (passed_on || !beside) {
+            let t = Template { method, action: "connect", verb: "connect", infix, text: "connect to", query };
+            out.push(operation(def, &t, suffix, None, None));
         }
     }
     out

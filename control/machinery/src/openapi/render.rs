@@ -8,22 +8,32 @@ use super::{
 };
 
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
-const FORMATS: [&str; 3] = ["application/json", "application/yaml", PROTOBUF];
+const CBOR: &str = "application/cbor";
+const FORMATS: [&str; 4] = ["application/json", "application/yaml", PROTOBUF, CBOR];
 /// What a watch may be asked for beside.
-const STREAMS: [&str; 2] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+const STREAMS: [&str; 3] =
+    ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch", "application/cbor-seq"];
+/// What discovery has.
+const DISCOVERY: [&str; 3] = ["application/json", "application/yaml", PROTOBUF];
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const ANYTHING: &str = "*/*";
-const PATCH_FORMATS: [&str; 4] =
-    ["application/json-patch+json", "application/merge-patch+json", STRATEGIC, "application/apply-patch+yaml"];
+const PATCH_FORMATS: [&str; 5] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    STRATEGIC,
+    "application/apply-patch+yaml",
+    "application/apply-patch+cbor",
+];
 
 fn extensions(op: &Operation, out: &mut Map<String, Value>) {
-    let (group, version, kind) = &op.gvk;
+    let Some((group, version, kind)) = &op.gvk else { return };
     out.insert("x-kubernetes-action".into(), op.action.into());
     out.insert("x-kubernetes-group-version-kind".into(), json!({"group": group, "version": version, "kind": kind}));
 }
 
 fn consumed(op: &Operation) -> Vec<&'static str> {
     match op.body.as_deref() {
+        None if op.gvk.is_none() => produced(op),
         Some(PATCH) => PATCH_FORMATS.into_iter().filter(|format| op.built_in || *format != STRATEGIC).collect(),
         _ => vec![ANYTHING],
     }
@@ -31,11 +41,28 @@ fn consumed(op: &Operation) -> Vec<&'static str> {
 
 fn produced(op: &Operation) -> Vec<&'static str> {
     let formats = match (&op.response, op.action) {
-        (None, _) => return vec![ANYTHING],
+        _ if op.only.is_some() => return op.only.into_iter().collect(),
+        (None, "connect") => return vec![ANYTHING],
+        (None, _) => [&FORMATS[..], &["text/plain"]].concat(),
+        (Some(_), _) if op.gvk.is_none() => DISCOVERY.to_vec(),
         (Some(_), "list") => [&FORMATS[..], &STREAMS[..]].concat(),
         (Some(_), _) => FORMATS.to_vec(),
     };
     formats.into_iter().filter(|format| op.built_in || !format.starts_with(PROTOBUF)).collect()
+}
+
+/// Codes of success beside 200.
+fn further_codes(op: &Operation) -> &'static [(&'static str, &'static str)] {
+    match op.action {
+        "post" => &[("201", "Created"), ("202", "Accepted")],
+        "put" | "patch" => &[("201", "Created")],
+        "delete" => &[("202", "Accepted")],
+        _ => &[],
+    }
+}
+
+fn acts_on_a_kind(item: &PathItem) -> bool {
+    item.operations.iter().any(|op| op.gvk.is_some() && op.action != "connect")
 }
 
 /// The item of a path in OpenAPI 3.
@@ -43,7 +70,8 @@ pub(super) fn path_v3(item: &PathItem) -> Value {
     let mut out: Map<String, Value> =
         item.operations.iter().map(|op| (op.method.to_owned(), operation_v3(op))).collect();
     let path = item.parameters.iter().map(|name| parameter_v3(name, "path", "string"));
-    out.insert("parameters".into(), path.chain([parameter_v3("pretty", "query", "string")]).collect());
+    let pretty = acts_on_a_kind(item).then(|| parameter_v3("pretty", "query", "string"));
+    out.insert("parameters".into(), path.chain(pretty).collect());
     Value::Object(out)
 }
 
@@ -56,20 +84,18 @@ fn parameter_v3(name: &str, place: &str, ty: &str) -> Value {
     out
 }
 
-fn content(name: &str, formats: &[&str]) -> Value {
-    let schema = json!({"schema": reference(name, Flavor::V3)});
+fn content(schema: Value, formats: &[&str]) -> Value {
+    let schema = json!({"schema": schema});
     formats.iter().map(|format| ((*format).to_owned(), schema.clone())).collect::<Map<_, _>>().into()
 }
 
 fn operation_v3(op: &Operation) -> Value {
-    let answer = match &op.response {
-        Some(name) => json!({"description": "OK", "content": content(name, &produced(op))}),
-        None => json!({"description": "OK", "content": {"*/*": {"schema": {"type": "string"}}}}),
-    };
+    let schema = op.response.as_ref().map_or_else(|| json!({"type": "string"}), |name| reference(name, Flavor::V3));
+    let answer = json!({"description": "OK", "content": content(schema, &produced(op))});
     let mut responses = json!({"401": {"description": "Unauthorized"}, "200": answer});
-    if op.creates {
-        responses["201"] = responses["200"].clone();
-        responses["201"]["description"] = "Created".into();
+    for (code, description) in further_codes(op) {
+        responses[*code] = responses["200"].clone();
+        responses[*code]["description"] = (*description).into();
     }
     let query: Vec<Value> = op.query.iter().map(|(name, ty)| parameter_v3(name, "query", ty)).collect();
     let mut out = json!({
@@ -77,7 +103,7 @@ fn operation_v3(op: &Operation) -> Value {
     });
     if let Some(body) = &op.body {
         let required = op.method != "delete";
-        out["requestBody"] = json!({"content": content(body, &consumed(op))});
+        out["requestBody"] = json!({"content": content(reference(body, Flavor::V3), &consumed(op))});
         if required {
             out["requestBody"]["required"] = true.into();
         }
@@ -93,7 +119,8 @@ pub(super) fn path_v2(item: &PathItem) -> Value {
     let mut out: Map<String, Value> =
         item.operations.iter().map(|op| (op.method.to_owned(), operation_v2(op))).collect();
     let path = item.parameters.iter().map(|name| parameter_v2(name, "path", "string"));
-    out.insert("parameters".into(), path.chain([parameter_v2("pretty", "query", "string")]).collect());
+    let pretty = acts_on_a_kind(item).then(|| parameter_v2("pretty", "query", "string"));
+    out.insert("parameters".into(), path.chain(pretty).collect());
     Value::Object(out)
 }
 
@@ -108,8 +135,8 @@ fn parameter_v2(name: &str, place: &str, ty: &str) -> Value {
 fn operation_v2(op: &Operation) -> Value {
     let schema = op.response.as_ref().map_or_else(|| json!({"type": "string"}), |name| reference(name, Flavor::V2));
     let mut responses = json!({"401": {"description": "Unauthorized"}, "200": {"description": "OK", "schema": schema}});
-    if op.creates {
-        responses["201"] = json!({"description": "Created", "schema": schema});
+    for (code, description) in further_codes(op) {
+        responses[*code] = json!({"description": description, "schema": schema});
     }
     let mut parameters: Vec<Value> = op.query.iter().map(|(name, ty)| parameter_v2(name, "query", ty)).collect();
     if let Some(body) = &op.body {
@@ -147,11 +174,27 @@ fn describe(name: &str) -> &'static str {
         "limit" => "The largest number of objects to return at once.",
         "resourceVersion" => "Constrains which resource versions a request may be served from.",
         "resourceVersionMatch" => "How resourceVersion is applied to list calls.",
+        "shardSelector" => "Restricts the returned objects to a share of them. Not looked at yet.",
         "sendInitialEvents" => "With watch: start with the objects there are, and a bookmark after them.",
         "timeoutSeconds" => "Limits the duration of the call.",
         "watch" => "Watch for changes and return them as a stream of notifications.",
         "gracePeriodSeconds" => "Seconds before the object is deleted. Zero means at once.",
         "orphanDependents" => "Deprecated: use propagationPolicy.",
+        "ignoreStoreReadErrorWithClusterBreakingPotential" => "Deletes an object that cannot be read, for good.",
+        "path" => "Path to what is asked for behind the object.",
+        "command" => "The command and its arguments, one each time; no shell is asked.",
+        "container" => "Name of the container. Not needed where there is but one.",
+        "stdin" | "stdout" | "stderr" => "Whether this stream is wanted.",
+        "tty" => "Whether the command gets a terminal.",
+        "ports" => "Ports to forward to.",
+        "follow" => "Goes on with what is written later.",
+        "insecureSkipTLSVerifyBackend" => "Of no effect: the way to the node is always verified.",
+        "limitBytes" => "The largest number of bytes to return.",
+        "previous" => "The log of the container before it was started again.",
+        "sinceSeconds" => "Only what is not older.",
+        "stream" => "All (the default), Stdout or Stderr.",
+        "tailLines" => "How many lines from the end.",
+        "timestamps" => "Each line with its time.",
         "propagationPolicy" => "Whether and how garbage collection is performed: Orphan, Background or Foreground.",
         _ => "",
     }
