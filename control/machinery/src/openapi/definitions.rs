@@ -167,6 +167,10 @@ impl Writer<'_> {
             if def.schema.structural().is_some() { "io.k8s.api.core.v1.ConfigMap" } else { def.schema.name() };
         let inherited = self.descriptions.of(described);
         let inherited = |field: &str| inherited.get(field).map(String::as_str);
+        let mut metadata = self.described(LIST_META, Some("Standard list metadata."));
+        if self.flavor == Flavor::V3 {
+            metadata["default"] = json!({});
+        }
         json!({
             "description": format!("{0}List is a list of {0} objects.", def.kind),
             "type": "object",
@@ -175,7 +179,7 @@ impl Writer<'_> {
                 "items": self.described(
                     &format!("[]{}", def.schema.name()), Some(&format!("Items is the list of {} objects.", def.kind))),
                 "kind": self.described("string", inherited("kind")),
-                "metadata": self.described(LIST_META, Some("Standard list metadata.")),
+                "metadata": metadata,
             },
             "required": ["items"],
         })
@@ -206,13 +210,13 @@ impl Writer<'_> {
         out
     }
 
-    /// What lists and maps hold. Version 2 has no defaults, as upstream prunes them there.
+    /// What lists and maps hold: no default, and nothing beside a reference.
     fn item(&mut self, word: &str) -> Value {
-        let mut out = self.form(word);
-        if let Some(default) = zero(word).filter(|_| self.flavor == Flavor::V3) {
-            out["default"] = default;
+        let form = self.form(word);
+        match form["allOf"].get(0) {
+            Some(reference) => reference.clone(),
+            None => form,
         }
-        out
     }
 
     /// A type in one word. Beside a reference, version 3 wants `allOf`.

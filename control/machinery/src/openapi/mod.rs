@@ -231,6 +231,5 @@ fn build_v3(items: &[PathItem], all: &[Arc<ResourceDef>]) -> Value {
             "securitySchemes": {"BearerToken": {
                 "description": "Bearer Token authentication", "type": "apiKey", "name": "authorization", "in": "header"}},
         },
-        "security": [{"BearerToken": []}],
     })
 }

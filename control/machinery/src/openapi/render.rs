@@ -1,5 +1,7 @@
 //! Paths in both dialects.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -61,17 +63,26 @@ fn further_codes(op: &Operation) -> &'static [(&'static str, &'static str)] {
     }
 }
 
-fn acts_on_a_kind(item: &PathItem) -> bool {
-    item.operations.iter().any(|op| op.gvk.is_some() && op.action != "connect")
+/// The parameters that all operations of a path have, and where they are.
+fn path_parameters(item: &PathItem) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let pretty = item.operations.iter().any(|op| op.gvk.is_some() && op.action != "connect");
+    let names: BTreeSet<&'static str> = item.parameters.iter().copied().collect();
+    names.into_iter().map(|name| (name, "path")).chain(pretty.then_some(("pretty", "query")))
+}
+
+/// Documents have no empty lists of parameters.
+fn insert_some(out: &mut Map<String, Value>, parameters: Vec<Value>) {
+    if !parameters.is_empty() {
+        out.insert("parameters".into(), parameters.into());
+    }
 }
 
 /// The item of a path in OpenAPI 3.
 pub(super) fn path_v3(item: &PathItem) -> Value {
     let mut out: Map<String, Value> =
         item.operations.iter().map(|op| (op.method.to_owned(), operation_v3(op))).collect();
-    let path = item.parameters.iter().map(|name| parameter_v3(name, "path", "string"));
-    let pretty = acts_on_a_kind(item).then(|| parameter_v3("pretty", "query", "string"));
-    out.insert("parameters".into(), path.chain(pretty).collect());
+    let parameters = path_parameters(item).map(|(name, place)| parameter_v3(name, place, "string"));
+    insert_some(&mut out, parameters.collect());
     Value::Object(out)
 }
 
@@ -99,7 +110,7 @@ fn operation_v3(op: &Operation) -> Value {
     }
     let query: Vec<Value> = op.query.iter().map(|(name, ty)| parameter_v3(name, "query", ty)).collect();
     let mut out = json!({
-        "tags": [op.tag], "description": op.description, "operationId": op.id, "parameters": query, "responses": responses,
+        "tags": [op.tag], "description": op.description, "operationId": op.id, "responses": responses,
     });
     if let Some(body) = &op.body {
         let required = op.method != "delete";
@@ -109,6 +120,7 @@ fn operation_v3(op: &Operation) -> Value {
         }
     }
     if let Value::Object(map) = &mut out {
+        insert_some(map, query);
         extensions(op, map);
     }
     out
@@ -118,9 +130,8 @@ fn operation_v3(op: &Operation) -> Value {
 pub(super) fn path_v2(item: &PathItem) -> Value {
     let mut out: Map<String, Value> =
         item.operations.iter().map(|op| (op.method.to_owned(), operation_v2(op))).collect();
-    let path = item.parameters.iter().map(|name| parameter_v2(name, "path", "string"));
-    let pretty = acts_on_a_kind(item).then(|| parameter_v2("pretty", "query", "string"));
-    out.insert("parameters".into(), path.chain(pretty).collect());
+    let parameters = path_parameters(item).map(|(name, place)| parameter_v2(name, place, "string"));
+    insert_some(&mut out, parameters.collect());
     Value::Object(out)
 }
 
@@ -147,11 +158,12 @@ fn operation_v2(op: &Operation) -> Value {
         parameters.push(parameter);
     }
     let mut out = json!({
-        "tags": [op.tag], "description": op.description, "operationId": op.id, "schemes": ["https"], "parameters": parameters,
+        "tags": [op.tag], "description": op.description, "operationId": op.id, "schemes": ["https"],
         "consumes": consumed(op), "produces": produced(op),
         "responses": responses,
     });
     if let Value::Object(map) = &mut out {
+        insert_some(map, parameters);
         extensions(op, map);
     }
     out
