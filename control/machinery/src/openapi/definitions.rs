@@ -210,13 +210,13 @@ impl Writer<'_> {
         out
     }
 
-    /// What lists and maps hold: no default, and nothing beside a reference.
+    /// What lists and maps hold. Version 2 has no defaults, as upstream prunes them there.
     fn item(&mut self, word: &str) -> Value {
-        let form = self.form(word);
-        match form["allOf"].get(0) {
-            Some(reference) => reference.clone(),
-            None => form,
+        let mut out = self.form(word);
+        if let Some(default) = zero(word).filter(|_| self.flavor == Flavor::V3) {
+            out["default"] = default;
         }
+        out
     }
 
     /// A type in one word. Beside a reference, version 3 wants `allOf`.

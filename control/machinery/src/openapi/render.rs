@@ -15,8 +15,6 @@ const FORMATS: [&str; 4] = ["application/json", "application/yaml", PROTOBUF, CB
 /// What a watch may be asked for beside.
 const STREAMS: [&str; 3] =
     ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch", "application/cbor-seq"];
-/// What discovery has.
-const DISCOVERY: [&str; 3] = ["application/json", "application/yaml", PROTOBUF];
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const ANYTHING: &str = "*/*";
 const PATCH_FORMATS: [&str; 5] = [
@@ -46,7 +44,6 @@ fn produced(op: &Operation) -> Vec<&'static str> {
         _ if op.only.is_some() => return op.only.into_iter().collect(),
         (None, "connect") => return vec![ANYTHING],
         (None, _) => [&FORMATS[..], &["text/plain"]].concat(),
-        (Some(_), _) if op.gvk.is_none() => DISCOVERY.to_vec(),
         (Some(_), "list") => [&FORMATS[..], &STREAMS[..]].concat(),
         (Some(_), _) => FORMATS.to_vec(),
     };
