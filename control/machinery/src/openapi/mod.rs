@@ -189,9 +189,9 @@ fn is_fixed(def: &ResourceDef) -> bool {
 
 /// The paths of these kinds, and those where the versions of their groups say what they have.
 fn items(rows: &[Arc<ResourceDef>]) -> Vec<PathItem> {
-    let mut versions: Vec<_> = rows.iter().filter(|def| is_fixed(def)).map(|def| server::version(def)).collect();
-    versions.dedup_by(|one, other| one.path == other.path);
-    rows.iter().flat_map(|def| paths_of(def)).chain(versions).collect()
+    let fixed = rows.iter().filter(|def| is_fixed(def));
+    let versions: BTreeMap<String, PathItem> = fixed.map(|def| (document_name(def), server::version(def))).collect();
+    rows.iter().flat_map(|def| paths_of(def)).chain(versions.into_values()).collect()
 }
 
 fn build_v2(rows: &[Arc<ResourceDef>], version: &str) -> Value {

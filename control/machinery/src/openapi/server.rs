@@ -21,41 +21,36 @@ pub(super) fn definition(kind: &str) -> String {
 pub(super) fn documents(rows: &[Arc<ResourceDef>]) -> BTreeMap<String, PathItem> {
     let groups = rows.iter().filter(|def| !def.group.is_empty()).map(|def| {
         let (id, tag) = (group_word(&def.group, true), group_word(&def.group, false));
-        let document = format!("apis/{}", def.group);
-        let item = told(&document, &format!("{id}APIGroup"), tag, "read what a group has", Some("APIGroup"));
-        (document, item)
+        let (document, answer) = (format!("apis/{}", def.group), Some(definition("APIGroup")));
+        (document.clone(), told(&document, &format!("{id}APIGroup"), &tag, "read what a group has", answer, None))
     });
-    let versions = |document: &str, id, tag: &str, kind| {
-        (document.to_owned(), told(document, id, tag.into(), "read which versions there are", Some(kind)))
+    let versions = |document: &str, id, tag, kind| {
+        (document.to_owned(), told(document, id, tag, "read which versions there are", Some(definition(kind)), None))
     };
-    let plain = |document: &str, id, tag: &str, description, media, response: Option<&str>| {
-        let mut item = told(document, id, tag.into(), description, None);
-        for op in &mut item.operations {
-            (op.only, op.response) = (Some(media), response.map(str::to_owned));
-        }
-        (document.to_owned(), item)
+    let plain = |document: &str, id, tag, description, answer, media| {
+        (document.to_owned(), told(document, id, tag, description, answer, Some(media)))
     };
-    let info = Some("io.k8s.apimachinery.pkg.version.Info");
+    let build = Some("io.k8s.apimachinery.pkg.version.Info".to_owned());
     groups
         .chain([
             versions("api", "CoreAPIVersions", "core", "APIVersions"),
             versions("apis", "APIVersions", "apis", "APIGroupList"),
-            plain("version", "CodeVersion", "version", "read which build this is", JSON, info),
+            plain("version", "CodeVersion", "version", "read which build this is", build, JSON),
             plain(
                 ".well-known/openid-configuration",
                 "ServiceAccountIssuerOpenIDConfiguration",
                 "WellKnown",
                 "read how tokens of service accounts are verified",
-                JSON,
                 None,
+                JSON,
             ),
             plain(
                 "openid/v1/jwks",
                 "ServiceAccountIssuerOpenIDKeyset",
                 "openid",
                 "read the public keys of tokens of service accounts",
-                "application/jwk-set+json",
                 None,
+                "application/jwk-set+json",
             ),
         ])
         .collect()
@@ -65,22 +60,30 @@ pub(super) fn documents(rows: &[Arc<ResourceDef>]) -> BTreeMap<String, PathItem>
 pub(super) fn version(def: &ResourceDef) -> PathItem {
     let id = format!("{}{}APIResources", group_word(&def.group, true), word(&def.version, true));
     let tag = format!("{}_{}", group_word(&def.group, false), word(&def.version, false));
-    told(&super::document_name(def), &id, tag, "read which resources there are", Some("APIResourceList"))
+    let answer = Some(definition("APIResourceList"));
+    told(&super::document_name(def), &id, &tag, "read which resources there are", answer, None)
 }
 
-/// A path that is read, and answers with a kind.
-fn told(document: &str, id: &str, tag: String, description: &str, kind: Option<&str>) -> PathItem {
+/// A path that is read. Without the definition of an `answer` it is text, without a media type of its own it has all.
+fn told(
+    document: &str,
+    id: &str,
+    tag: &str,
+    description: &str,
+    answer: Option<String>,
+    only: Option<&'static str>,
+) -> PathItem {
     let operation = Operation {
         method: "get",
         action: "get",
         id: format!("get{id}"),
-        tag,
+        tag: tag.to_owned(),
         description: description.to_owned(),
         gvk: None,
         query: &[],
         body: None,
-        response: kind.map(definition),
-        only: None,
+        response: answer,
+        only,
         built_in: true,
     };
     PathItem { path: format!("/{document}/"), parameters: Vec::new(), operations: vec![operation] }
